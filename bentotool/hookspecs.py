@@ -1,0 +1,302 @@
+"""The hooks: everything a plugin can do, one documented function each.
+
+A plugin is a module (or object) named by an entry point of the group ``bentotool``. It implements any of these
+functions, marked with :data:`hookimpl`, and may leave out arguments it does not need. Declaration hooks do no I/O
+and import nothing heavy. An argument may be added to a hook later; none is ever removed or renamed.
+
+A plugin that fails to import, breaks a contract or raises is named in a warning and does not stop the others, except
+where a hook's text says that its failure stops the work. Hook wrappers are refused: a plugin never sits between
+another and the tool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from bentotool.interfaces import (
+        CommandDecl,
+        Credentials,
+        FrameworkDecl,
+        PlanAddition,
+        SourceFile,
+        TemplateDecl,
+    )
+
+__all__ = ["PROJECT", "hookimpl", "hookspec"]
+
+PROJECT = "bentotool"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def bentotool_frameworks() -> Iterable[FrameworkDecl]:
+    """Declare framework plugins.
+
+    When:
+        A model is imported, saved, described or loaded, or frameworks are listed; once per process.
+
+    Arguments:
+        None.
+
+    Return:
+        :class:`~bentotool.interfaces.FrameworkDecl` records. Two plugins that declare one name are an error.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import FrameworkDecl
+
+        @hookimpl
+        def bentotool_frameworks():
+            yield FrameworkDecl(
+                name="text",
+                target="my_plugin.framework:TextFramework",
+                loader="my_plugin.loader",
+                summary="Plain text models",
+                suffixes=(".txtmodel",),
+            )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_commands() -> Iterable[CommandDecl]:
+    """Declare commands of the ``bentotool`` command line.
+
+    When:
+        The command line lists commands, or meets one that is not its own; once per process.
+
+    Arguments:
+        None.
+
+    Return:
+        :class:`~bentotool.interfaces.CommandDecl` records. A name that is taken is not offered, and a warning says
+        by whom.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import CommandDecl
+
+        @hookimpl
+        def bentotool_commands():
+            return [CommandDecl("hello", "my_plugin.cli:hello", "Say hello.")]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_templates() -> Iterable[TemplateDecl]:
+    """Declare project templates.
+
+    When:
+        ``bentotool init --template`` or ``--list``.
+
+    Arguments:
+        None.
+
+    Return:
+        :class:`~bentotool.interfaces.TemplateDecl` records. Two plugins that declare one name are an error.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import TemplateDecl
+
+        @hookimpl
+        def bentotool_templates():
+            return [TemplateDecl("vision", package="my_plugin", path="templates/vision", summary="An image classifier")]
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def bentotool_identify_model(files: Sequence[SourceFile]) -> str | None:
+    """Name the framework of a model where suffix and first bytes do not tell.
+
+    When:
+        A model is imported without ``--framework``, before the frameworks themselves are asked.
+
+    Arguments:
+        ``files``: all files of the model; content is hostile, so look at structure and execute nothing.
+
+    Return:
+        The name of a declared framework, or None: not known. The first answer counts.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+
+        @hookimpl
+        def bentotool_identify_model(files):
+            names = {file.name for file in files}
+            return "text" if "vocabulary.txt" in names else None
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def bentotool_registry_credentials(
+    registry: str, repository: str, actions: Sequence[str]
+) -> Credentials | None:
+    """Give credentials for a registry.
+
+    When:
+        Before the first request to a repository that asks for a login, ahead of the Docker configuration.
+
+    Arguments:
+        ``registry``: host and port, as in ``ghcr.io`` or ``localhost:5000``.
+        ``repository``: path inside the registry.
+        ``actions``: what is wanted, of ``pull``, ``push``, ``delete``.
+
+    Return:
+        :class:`~bentotool.interfaces.Credentials`, or None: not mine. The first answer counts.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import Credentials
+
+        @hookimpl
+        def bentotool_registry_credentials(registry):
+            import os
+
+            token = os.environ.get("MY_TOKEN")
+            return Credentials("token", token) if registry == "registry.example" and token else None
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_plan_build(config: Mapping[str, object], models: Sequence[object]) -> PlanAddition | None:
+    """Add files, requirements, environment variables or labels to a Bento.
+
+    When:
+        A build has read its configuration and resolved its models, before it locks and packs. A failure stops the
+        build: a Bento without what a plugin adds would be another Bento.
+
+    Arguments:
+        ``config``: the build configuration, as read-only data.
+        ``models``: the models of the Bento, with ``name``, ``version``, ``digest`` and ``framework``.
+
+    Return:
+        :class:`~bentotool.interfaces.PlanAddition`, or None: nothing. Two plugins that give one file, variable or label
+        different values are an error.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import PlanAddition
+
+        @hookimpl
+        def bentotool_plan_build(models):
+            return PlanAddition(labels={"models": str(len(models))})
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_after_build(bento: object) -> None:
+    """Hear that a Bento was built and stored.
+
+    When:
+        After a build that made something. A failure is a warning: the Bento is there.
+
+    Arguments:
+        ``bento``: the stored Bento, with ``name``, ``version``, ``tag``, ``digest`` and ``size``.
+
+    Return:
+        Nothing.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+
+        @hookimpl
+        def bentotool_after_build(bento):
+            with open("last-build.txt", "w", encoding="utf-8") as file:
+                file.write(bento.digest)
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_before_push(artifact: object) -> None:
+    """Allow or veto a push.
+
+    When:
+        Before the first byte goes to a registry.
+
+    Arguments:
+        ``artifact``: the stored Bento or model, with ``name``, ``version``, ``tag``, ``digest`` and ``size``.
+
+    Return:
+        Nothing. To veto, raise a :class:`~bentotool.errors.BentotoolError`; any other exception stops the push too.
+
+    Example::
+
+        from bentotool.errors import UnsafeError
+        from bentotool.hookspecs import hookimpl
+
+        @hookimpl
+        def bentotool_before_push(artifact):
+            if artifact.version.endswith("-draft"):
+                raise UnsafeError(f"{artifact.tag} is a draft", hint="build it again without -draft")
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_after_push(artifact: object, digest: str) -> None:
+    """Hear that an artifact was pushed.
+
+    When:
+        After the tag was set in the registry. A failure is a warning: the push has happened.
+
+    Arguments:
+        ``artifact``: as in ``bentotool_before_push``.
+        ``digest``: ``sha256:...`` of what the tag now points to.
+
+    Return:
+        Nothing.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+
+        @hookimpl
+        def bentotool_after_push(digest):
+            print(digest)
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_runtime_middleware(service: str) -> Iterable[str]:
+    """Name ASGI middleware to run in front of a service.
+
+    When:
+        A Bento is built; the names are recorded in it, since the runtime knows no plugins. A failure stops the build: a
+        service without its authentication must not come out of it.
+
+    Arguments:
+        ``service``: import string of the service, as in ``service:Iris``.
+
+    Return:
+        Dotted targets ``"package.module:attribute"`` of ASGI middleware, outermost first.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+
+        @hookimpl
+        def bentotool_runtime_middleware(service):
+            return ["my_plugin.middleware:TenantHeader"]
+    """
+    raise NotImplementedError

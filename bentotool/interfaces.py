@@ -1,0 +1,403 @@
+"""What a plugin hands over and what it implements: frozen records and small protocols.
+
+A declaration hook (:mod:`bentotool.hookspecs`) returns records such as :class:`FrameworkDecl`. A record holds names
+and a dotted ``target`` (``"package.module:attribute"``), never the object itself, so that listing plugins imports
+nothing heavy; the target is imported when it is used, and then has to satisfy the protocol named in the record's
+docstring.
+
+Records check themselves when they are made and raise :class:`ValueError`, so that a mistake is reported against the
+plugin that made it. This module imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
+
+__all__ = [
+    "API_VERSION",
+    "JSON",
+    "CommandDecl",
+    "Credentials",
+    "EngineDecl",
+    "Framework",
+    "FrameworkDecl",
+    "ImageBuilderDecl",
+    "Loader",
+    "Magic",
+    "Match",
+    "ModelInfo",
+    "PlanAddition",
+    "Safety",
+    "SignerDecl",
+    "SourceDecl",
+    "SourceFile",
+    "TargetDecl",
+    "TemplateDecl",
+    "TensorSpec",
+]
+
+API_VERSION = 1
+"""Version of the plugin interface. A plugin module may state the one it was written for as
+``BENTOTOOL_API_VERSION``."""
+
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+"""A value that JSON can hold."""
+
+Safety: TypeAlias = Literal["data", "program", "pickle"]
+"""``data`` loads by itself; ``program`` loads by itself and is marked; ``pickle`` is refused without ``--trust``."""
+
+SAFETY_CLASSES = ("data", "program", "pickle")
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+_COMMAND = re.compile(r"[a-z][a-z0-9-]*(?: [a-z][a-z0-9-]*)?")
+_MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_TARGET = re.compile(_MODULE.pattern + ":" + _MODULE.pattern)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+
+
+def _matching(pattern: re.Pattern[str], value: object, what: str) -> None:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{what} {value!r} is not of the form {pattern.pattern}")
+
+
+def _tuple_of(kind: type, value: object, what: str) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
+        raise ValueError(f"{what} is {value!r}, not a tuple of {kind.__name__}")
+
+
+def _relative_path(value: object, what: str) -> None:
+    """Refuse a path that is absolute, climbs, or is written in a way that Windows reads differently."""
+    parts = PurePosixPath(value).parts if isinstance(value, str) else ()
+    if not parts or ".." in parts or parts[0] == "/" or "\\" in str(value) or ":" in parts[0] or "\0" in str(value):
+        raise ValueError(f"{what} {value!r} is not a relative path with forward slashes inside the folder")
+
+
+@dataclass(frozen=True)
+class _Declaration:
+    """A name, where its implementation lies (``"package.module:attribute"``) and one line for listings."""
+
+    name: str
+    target: str
+    summary: str
+
+    def __post_init__(self) -> None:
+        self._check_name()
+        _matching(_TARGET, self.target, "target")
+        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
+            raise ValueError(f"summary {self.summary!r} is not one line of text")
+
+    def _check_name(self) -> None:
+        _matching(_NAME, self.name, "name")
+
+
+@dataclass(frozen=True)
+class Magic:
+    """Bytes that a file of a format has at a fixed place.
+
+    Args:
+        offset: where, in bytes from the start; at most 4096.
+        data: the bytes.
+    """
+
+    offset: int
+    data: bytes
+
+    MAX_REACH = 4096
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, bytes) or not self.data:
+            raise ValueError(f"magic data {self.data!r} is not bytes")
+        if not isinstance(self.offset, int) or not 0 <= self.offset <= self.MAX_REACH - len(self.data):
+            raise ValueError(f"magic offset {self.offset!r} is not within the first {self.MAX_REACH} bytes")
+
+
+@dataclass(frozen=True)
+class FrameworkDecl(_Declaration):
+    """A framework plugin; ``target`` is a :class:`Framework` (or a class of no arguments that makes one).
+
+    Args:
+        loader: module with a :class:`Loader`'s ``load``; its one file travels in the Bento, so it imports nothing of
+            the plugin's or of bentotool's own.
+        suffixes: endings of file names worth a look, lower case with the dot.
+        magic: bytes worth a look. A file that shows neither suffix nor magic never causes the target to be imported.
+        media_types: media types of the formats.
+    """
+
+    loader: str
+    suffixes: tuple[str, ...] = ()
+    magic: tuple[Magic, ...] = ()
+    media_types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "-" in self.name:
+            raise ValueError(f"framework name {self.name!r} has a dash: it is used as bentotool.<name>")
+        _matching(_MODULE, self.loader, "loader")
+        _tuple_of(str, self.suffixes, "suffixes")
+        _tuple_of(Magic, self.magic, "magic")
+        _tuple_of(str, self.media_types, "media_types")
+        for suffix in self.suffixes:
+            if not suffix.startswith(".") or suffix != suffix.lower():
+                raise ValueError(f"suffix {suffix!r} is not lower case with a leading dot")
+
+
+@dataclass(frozen=True)
+class SourceDecl(_Declaration):
+    """A place models come from; ``schemes`` are URI schemes such as ``hf``."""
+
+    schemes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _tuple_of(str, self.schemes, "schemes")
+        for scheme in self.schemes:
+            _matching(_SCHEME, scheme, "scheme")
+
+
+@dataclass(frozen=True)
+class TargetDecl(_Declaration):
+    """A deployment target."""
+
+
+@dataclass(frozen=True)
+class ImageBuilderDecl(_Declaration):
+    """A builder of container images."""
+
+
+@dataclass(frozen=True)
+class SignerDecl(_Declaration):
+    """A signer and verifier of artifacts."""
+
+
+@dataclass(frozen=True)
+class EngineDecl(_Declaration):
+    """A model server that runs as a supervised child."""
+
+
+@dataclass(frozen=True)
+class CommandDecl(_Declaration):
+    """A command of ``bentotool``; ``target`` is a plain typed function whose docstring starts with ``summary``.
+
+    Args:
+        name: one word, or a group and a word: ``"deploy"``, ``"plugin list"``.
+        panel: heading under which the command is listed in ``bentotool --help``.
+    """
+
+    panel: str = "Plugins"
+
+    def _check_name(self) -> None:
+        _matching(_COMMAND, self.name, "command name")
+
+
+@dataclass(frozen=True)
+class TemplateDecl:
+    """A project template for ``bentotool init``: the folder ``path`` inside the import package ``package``."""
+
+    name: str
+    package: str
+    path: str
+    summary: str
+
+    def __post_init__(self) -> None:
+        _matching(_NAME, self.name, "name")
+        _matching(_MODULE, self.package, "package")
+        _relative_path(self.path, "path")
+        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
+            raise ValueError(f"summary {self.summary!r} is not one line of text")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a model that is looked at.
+
+    Args:
+        path: the file on this disk.
+        name: its place inside the model, relative, with forward slashes.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Args:
+        name: as the model calls it.
+        dtype: numpy's name (``float32``, ``int64``, ``str``), or a description of a value that is no tensor.
+        shape: one entry for each axis: its length, its symbol, or None where nothing is said.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Match:
+    """A framework's claim on some files.
+
+    Args:
+        framework: name of the framework.
+        format: name of the format, e.g. ``onnx``, ``skops``.
+        confidence: above 0, at most 1; the highest claim wins, equal claims are an error that names them.
+        main_file: name of the file (:attr:`SourceFile.name`) that a loader is given; empty for the folder itself.
+    """
+
+    framework: str
+    format: str
+    confidence: float
+    main_file: str = ""
+
+    def __post_init__(self) -> None:
+        _matching(_NAME, self.framework, "framework")
+        if not isinstance(self.confidence, int | float) or not 0 < self.confidence <= 1:
+            raise ValueError(f"confidence {self.confidence!r} is not above 0 and at most 1")
+        if self.main_file:
+            _relative_path(self.main_file, "main_file")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model without loading it.
+
+    Args:
+        metadata: facts a JSON document can hold.
+        requirements: what loading needs, as PEP 508 requirements.
+        safety: see :data:`Safety`.
+        main_file: see :class:`Match`.
+    """
+
+    framework: str
+    format: str
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+    safety: Safety = "data"
+    main_file: str = ""
+
+    def __post_init__(self) -> None:
+        _matching(_NAME, self.framework, "framework")
+        _tuple_of(TensorSpec, self.inputs, "inputs")
+        _tuple_of(TensorSpec, self.outputs, "outputs")
+        _tuple_of(str, self.requirements, "requirements")
+        if self.safety not in SAFETY_CLASSES:
+            raise ValueError(f"safety {self.safety!r} is not one of {', '.join(SAFETY_CLASSES)}")
+        if self.main_file:
+            _relative_path(self.main_file, "main_file")
+
+
+@dataclass(frozen=True)
+class PlanAddition:
+    """What a plugin adds to a Bento.
+
+    Args:
+        files: content by path relative to the project (as if they lay there).
+        requirements: PEP 508 requirements.
+        env: environment variables of the service.
+        labels: labels of the Bento.
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _tuple_of(str, self.requirements, "requirements")
+        for what, table in (("env", self.env), ("labels", self.labels)):
+            if not all(isinstance(k, str) and k and isinstance(v, str) for k, v in table.items()):
+                raise ValueError(f"{what} is not a mapping of text to text")
+        for path, content in self.files.items():
+            _relative_path(path, "file")
+            if not isinstance(content, bytes):
+                raise ValueError(f"content of {path!r} is not bytes")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How to log in to a registry; secrets never show in ``repr``.
+
+    Args:
+        username, password: for basic authentication, or to fetch a token with.
+        identity_token: an OAuth2 refresh token, used in place of the two.
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.identity_token and not (self.username and self.password):
+            raise ValueError("credentials have neither user name and password nor an identity token")
+
+
+@runtime_checkable
+class Framework(Protocol):
+    """Reads and writes models of one framework; never executes a model.
+
+    When:
+        The target of a :class:`FrameworkDecl`, made once in a process that looks at or saves a model.
+
+    Arguments:
+        ``files`` are all files of the model. Their content is hostile until proven otherwise: sizes and offsets are
+        checked before they are believed, nothing is unpickled, imported or evaluated, and memory is bounded whatever
+        a header claims.
+
+    Return:
+        See the methods. A file that is of the format and damaged, or asks for what is unsafe, is a
+        :class:`~bentotool.errors.BentotoolError` of one line that names the file.
+
+    Example::
+
+        class Text:
+            def detect(self, files):
+                names = [f.name for f in files if f.name.endswith(".txtmodel")]
+                return Match("text", "txt", 0.5, names[0]) if names else None
+
+            def describe(self, files):
+                return ModelInfo("text", "txt", main_file=self.detect(files).main_file)
+
+            def save(self, obj, directory, **options):
+                (directory / "model.txtmodel").write_text(str(obj), encoding="utf-8")
+    """
+
+    def detect(self, files: Sequence[SourceFile]) -> Match | None:
+        """Whether these files are this framework's, by structure. None: not mine."""
+        ...
+
+    def describe(self, files: Sequence[SourceFile]) -> ModelInfo:
+        """Inputs, outputs, facts and needs of files that :meth:`detect` claimed."""
+        ...
+
+    def save(self, obj: object, directory: Path, **options: object) -> None:
+        """Write ``obj`` into the empty folder ``directory``, in the safest format there is."""
+        ...
+
+
+class Loader(Protocol):
+    """The stand-alone loader module: ``load(path, **options)``, and nothing but the standard library and the framework.
+
+    When:
+        ``bentotool.<framework>.load_model(...)``, outside and inside a Bento.
+
+    Arguments:
+        ``path`` is the main file, or the folder of a model that has none; ``options`` are the caller's. A format of
+        class ``pickle`` is loaded only with ``trust=True``.
+
+    Return:
+        The framework's own object.
+
+    Example::
+
+        def load(path, **options):
+            return open(path, encoding="utf-8").read()
+    """
+
+    def load(self, path: Path, **options: object) -> object: ...
