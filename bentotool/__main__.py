@@ -1,0 +1,24 @@
+"""``python -m bentotool`` and the ``bentotool`` script."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["run"]
+
+
+def run() -> None:
+    """Run the command line and leave with its exit status."""
+    arguments = sys.argv[1:]
+    if arguments in (["--version"], ["-V"]):  # answered before typer is imported: scripts ask for it often
+        from bentotool import __version__
+
+        sys.stdout.write(f"bentotool {__version__}\n")
+        return
+    from bentotool.cli.main import main
+
+    sys.exit(main(arguments))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,190 @@
+"""What a command prints: one JSON document, or text that rich draws on a terminal and that stays plain in a pipe.
+
+The only module that imports rich, and only when it draws on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from bentotool.cli.options import GlobalOptions
+
+__all__ = ["Console", "Progress", "printable"]
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09,)}
+_RED, _BOLD, _RESET = "\x1b[31m", "\x1b[1m", "\x1b[0m"
+
+
+def printable(value: object) -> str:
+    """Text for one line of a terminal: control characters of foreign data are escaped, so they cannot drive it."""
+    return str(value).translate(_CONTROL)
+
+
+class Progress(Protocol):
+    """Something that is told how much has been done."""
+
+    def advance(self, amount: int) -> None: ...
+
+
+class Console:
+    """Prints results to stdout and everything else to stderr.
+
+    Args:
+        options: the global options of this invocation (read when something is printed).
+    """
+
+    def __init__(self, options: GlobalOptions) -> None:
+        self._options = options
+
+    @property
+    def color(self) -> bool:
+        """Whether stdout is a terminal that may be coloured."""
+        return self._fancy(sys.stdout) and not self._plain()
+
+    def _plain(self) -> bool:
+        return self._options.no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+    def _fancy(self, stream: TextIO) -> bool:
+        return not self._options.json and stream.isatty()
+
+    def result(self, document: object, human: Callable[[], None] | str) -> None:
+        """The result of the command.
+
+        Args:
+            document: what ``--json`` prints; JSON-able.
+            human: what a person reads: a text, or a function that prints with this console.
+        """
+        if self._options.json:
+            # ASCII, because a pipe's encoding may not hold every character (Windows) and JSON can escape it
+            sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+        elif isinstance(human, str):
+            self.line(human)
+        else:
+            human()
+
+    def line(self, text: str = "") -> None:
+        """One line (or several) of the result for a person; nothing with ``--json``."""
+        if not self._options.json:
+            sys.stdout.write("\n".join(printable(part) for part in text.split("\n")) + "\n")
+
+    def fields(self, pairs: Mapping[str, object]) -> None:
+        """Names and values, one pair a line, values aligned and never cut."""
+        width = max((len(name) for name in pairs), default=0)
+        for name, value in pairs.items():
+            if value is not None and value != "":
+                self.line(f"{name + ':':<{width + 1}} {value}")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Rows under headings: drawn by rich on a terminal, space-aligned and never cut in a pipe."""
+        if self._options.json:
+            return
+        cells = [[printable("" if cell is None else cell).replace("\t", " ") for cell in row] for row in rows]
+        if self._fancy(sys.stdout):
+            self._rich_table(columns, cells)
+            return
+        lines = [[column.upper() for column in columns], *cells]
+        widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+        for line in lines:
+            padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            sys.stdout.write(padded.rstrip() + "\n")
+
+    def _rich_table(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        from rich import box
+        from rich.console import Console as RichConsole
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        RichConsole(file=sys.stdout, no_color=self._plain(), highlight=False).print(table)
+
+    def note(self, text: str) -> None:
+        """Something beside the result, on stderr; ``-q`` hides it."""
+        if not self._options.quiet:
+            sys.stderr.write("\n".join(printable(part) for part in text.split("\n")) + "\n")
+
+    def detail(self, text: str) -> None:
+        """A note for ``-v`` only."""
+        if self._options.verbose:
+            self.note(text)
+
+    def error_text(self, message: str, hint: str | None) -> str:
+        """The lines of a failure, coloured where stderr is a terminal."""
+        colored = self._fancy(sys.stderr) and not self._plain()
+        word = f"{_BOLD}{_RED}error:{_RESET}" if colored else "error:"
+        lines = [f"{word} {message}"]
+        if hint:
+            lines.append("hint: " + "\n      ".join(printable(part) for part in hint.split("\n")))
+        return "\n".join(lines) + "\n"
+
+    @contextmanager
+    def progress(self, total: int | None, label: str, *, unit: str = "bytes") -> Iterator[Progress]:
+        """Show how far something is: a bar on a terminal, JSON Lines on stderr with ``--json -v``, else nothing.
+
+        Args:
+            total: the final amount, ``None`` when it is not known.
+            label: what is being done.
+            unit: ``"bytes"``, or a noun for the things counted.
+        """
+        if self._options.json and self._options.verbose:
+            lines = _JsonLines(label, total, unit)
+            yield lines
+            lines.emit()
+        elif not self._fancy(sys.stderr) or self._options.quiet:
+            yield _Silent()
+        else:
+            with self._bar(total, label, unit) as bar:
+                yield bar
+
+    @contextmanager
+    def _bar(self, total: int | None, label: str, unit: str) -> Iterator[Progress]:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress as RichProgress
+
+        amounts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
+        console = RichConsole(file=sys.stderr, no_color=self._plain(), highlight=False)
+        with RichProgress(TextColumn("{task.description}"), BarColumn(), *amounts, console=console, transient=True) as bar:
+            task = bar.add_task(printable(label).replace("[", "\\["), total=total)
+
+            class _Bar:
+                def advance(self, amount: int) -> None:
+                    bar.advance(task, amount)
+
+            yield _Bar()
+
+
+class _Silent:
+    def advance(self, amount: int) -> None:
+        """Nothing is shown."""
+
+
+class _JsonLines:
+    """One JSON object a line on stderr, at most five a second, and a last one."""
+
+    _INTERVAL_S = 0.2
+
+    def __init__(self, label: str, total: int | None, unit: str) -> None:
+        self._facts = {"label": label, "total": total, "unit": unit}
+        self._done = 0
+        self._next = 0.0
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self._INTERVAL_S
+            self.emit()
+
+    def emit(self) -> None:
+        sys.stderr.write(json.dumps({"progress": {**self._facts, "done": self._done}}) + "\n")

@@ -1,0 +1,78 @@
+"""The built-in commands, as data: root help and dispatch read this and import no command.
+
+A target is ``module:function``. The function is imported when its command is chosen (or asked for its help); its
+docstring's first line must equal the summary here, which a test checks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["COMMANDS", "GROUPS", "PANELS", "CommandDecl", "GroupDecl"]
+
+
+class CommandDecl(NamedTuple):
+    """One command.
+
+    Args:
+        name: what the user types, words separated by one space (``"model import"``).
+        target: ``"package.module:function"``; a function that typer can turn into a command.
+        summary: one line, at most 72 characters, no final full stop.
+        panel: heading in the help of the root.
+    """
+
+    name: str
+    target: str
+    summary: str
+    panel: str = "Other"
+
+
+class GroupDecl(NamedTuple):
+    """A first word under which commands stand."""
+
+    name: str
+    summary: str
+    panel: str
+
+
+_START, _MODELS, _BENTOS, _REGISTRIES, _HOUSE = "Getting started", "Models", "Bentos", "Registries", "Housekeeping"
+PANELS = (_START, _MODELS, _BENTOS, _REGISTRIES, _HOUSE)
+"""Headings of the root's help, in this order; a plugin's own heading follows."""
+
+GROUPS = (
+    GroupDecl("model", "Import, list, move and inspect models", "Models"),
+    GroupDecl("store", "Look after the store", "Housekeeping"),
+    GroupDecl("plugin", "See the installed plugins", "Housekeeping"),
+    GroupDecl("deployment", "Look after deployments", "Bentos"),
+    GroupDecl("config", "See the settings in force", "Housekeeping"),
+)
+
+_HERE = "bentotool.cli.commands"
+
+COMMANDS = (
+    CommandDecl("quickstart", f"{_HERE}.quickstart:quickstart", "Make, build, serve and ask a small model in one go", _START),
+    CommandDecl("init", f"{_HERE}.init:init", "Make a new project that builds and serves at once", _START),
+    CommandDecl("model import", f"{_HERE}.models:import_model", "Import a model into the store", _MODELS),
+    CommandDecl("model list", f"{_HERE}.models:list_models", "List the models in the store", _MODELS),
+    CommandDecl("model show", f"{_HERE}.models:show_model", "Show one model", _MODELS),
+    CommandDecl("model path", f"{_HERE}.models:path_model", "Print a folder with the model's files", _MODELS),
+    CommandDecl("model tag", f"{_HERE}.models:tag_model", "Give a model another tag", _MODELS),
+    CommandDecl("model delete", f"{_HERE}.models:delete_model", "Delete models from the store", _MODELS),
+    CommandDecl("model push", f"{_HERE}.push:push_model", "Push a model to a registry", _MODELS),
+    CommandDecl("model pull", f"{_HERE}.pull:pull_model", "Pull a model from a registry", _MODELS),
+    CommandDecl("build", f"{_HERE}.build:build", "Build a Bento from a project", _BENTOS),
+    CommandDecl("serve", f"{_HERE}.serve:serve", "Serve a folder, a service or a Bento over HTTP", _BENTOS),
+    CommandDecl("list", f"{_HERE}.bentos:list_bentos", "List the Bentos in the store", _BENTOS),
+    CommandDecl("show", f"{_HERE}.bentos:show_bento", "Show one Bento", _BENTOS),
+    CommandDecl("path", f"{_HERE}.bentos:path_bento", "Print a folder with the Bento's files", _BENTOS),
+    CommandDecl("tag", f"{_HERE}.bentos:tag_bento", "Give a Bento another tag", _BENTOS),
+    CommandDecl("delete", f"{_HERE}.bentos:delete_bento", "Delete Bentos from the store", _BENTOS),
+    CommandDecl("push", f"{_HERE}.push:push", "Push a Bento and its models to a registry", _REGISTRIES),
+    CommandDecl("pull", f"{_HERE}.pull:pull", "Pull a Bento and its models from a registry", _REGISTRIES),
+    CommandDecl("login", f"{_HERE}.login:login", "Log in to a registry", _REGISTRIES),
+    CommandDecl("logout", f"{_HERE}.login:logout", "Forget the credentials of a registry", _REGISTRIES),
+    CommandDecl("plugin list", f"{_HERE}.plugins:list_plugins", "List the installed plugins and their state", _HOUSE),
+    CommandDecl("config show", f"{_HERE}.config:show_config", "Show each setting and where it comes from", _HOUSE),
+    CommandDecl("doctor", f"{_HERE}.doctor:doctor", "Check this machine and say what is missing", _HOUSE),
+    CommandDecl("completion", f"{_HERE}.completion:completion", "Print a shell completion script", _HOUSE),
+)
