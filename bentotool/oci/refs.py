@@ -1,0 +1,294 @@
+"""Names for digests: one small file per name and version, so that two writers never overwrite each other's work.
+
+``refs/<kind>/<name>/<version>.json`` is the truth. ``index.json``, which the image-layout format asks for, is made from
+it after every change, so that other tools can read the layout; a reader of ours never needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
+from bentotool.oci.descriptor import INDEX, Descriptor, canonical_json
+from bentotool.oci.digest import check_digest
+from bentotool.oci.layout import Layout, storage_error
+from bentotool.paths import write_atomic
+
+__all__ = ["Ref", "RefStore", "check_name", "check_version", "split_reference"]
+
+_NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+_VERSION = re.compile(r"[A-Za-z0-9_]([-._A-Za-z0-9]{0,126}[A-Za-z0-9_])?", re.ASCII)
+_RESERVED = {"con", "prn", "aux", "nul"}
+_KINDS = {"models": "model", "bentos": "Bento"}
+
+
+def check_name(name: str) -> str:
+    """A valid model or Bento name, in lower case.
+
+    Raises:
+        UsageError: when it is none.
+    """
+    lowered = name.lower()
+    if not _NAME.fullmatch(lowered) or lowered in _RESERVED:
+        raise UsageError(
+            f"{name!r} is not a valid name",
+            hint="use up to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends",
+        )
+    return lowered
+
+
+def check_version(version: str) -> str:
+    """A valid version, which is also a valid registry tag.
+
+    Raises:
+        UsageError: when it is none, or is the reserved word ``latest``.
+    """
+    if version == "latest":
+        raise UsageError("'latest' always means the newest version and cannot be given", hint="choose another version")
+    if not _VERSION.fullmatch(version) or version.lower() in _RESERVED:
+        raise UsageError(f"{version!r} is not a valid version", hint="use up to 128 letters, digits, '-', '_' or '.'")
+    return version
+
+
+def split_reference(text: str) -> tuple[str, str | None, str | None]:
+    """Split ``name``, ``name:version`` or ``name@sha256:…`` into name, version and digest.
+
+    Raises:
+        UsageError: when a part is not valid.
+    """
+    name, at, digest = text.partition("@")
+    name, _, version = name.partition(":")
+    if at:
+        try:
+            check_digest(digest)
+        except BentotoolError as error:
+            raise UsageError(f"{text!r}: {error.message}", hint=error.hint) from None
+    if version and version != "latest":
+        check_version(version)
+    return check_name(name), version or None, digest if at else None
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A name and version of a stored artifact.
+
+    Attributes:
+        created: when it came into this store, RFC 3339 in UTC.
+        size: bytes of all its content, models of a Bento not counted.
+    """
+
+    kind: str
+    name: str
+    tag: str
+    descriptor: Descriptor
+    created: str
+    size: int
+
+    @property
+    def digest(self) -> str:
+        return self.descriptor.digest
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}:{self.tag}"
+
+
+class RefStore:
+    """The names in a layout. ``kind`` is ``"models"`` or ``"bentos"`` throughout."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._root = layout.root / "refs"
+        self.damaged: list[Path] = []
+        """Entries that the last :meth:`list` could not read and left out."""
+
+    def _path(self, kind: str, name: str, tag: str) -> Path:
+        return self._root / kind / name / f"{tag}.json"
+
+    def set(
+        self,
+        kind: str,
+        name: str,
+        tag: str,
+        descriptor: Descriptor,
+        *,
+        size: int = 0,
+        created: str | None = None,
+        replace: bool = True,
+    ) -> Ref:
+        """Give an artifact a name and version.
+
+        Args:
+            size: bytes of all its content.
+            created: RFC 3339 time; now when absent.
+            replace: whether another digest under this name and version is replaced.
+
+        Raises:
+            ConflictError: when ``replace`` is False and the version stands for another digest.
+        """
+        name, tag = check_name(name), check_version(tag)
+        created = created or datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        ref = Ref(kind, name, tag, descriptor, created, size)
+        document = canonical_json({"descriptor": descriptor.to_dict(), "created": created, "size": size})
+        path = self._path(kind, name, tag)
+        self._layout.prepare()
+        try:
+            if replace or not self._create(path, document):
+                standing = None if replace else self._read(kind, name, tag)
+                if standing and standing.digest != descriptor.digest:
+                    raise ConflictError(
+                        f"{_KINDS[kind]} {ref.ref} already exists with other content",
+                        hint="choose another --version, or delete it first",
+                    )
+                if standing:
+                    return standing
+                write_atomic(path, document)
+            self._write_index()
+        except OSError as error:
+            raise storage_error(error, self._layout.root) from None
+        return ref
+
+    @staticmethod
+    def _create(path: Path, document: bytes) -> bool:
+        """Write a new file; False when one stands there already. Of two at once, exactly one succeeds."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(6).hex()}.draft")
+        write_atomic(draft, document)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links on this file system: the check is then not atomic, the write still is
+            if path.exists():
+                return False
+            os.replace(draft, path)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        return True
+
+    def _read(self, kind: str, name: str, tag: str) -> Ref | None:
+        path = self._path(kind, name, tag)
+        try:
+            document: Any = json.loads(path.read_bytes())
+            return Ref(
+                kind,
+                name,
+                tag,
+                Descriptor.from_dict(document["descriptor"]),
+                str(document["created"]),
+                int(document["size"]),
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError, BentotoolError):
+            self.damaged.append(path)
+            return None
+
+    def names(self, kind: str) -> list[str]:
+        """All names of a kind, sorted."""
+        try:
+            with os.scandir(self._root / kind) as entries:
+                return sorted(entry.name for entry in entries if _NAME.fullmatch(entry.name))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _tags(self, kind: str, name: str) -> Iterator[str]:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(self._root / kind / name) as entries,
+        ):
+            for entry in entries:
+                if entry.name.endswith(".json") and not entry.name.startswith("."):
+                    yield entry.name[:-5]
+
+    def list(self, kind: str, name: str | None = None) -> list[Ref]:
+        """Entries, newest first; a damaged one is left out and remembered in :attr:`damaged`."""
+        self.damaged = []
+        names = self.names(kind) if name is None else [check_name(name)]
+        found = (self._read(kind, each, tag) for each in names for tag in self._tags(kind, each))
+        return sorted((ref for ref in found if ref), key=lambda ref: (ref.created, ref.name, ref.tag), reverse=True)
+
+    def get(self, kind: str, reference: str) -> Ref:
+        """Find one entry by ``name``, ``name:version``, ``name@sha256:…``, ``name:latest`` or a unique version prefix.
+
+        Raises:
+            NotFoundError: when there is none, with what is near.
+            UsageError: when a prefix fits several digests.
+        """
+        name, version, digest = split_reference(reference)
+        exact = self._read(kind, name, version) if version and version != "latest" else None
+        if exact and digest in (None, exact.digest):
+            return exact
+        refs = self.list(kind, name)
+        if digest:
+            refs = [ref for ref in refs if ref.digest == digest]
+        elif version and version != "latest":
+            refs = [ref for ref in refs if ref.tag.startswith(version)]
+            if len({ref.digest for ref in refs}) > 1:
+                raise UsageError(
+                    f"{reference} fits {len(refs)} versions", hint="one of: " + ", ".join(ref.ref for ref in refs[:5])
+                )
+        if not refs:
+            raise self._missing(kind, reference, name)
+        return refs[0]
+
+    def _missing(self, kind: str, reference: str, name: str) -> NotFoundError:
+        word = _KINDS[kind]
+        versions = [ref.ref for ref in self.list(kind, name)]
+        near = versions[:3] or difflib.get_close_matches(name, self.names(kind), 3)
+        listing = "bentotool model list" if kind == "models" else "bentotool list"
+        hint = f"did you mean {' or '.join(near)}?" if near else f"see what there is with: {listing}"
+        return NotFoundError(f"{word} {reference} is not in the store {self._layout.root}", hint=hint)
+
+    def delete(self, kind: str, name: str, tag: str) -> None:
+        """Forget a name and version. Its content stays until it is collected."""
+        path = self._path(kind, check_name(name), check_version(tag))
+        try:
+            path.unlink()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+            self._write_index()
+        except FileNotFoundError:
+            raise NotFoundError(f"{_KINDS[kind]} {name}:{tag} is not in the store {self._layout.root}") from None
+        except OSError as error:
+            raise storage_error(error, self._layout.root) from None
+
+    def _stamp(self) -> frozenset[tuple[str, int]]:
+        """What the files look like from outside; equal stamps mean equal content, as files are only replaced."""
+        stamp: dict[str, int] = {}
+        for kind in _KINDS:
+            for name in self.names(kind):
+                for tag in self._tags(kind, name):
+                    with contextlib.suppress(FileNotFoundError):
+                        stamp[f"{kind}/{name}:{tag}"] = self._path(kind, name, tag).stat().st_mtime_ns
+        return frozenset(stamp.items())
+
+    def _write_index(self) -> None:
+        # Another process may change a reference between our look and our write. Whoever writes looks again afterwards,
+        # so the last to write has seen everything; no lock is needed. The bound only guards against endless company.
+        for _ in range(8):
+            before = self._stamp()
+            entries = []
+            for kind, word in _KINDS.items():
+                for ref in reversed(self.list(kind)):
+                    name = {"org.opencontainers.image.ref.name": f"{kind}/{ref.ref}", "io.bentotool.kind": word.lower()}
+                    entry = Descriptor(
+                        ref.descriptor.media_type, ref.digest, ref.descriptor.size, name, ref.descriptor.artifact_type
+                    )
+                    entries.append(entry.to_dict())
+            write_atomic(
+                self._layout.root / "index.json",
+                canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}),
+            )
+            if self._stamp() == before:
+                return
