@@ -38,6 +38,7 @@ __all__ = [
     "TargetDecl",
     "TemplateDecl",
     "TensorSpec",
+    "is_target",
 ]
 
 API_VERSION = 1
@@ -62,6 +63,11 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 def _matching(pattern: re.Pattern[str], value: object, what: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ValueError(f"{what} {value!r} is not of the form {pattern.pattern}")
+
+
+def is_target(value: object) -> bool:
+    """Whether a value is a dotted target, ``"package.module:attribute"``."""
+    return isinstance(value, str) and _TARGET.fullmatch(value) is not None
 
 
 def _tuple_of(kind: type, value: object, what: str) -> None:
