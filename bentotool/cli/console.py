@@ -152,9 +152,11 @@ class Console:
         from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TransferSpeedColumn
         from rich.progress import Progress as RichProgress
 
-        amounts = (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
+        bytes_shown = (DownloadColumn(), TransferSpeedColumn())
+        amounts = bytes_shown if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
+        columns = (TextColumn("{task.description}"), BarColumn(), *amounts)
         console = RichConsole(file=sys.stderr, no_color=self._plain(), highlight=False)
-        with RichProgress(TextColumn("{task.description}"), BarColumn(), *amounts, console=console, transient=True) as bar:
+        with RichProgress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(printable(label).replace("[", "\\["), total=total)
 
             class _Bar:

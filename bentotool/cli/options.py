@@ -1,7 +1,7 @@
 """The global options: one definition, accepted before the command and after it.
 
-Each leaf command gets its own copies appended, so they show in its help and complete there. Their values never reach the
-command function; a callback gathers them into :class:`GlobalOptions`, which the state is made of.
+Each leaf command gets its own copies appended, so they show in its help and complete there. Their values never
+reach the command function; a callback gathers them into :class:`GlobalOptions`, which the state is made of.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ GROUPS = (
 _HERE = "bentotool.cli.commands"
 
 COMMANDS = (
-    CommandDecl("quickstart", f"{_HERE}.quickstart:quickstart", "Make, build, serve and ask a small model in one go", _START),
+    CommandDecl("quickstart", f"{_HERE}.quickstart:quickstart", "Make, build, serve and ask a small model", _START),
     CommandDecl("init", f"{_HERE}.init:init", "Make a new project that builds and serves at once", _START),
     CommandDecl("model import", f"{_HERE}.models:import_model", "Import a model into the store", _MODELS),
     CommandDecl("model list", f"{_HERE}.models:list_models", "List the models in the store", _MODELS),
