@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 REQUIRE_ALL = "BENTOTOOL_TEST_REQUIRE_ALL"
-""When 1, a missing tool or package fails the test that needs it instead of skipping it."""
+"""When 1, a missing tool or package fails the test that needs it instead of skipping it."""
 WITHOUT = "BENTOTOOL_TEST_WITHOUT"
 """Packages that this environment lacks on purpose, separated by spaces; their tests always skip."""
+
+_PLACES = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "APPDATA", "DOCKER_CONFIG")
+_SETTINGS = ("BENTOTOOL_BENTO", "BENTOTOOL_DISABLE_PLUGINS", "BENTOTOOL_PLUGIN_SCAN", "NO_COLOR", "FORCE_COLOR")
+_UNSET = (*_PLACES, *_SETTINGS)
 
 
 def _absent(what: str, *, on_purpose: bool = False) -> None:
@@ -59,9 +63,7 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _empty_home: Path
         _keep_package_settings(patch)
         for name in ("HOME", "USERPROFILE"):
             patch.setenv(name, str(_empty_home))
-        for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "APPDATA", "DOCKER_CONFIG"):
-            patch.delenv(name, raising=False)
-        for name in ("BENTOTOOL_BENTO", "BENTOTOOL_DISABLE_PLUGINS", "BENTOTOOL_PLUGIN_SCAN", "NO_COLOR", "FORCE_COLOR"):
+        for name in _UNSET:
             patch.delenv(name, raising=False)
         patch.setenv("BENTOTOOL_STORE", str(tmp_path / "store"))
         patch.setenv("COLUMNS", "80")
@@ -70,7 +72,8 @@ def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _empty_home: Path
     for name in left:
         _remove(_empty_home / name)
     assert not left, f"the test wrote to the home folder: {left}"
-    changed = {name for name in before.keys() | _tracked_environment().keys() if before.get(name) != os.environ.get(name)}
+    after = _tracked_environment()
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     assert not changed, f"the test leaked environment variables: {sorted(changed)}"
 
 

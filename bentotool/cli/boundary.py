@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import typer
 
@@ -134,7 +135,7 @@ def _flushed(status: int) -> int:
 
 def _discard_output() -> None:
     """The reader is gone: keep the interpreter's own flush at exit from failing too."""
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         for stream in (sys.stdout, sys.stderr):
             try:
                 os.dup2(nowhere.fileno(), stream.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -57,10 +56,7 @@ def _dispatch(arguments: list[str], options: GlobalOptions, state: State) -> Non
 
 def _plugin_commands(state: State) -> Iterable[Declaration]:
     """Commands contributed by plugins; asked for only when a name is not built in, or for the root's help."""
-    if importlib.util.find_spec("bentotool.plugins") is None:
-        return ()
-    declarations: Iterable[Declaration] = state.plugins.commands()
-    return declarations
+    return state.plugins.commands().values()
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:
