@@ -1,7 +1,7 @@
 """One OCI image layout on disk (image-spec 1.1, image-layout.md), in which large tar layers need not be stored.
 
 ``blobs/sha256/`` holds manifests, configs and small layers under their digests, and the *raw bytes of model files*
-under theirs. A layer whose descriptor carries the annotation ``io.bentotool.files`` is virtual: its bytes are made while they
+under theirs. A layer with the annotation ``io.bentotool.files`` is virtual: its bytes are made while they
 are read, and taken apart, header by header, while they are received. Weights thus lie on disk once and as themselves.
 
 Every blob is written under a temporary name, synced, made read-only and renamed. Nothing here depends on a lock.

@@ -1,0 +1,113 @@
+"""``bentotool.models`` for Python code outside a Bento, with BentoML's names."""
+
+from __future__ import annotations
+
+import builtins
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bentotool.models.reader import Model
+from bentotool.models.reader import resolve as get
+from bentotool.models.store import ModelStore, StoredModel
+from bentotool.oci.layout import Layout
+from bentotool.paths import default_store
+
+if TYPE_CHECKING:
+    from bentotool.oci.refs import Ref
+
+__all__ = ["create", "delete", "get", "import_model", "list", "open_model"]
+
+
+def _store() -> ModelStore:
+    return ModelStore(Layout(default_store()))
+
+
+def open_model(tag: str) -> Model:
+    """A model of the local store as a folder of files.
+
+    Raises:
+        NotFoundError: when there is no such model.
+    """
+    store = _store()
+    return _model(store, store.get(tag))
+
+
+def _model(store: ModelStore, stored: StoredModel) -> Model:
+    details = stored.details
+    info = {
+        "framework": details.framework,
+        "safety": details.safety,
+        "main_file": details.main_file,
+        "signature": details.signature,
+        "labels": details.labels,
+        "metadata": details.metadata,
+    }
+    return Model(stored.tag, stored.digest, store.materialise(stored), info)
+
+
+def list(tag: str | None = None) -> builtins.list[Ref]:
+    """References in the local store, newest first.
+
+    Args:
+        tag: a name, to list its versions only.
+    """
+    return _store().list(tag)
+
+
+def delete(tag: str) -> None:
+    """Remove a version, or every version of a bare name, from the local store.
+
+    Raises:
+        NotFoundError: when there is none.
+    """
+    _store().delete(tag)
+
+
+def import_model(
+    path: str | Path,
+    name: str | None = None,
+    *,
+    version: str | None = None,
+    framework: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    trust: bool = False,
+) -> Model:
+    """Import a model file or folder into the local store; see :func:`bentotool.models.importing.import_files`."""
+    from bentotool.models.importing import import_path
+    from bentotool.plugins import load_plugins
+
+    store = _store()
+    stored = import_path(
+        store,
+        Path(path),
+        name=name,
+        plugins=load_plugins(),
+        version=version,
+        framework=framework,
+        labels=labels,
+        metadata=metadata,
+        trust=trust,
+    )
+    return _model(store, stored)
+
+
+@contextmanager
+def create(
+    name: str,
+    *,
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    version: str | None = None,
+) -> Iterator[Model]:
+    """Make a model from files that the caller writes.
+
+    Yields:
+        a model whose ``path`` is an empty folder to write into. It is imported when the block ends without an error.
+    """
+    with tempfile.TemporaryDirectory(prefix="bentotool-model-") as folder:
+        yield Model(f"{name}:new", "", Path(folder), {"labels": labels or {}, "metadata": metadata or {}})
+        import_model(folder, name, version=version, labels=labels, metadata=metadata)

@@ -1,0 +1,172 @@
+"""From files on this disk to a model in the store. Nothing in a file is executed, loaded or believed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, UsageError
+from bentotool.models.detect import describe_model
+from bentotool.models.manifest import ModelDetails, ModelFile
+from bentotool.models.store import ModelStore, StoredModel
+from bentotool.oci.digest import CHUNK
+from bentotool.oci.refs import check_name, check_version
+from bentotool.oci.tar import check_entry_names
+
+if TYPE_CHECKING:
+    from bentotool.interfaces import ModelInfo, SourceFile
+    from bentotool.plugins import Plugins
+
+__all__ = ["import_files", "import_path", "local_files"]
+
+_IGNORED = {".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"}
+Advance = Callable[[int], None]
+
+
+def _nothing(amount: int) -> None:
+    """A progress that nobody watches."""
+
+
+def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[Path, str]]:
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda item: item.name):
+            if entry.name in _IGNORED:
+                continue
+            name = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path), f"{name}/")
+            else:
+                yield Path(entry.path), name
+
+
+def _contained(path: Path, root: Path, name: str) -> None:
+    """Refuse what is neither a regular file nor a link to one inside ``root``."""
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (OSError, RuntimeError):
+        raise UnsafeError(f"{name} is a link that leads nowhere", hint="replace it by the file itself") from None
+    if path.is_symlink() and not real.is_relative_to(root):
+        raise UnsafeError(f"{name} is a link to {real}, outside the model", hint="replace it by the file itself")
+    if not stat.S_ISREG(mode):
+        raise UnsafeError(f"{name} is not a regular file", hint="a model consists of regular files")
+
+
+def local_files(source: Path) -> list[SourceFile]:
+    """The files of a model: one file, or all below a folder.
+
+    Raises:
+        NotFoundError: when there is nothing.
+        UnsafeError: for a link out of the folder, a device, or names that are not portable.
+    """
+    from bentotool.interfaces import SourceFile
+
+    if source.is_file():
+        check_entry_names([source.name])
+        return [SourceFile(source.resolve(), source.name)]
+    if not source.is_dir():
+        raise NotFoundError(f"{source} does not exist", hint="give the path of a model file or folder")
+    root = source.resolve()
+    files = []
+    try:
+        for path, name in _walk(root):
+            _contained(path, root, name)
+            files.append(SourceFile(path.resolve(), name))
+    except OSError as error:
+        raise UsageError(f"{error.filename or source} cannot be read: {error.strerror}") from None
+    if not files:
+        raise UsageError(f"{source} holds no files", hint="give the path of a model file or folder")
+    check_entry_names(file.name for file in files)
+    return files
+
+
+def _take(store: ModelStore, file: SourceFile, advance: Advance) -> ModelFile:
+    """Copy one file into the store, hashing it in the same pass."""
+    buffer = memoryview(bytearray(CHUNK))
+    try:
+        source = file.path.open("rb", buffering=0)
+    except OSError as error:
+        raise UsageError(f"{file.path} cannot be read: {error.strerror}") from None
+    with source, store.layout.writer() as writer:
+        before = os.fstat(source.fileno())
+        while count := source.readinto(buffer):
+            writer.write(buffer[:count])
+            advance(count)
+        after = os.fstat(source.fileno())
+        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or writer.size != after.st_size:
+            raise BentotoolError(
+                f"{file.path} changed while it was imported", hint="import it again when it is at rest"
+            )
+        digest, size = writer.commit()
+    return ModelFile(file.name, size, digest)
+
+
+def _details(info: ModelInfo, labels: Mapping[str, str], metadata: Mapping[str, Any]) -> ModelDetails:
+    def tensors(specs: Sequence[Any]) -> list[dict[str, Any]]:
+        return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
+
+    return ModelDetails(
+        framework=info.framework,
+        format=info.format,
+        safety=info.safety,
+        main_file=info.main_file,
+        signature={"inputs": tensors(info.inputs), "outputs": tensors(info.outputs)},
+        requirements=info.requirements,
+        labels=dict(labels),
+        metadata={**info.metadata, **metadata},
+    )
+
+
+def import_files(
+    store: ModelStore,
+    files: Sequence[SourceFile],
+    *,
+    name: str,
+    plugins: Plugins,
+    version: str | None = None,
+    framework: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    trust: bool = False,
+    replace: bool = False,
+    advance: Advance = _nothing,
+) -> StoredModel:
+    """Detect, describe and store a model.
+
+    Args:
+        framework: skips the choice among frameworks, not the check of the files.
+        trust: takes in a model of class ``pickle``.
+        replace: whether another model under this name and version is replaced.
+        advance: told the bytes of each piece copied.
+
+    Raises:
+        UsageError: when no installed framework knows the files, or they are damaged.
+        UnsafeError: when loading the model would run code it carries, and ``trust`` is False.
+        ConflictError: when the version stands for another model and ``replace`` is False.
+    """
+    name = check_name(name)
+    if version is not None:
+        check_version(version)
+    info = describe_model(files, plugins, framework, trust=trust)
+    stored = [_take(store, file, advance) for file in files]
+    return store.add(name, version, stored, _details(info, labels or {}, metadata or {}), replace=replace)
+
+
+def import_path(store: ModelStore, source: Path, *, name: str | None = None, **options: Any) -> StoredModel:
+    """Import a file or folder of this disk; options as for :func:`import_files`.
+
+    Args:
+        name: the name of the file or folder, without its suffix, when absent.
+    """
+    files = local_files(source)
+    return import_files(store, files, name=name or _default_name(source), **options)
+
+
+def _default_name(source: Path) -> str:
+    resolved = source.resolve()
+    stem = (resolved.stem if resolved.is_file() else resolved.name).lower()
+    cleaned = "".join(char if char.isascii() and (char.isalnum() or char in "-._") else "-" for char in stem)
+    return cleaned.strip("-._")[:63].strip("-._") or "model"

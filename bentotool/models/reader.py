@@ -1,0 +1,154 @@
+"""How a running service finds its models: from the Bento it runs in, else from the store of this user.
+
+Standard library only: this file travels in the embedded runtime, where no store exists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
+
+from bentotool.errors import BentotoolError, NotFoundError
+
+__all__ = ["BENTO_ENV", "BentoModel", "Model", "resolve"]
+
+BENTO_ENV = "BENTOTOOL_BENTO"
+"""Path of the ``bento.json`` of the Bento that this process runs; set by the runtime."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this disk.
+
+    Attributes:
+        tag: ``name:version``.
+        digest: of its manifest.
+        path: a folder with its files under their own names; read-only.
+        info: framework, safety, main_file, signature, labels, metadata.
+    """
+
+    tag: str
+    digest: str
+    path: Path
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.tag.partition(":")[0]
+
+    @property
+    def version(self) -> str:
+        return self.tag.partition(":")[2]
+
+    @property
+    def main_path(self) -> Path:
+        """The file a loader is given; the folder itself for a model that has no main file."""
+        main_file = str(self.info.get("main_file") or "")
+        return self.path / main_file if main_file else self.path
+
+    def path_of(self, item: str) -> str:
+        """The path of one file, as text.
+
+        Raises:
+            NotFoundError: when the model has no such file.
+        """
+        path = self.path / item
+        if ".." in Path(item).parts or not path.exists():
+            raise NotFoundError(f"model {self.tag} has no file {item!r}")
+        return str(path)
+
+
+class BentoModel:
+    """Declares, as a class attribute of a service, that it uses a model of the store.
+
+    Example::
+
+        @bentotool.service
+        class Iris:
+            model = bentotool.models.BentoModel("iris:latest")
+
+            def __init__(self):
+                self.session = bentotool.onnx.load_model(self.model)
+
+    Args:
+        reference: ``name``, ``name:version``, ``name@sha256:…`` or a unique prefix of a version. ``latest`` is resolved
+            when the Bento is built and never again.
+    """
+
+    __bentotool_model__ = True
+
+    def __init__(self, reference: str) -> None:
+        if not isinstance(reference, str) or not reference:
+            raise TypeError(f"BentoModel takes a reference such as 'iris:latest', not {reference!r}")
+        self.reference = reference
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> BentoModel: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Model: ...
+    def __get__(self, instance: object | None, owner: type) -> BentoModel | Model:
+        return self if instance is None else resolve(self.reference)
+
+    def resolve(self) -> Model:
+        """The model on this disk; see :func:`resolve`."""
+        return resolve(self.reference)
+
+    def __repr__(self) -> str:
+        return f"BentoModel({self.reference!r})"
+
+
+def resolve(tag: str) -> Model:
+    """Find a model.
+
+    Inside a Bento only the models it was built with exist. Elsewhere the local store is asked.
+
+    Raises:
+        NotFoundError: when there is no such model.
+    """
+    bento = os.environ.get(BENTO_ENV)
+    return _from_bento(bento, tag) if bento else _from_store(tag)
+
+
+@lru_cache(maxsize=8)
+def _bundled(path: str) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(json.loads(Path(path).read_bytes())["models"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BentotoolError(f"{path} cannot be read: {error}", hint="build or pull the Bento again") from None
+
+
+def _names(entry: Mapping[str, Any]) -> set[str]:
+    name, version, digest = entry["name"], entry["version"], entry["digest"]
+    return {entry["alias"], name, f"{name}:{version}", f"{name}@{digest}", f"{name}:latest"}
+
+
+def _from_bento(bento: str, tag: str) -> Model:
+    entries = _bundled(bento)
+    # What the service wrote wins over a name that merely fits, as two versions of a model can be in one Bento.
+    found = [entry for entry in entries if entry["alias"] == tag] or [
+        entry for entry in entries if tag in _names(entry)
+    ]
+    if not found:
+        known = ", ".join(entry["alias"] for entry in entries) or "none"
+        raise NotFoundError(
+            f"model {tag} is not in this Bento (it has: {known})", hint="declare it with BentoModel and build again"
+        )
+    entry = found[0]
+    root = Path(bento).parent.parent.parent
+    info = {key: entry.get(key) for key in ("framework", "safety", "main_file", "signature", "labels", "metadata")}
+    return Model(f"{entry['name']}:{entry['version']}", entry["digest"], root / entry["path"], info)
+
+
+def _from_store(tag: str) -> Model:
+    try:
+        from bentotool.models.api import open_model
+    except ModuleNotFoundError:
+        raise NotFoundError(
+            f"model {tag} cannot be looked up: this is the runtime alone, outside a Bento", hint="pip install bentotool"
+        ) from None
+    return open_model(tag)

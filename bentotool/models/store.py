@@ -1,0 +1,228 @@
+"""The Model Store: models by name and version over an image layout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bentotool.errors import VerificationError
+from bentotool.models.manifest import ARTIFACT_TYPE, ModelDetails, ModelFile, build_manifest, model_files, read_details
+from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
+from bentotool.oci.layout import Layout, storage_error
+from bentotool.oci.refs import Ref, RefStore, check_name, check_version, split_reference
+from bentotool.oci.tar import check_entry_name, check_entry_names
+
+__all__ = ["KIND", "ModelStore", "StoredModel"]
+
+KIND = "models"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model in the store.
+
+    Attributes:
+        size: bytes of its files.
+        created: when it came into this store, RFC 3339 in UTC.
+    """
+
+    name: str
+    version: str
+    digest: str
+    size: int
+    created: str
+    details: ModelDetails
+    files: tuple[ModelFile, ...]
+    manifest: Manifest
+    descriptor: Descriptor
+
+    @property
+    def tag(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form that every command prints."""
+        details = self.details
+        return {
+            "name": self.name,
+            "version": self.version,
+            "tag": self.tag,
+            "digest": self.digest,
+            "size": self.size,
+            "created": self.created,
+            "framework": details.framework,
+            "format": details.format,
+            "safety": details.safety,
+            "main_file": details.main_file,
+            "signature": dict(details.signature),
+            "requirements": list(details.requirements),
+            "labels": dict(details.labels),
+            "metadata": dict(details.metadata),
+            "files": [{"path": file.path, "size": file.size, "digest": file.sha256} for file in self.files],
+        }
+
+
+class ModelStore:
+    """Adds, finds, names and removes models.
+
+    Args:
+        layout: where they lie.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.refs = RefStore(layout)
+
+    def add(
+        self,
+        name: str,
+        version: str | None,
+        files: Sequence[ModelFile],
+        details: ModelDetails,
+        *,
+        replace: bool = False,
+    ) -> StoredModel:
+        """Name a model whose files are blobs of the layout already.
+
+        Args:
+            version: None derives it from the content, so that the same model always has the same version.
+            replace: whether another model under this name and version is replaced.
+
+        Raises:
+            ConflictError: when the version stands for another model and ``replace`` is False.
+        """
+        name = check_name(name)
+        check_entry_names(file.path for file in files)
+        version, manifest, config = build_manifest(
+            name,
+            check_version(version) if version else None,
+            files,
+            details,
+            lambda d: self.layout.blob_path(d).open("rb", 0),
+        )
+        self.layout.put(config, manifest.config.media_type)
+        descriptor = self.layout.put(manifest.to_bytes(), MANIFEST, artifact_type=ARTIFACT_TYPE)
+        size = sum(file.size for file in files)
+        return self._load(self.refs.set(KIND, name, version, descriptor, size=size, replace=replace))
+
+    def get(self, reference: str) -> StoredModel:
+        """Find a model by ``name``, ``name:version``, ``name@sha256:…``, ``latest`` or a unique version prefix.
+
+        Raises:
+            NotFoundError: when there is none.
+            VerificationError: when its manifest is damaged.
+        """
+        return self._load(self.refs.get(KIND, reference))
+
+    def by_digest(self, name: str, digest: str) -> StoredModel:
+        """Find a model by the digest of its manifest, whether or not a reference of this store still names it.
+
+        Raises:
+            NotFoundError: when the manifest is not stored.
+        """
+        manifest = Manifest.from_bytes(self.layout.read(digest))
+        size = self.layout.blob_path(digest).stat().st_size
+        version = manifest.annotations.get("org.opencontainers.image.version", digest[7:19])
+        return self._load(Ref(KIND, check_name(name), version, Descriptor(MANIFEST, digest, size), "", 0))
+
+    def _load(self, ref: Ref) -> StoredModel:
+        manifest = Manifest.from_bytes(self.layout.read(ref.digest))
+        if manifest.artifact_type != ARTIFACT_TYPE:
+            raise VerificationError(f"{ref.ref} is not a model but {manifest.artifact_type}")
+        files = model_files(manifest, ref.name)
+        size = sum(file.size for file in files)
+        return StoredModel(
+            ref.name, ref.tag, ref.digest, size, ref.created, read_details(manifest), files, manifest, ref.descriptor
+        )
+
+    def list(self, name: str | None = None) -> list[Ref]:
+        """All references, newest first. Manifests are not read: listing many models stays cheap."""
+        return self.refs.list(KIND, name)
+
+    def tag(self, reference: str, version: str) -> StoredModel:
+        """Give a model one more version name. It keeps its age, so ``latest`` does not move.
+
+        Args:
+            version: the new version, or ``name:version`` for a new name as well.
+        """
+        ref = self.refs.get(KIND, reference)
+        name, new_version, _ = split_reference(version) if ":" in version else (ref.name, version, None)
+        return self._load(
+            self.refs.set(KIND, name, new_version or ref.tag, ref.descriptor, size=ref.size, created=ref.created)
+        )
+
+    def delete(self, reference: str) -> tuple[Ref, ...]:
+        """Remove one version, or every version when a bare name is given.
+
+        Returns:
+            what was removed.
+
+        Raises:
+            NotFoundError: when there is none.
+        """
+        name, version, digest = split_reference(reference)
+        found = self.refs.get(KIND, reference)
+        doomed = (found,) if version or digest else tuple(self.refs.list(KIND, name))
+        for ref in doomed:
+            self.refs.delete(KIND, ref.name, ref.tag)
+        return doomed
+
+    def verify(self, model: StoredModel) -> None:
+        """Read every file of a model and compare it with its digest.
+
+        Raises:
+            VerificationError: naming the damaged or missing files.
+        """
+        bad = [file.path for file in model.files if not self.layout.verify_blob(file.sha256)]
+        if bad:
+            raise VerificationError(
+                f"model {model.tag}: {', '.join(bad[:5])} is damaged or missing", hint="import or pull the model again"
+            )
+
+    def materialise(self, model: StoredModel) -> Path:
+        """A read-only folder with the model's files under their own names, and no second copy of their bytes.
+
+        The folder is made once for a manifest, under another name, and renamed when it is whole.
+
+        Raises:
+            NotFoundError: when a file of the model is not in the store.
+        """
+        folder = self.layout.root / "views" / "models" / model.digest[7:]
+        if folder.is_dir():
+            return folder
+        draft = self.layout.temporary() / secrets.token_hex(16)
+        try:
+            for file in model.files:
+                target = draft / check_entry_name(file.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                link_file(self.layout.blob_path(file.sha256), target)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            draft.rename(folder)
+        except FileNotFoundError:
+            raise VerificationError(
+                f"model {model.tag} is not whole in the store {self.layout.root}", hint="import or pull it again"
+            ) from None
+        except OSError as error:
+            if not folder.is_dir():  # another process may have finished the same folder first
+                raise storage_error(error, self.layout.root) from None
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return folder
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Make ``target`` the same read-only file as ``source``, by copy only where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+        with contextlib.suppress(OSError):
+            target.chmod(0o444)
