@@ -1,0 +1,161 @@
+"""Which framework a model belongs to, by bytes and structure; nothing of the model is executed.
+
+Only plugins whose declared suffixes or magic bytes occur among the files are imported and asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bentotool.errors import BentotoolError, PluginError, UnsafeError, UsageError
+from bentotool.interfaces import Framework, FrameworkDecl, Magic, Match, ModelInfo, SourceFile
+
+if TYPE_CHECKING:
+    from bentotool.plugins import Plugins
+
+__all__ = ["describe_model", "detect_framework", "require_trust"]
+
+_MAX_PROBED = 1000  # files whose first bytes are read; suffixes are looked at for all
+
+
+def detect_framework(files: Sequence[SourceFile], plugins: Plugins, name: str | None = None) -> tuple[Framework, Match]:
+    """The framework that claims ``files``.
+
+    Args:
+        files: all files of the model.
+        plugins: the plugins to ask.
+        name: the framework to use; only it is asked.
+
+    Raises:
+        UsageError: no framework, or more than one with the same confidence, claims the files; or ``name`` is
+            unknown; or a file is of a format and damaged.
+        UnsafeError: a file asks for what is refused, such as data outside the model's folder.
+        PluginError: the plugin that would know failed.
+    """
+    if not files:
+        raise UsageError("there are no files to look at", hint="give a model file, or a folder that holds one")
+    if name is None:
+        name = _identified(files, plugins)
+    if name is not None:
+        framework = plugins.framework(name)
+        match = _ask(name, framework, files)
+        if match is None:
+            raise UsageError(f"{_title(files)} is not a model that framework {name!r} knows", hint=_hint(plugins))
+        return framework, match
+    return _best(files, plugins)
+
+
+def describe_model(
+    files: Sequence[SourceFile], plugins: Plugins, name: str | None = None, *, trust: bool = False
+) -> ModelInfo:
+    """Detect and describe: the signature, facts, needs and safety class of a model.
+
+    Raises, beside what :func:`detect_framework` raises, UnsafeError for a model of class ``pickle`` without ``trust``.
+    """
+    framework, match = detect_framework(files, plugins, name)
+    try:
+        info = framework.describe(files)
+    except (BentotoolError, OSError):
+        raise
+    except Exception as error:  # a plugin's bug must not look like the user's
+        raise _plugin_failed(match.framework, files, error) from error
+    if not isinstance(info, ModelInfo):
+        raise PluginError(f"framework {match.framework!r} describes {_title(files)} with a {type(info).__name__}")
+    require_trust(info.safety, _title(files), trust=trust)
+    return info
+
+
+def require_trust(safety: str, title: str, *, trust: bool) -> None:
+    """Refuse a model that runs code when it is loaded, unless the user said that its origin is trusted."""
+    if safety == "pickle" and not trust:
+        raise UnsafeError(
+            f"{title} is a pickle: loading it runs whatever code its author put in",
+            hint="--trust (or trust=True) takes it, if you trust where it comes from; better convert it to a data format",
+        )
+
+
+def _best(files: Sequence[SourceFile], plugins: Plugins) -> tuple[Framework, Match]:
+    claims: list[tuple[Framework, Match]] = []
+    problems: list[BentotoolError] = []
+    for decl in _candidates(files, plugins.frameworks().values()):
+        try:
+            framework = plugins.framework(decl.name)
+            match = _ask(decl.name, framework, files)
+        except BentotoolError as error:  # another framework may know better; told below if none does
+            problems.append(error)
+            continue
+        if match is not None:
+            claims.append((framework, match))
+    if not claims:
+        if problems:
+            raise problems[0]
+        raise UsageError(f"{_title(files)} is not a model that an installed plugin knows", hint=_hint(plugins))
+    claims.sort(key=lambda claim: claim[1].confidence, reverse=True)
+    tied = sorted(match.framework for _, match in claims if match.confidence == claims[0][1].confidence)
+    if len(tied) > 1:
+        raise UsageError(
+            f"{_title(files)} could be of framework {' or '.join(map(repr, tied))}",
+            hint=f"say which: --framework {tied[0]}",
+            details={"candidates": tied},
+        )
+    return claims[0]
+
+
+def _identified(files: Sequence[SourceFile], plugins: Plugins) -> str | None:
+    answers = plugins.call("bentotool_identify_model", files=tuple(files))
+    return str(answers[0]) if answers else None
+
+
+def _ask(name: str, framework: Framework, files: Sequence[SourceFile]) -> Match | None:
+    try:
+        match = framework.detect(files)
+    except (BentotoolError, OSError):
+        raise
+    except Exception as error:  # a plugin's bug must not look like the user's
+        raise _plugin_failed(name, files, error) from error
+    if match is not None and (not isinstance(match, Match) or match.framework != name):
+        raise PluginError(f"framework {name!r} answers {match!r} for {_title(files)}, which is no match of its own")
+    if match is not None and match.main_file and all(file.name != match.main_file for file in files):
+        raise PluginError(f"framework {name!r} names a main file that {_title(files)} does not have")
+    return match
+
+
+def _plugin_failed(name: str, files: Sequence[SourceFile], error: Exception) -> PluginError:
+    return PluginError(f"framework {name!r} failed on {_title(files)}: {type(error).__name__}: {error}")
+
+
+def _candidates(files: Sequence[SourceFile], declared: Iterable[FrameworkDecl]) -> list[FrameworkDecl]:
+    decls = list(declared)
+    names = [file.name.lower() for file in files]
+    by_suffix = [decl for decl in decls if any(name.endswith(decl.suffixes) for name in names)]
+    rest = [decl for decl in decls if decl not in by_suffix and decl.magic]
+    if not rest:
+        return by_suffix
+    heads = [_head(file) for file in files[:_MAX_PROBED]]
+    return by_suffix + [decl for decl in rest if any(_shows(head, magic) for magic in decl.magic for head in heads)]
+
+
+def _head(file: SourceFile) -> bytes:
+    with open(file.path, "rb") as stream:
+        return stream.read(Magic.MAX_REACH)
+
+
+def _shows(head: bytes, magic: Magic) -> bool:
+    return head.startswith(magic.data, magic.offset)
+
+
+def _title(files: Sequence[SourceFile]) -> str:
+    """What to call the model in a message: the one file's name, or the folder's."""
+    if len(files) == 1:
+        return files[0].path.name
+    depth = len(files[0].name.split("/"))
+    parents = files[0].path.parents
+    return parents[depth - 1].name if depth <= len(parents) else files[0].path.name
+
+
+def _hint(plugins: Plugins) -> str:
+    known = ", ".join(sorted(plugins.frameworks()))
+    if not known:
+        return "no framework plugin is installed; for ONNX: pip install bentotool-onnx"
+    return f"installed: {known}; for another format pip install its plugin, or name one with --framework"
