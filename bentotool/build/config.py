@@ -1,0 +1,210 @@
+"""The build configuration: every key with its type, default and meaning.
+
+The keys are those that BentoML 1.4 reads from ``bentofile.yaml`` and ``[tool.bentoml.build]``; ``[tool.bentotool]`` has
+the same ones, and ``version`` and ``python.version`` besides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bentotool.build.schema import (
+    Where,
+    boolean,
+    check_text,
+    key,
+    one_of,
+    sequence,
+    table,
+    text,
+    text_map,
+    version_text,
+    wrong_type,
+)
+from bentotool.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_PYTHON",
+    "BuildConfig",
+    "CondaConfig",
+    "DockerConfig",
+    "EnvConfig",
+    "ModelConfig",
+    "PythonConfig",
+    "python_version",
+]
+
+DEFAULT_PYTHON = "3.12"
+SUPPORTED_PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+NAME_PATTERN = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
+VERSION_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+ENV_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
+LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
+_SERVICE_PATTERN = r"(?:[A-Za-z_][\w.]*|[\w./-]+\.py)(?::[A-Za-z_]\w*)?"
+
+_name = text(NAME_PATTERN, "a name of lower-case letters, digits, '.', '_' and '-', at most 63 characters")
+_texts = sequence(text(), single=True)
+
+
+def python_version(value: object, where: Where) -> str:
+    """Parser of a Python version, ``X.Y`` or ``X.Y.Z``; the patch level is dropped, as no lock depends on it.
+
+    Raises:
+        ConfigError: for anything that is not a supported version.
+    """
+    version = version_text(value, where)
+    if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", version):
+        raise ConfigError(f"expected a Python version such as 3.12, got {version[:40]!r}", path=where)
+    minor = ".".join(version.split(".")[:2])
+    if minor not in SUPPORTED_PYTHONS:
+        raise ConfigError(f"Python {minor} is not supported", path=where, hint=f"one of {', '.join(SUPPORTED_PYTHONS)}")
+    return minor
+
+
+@dataclass(frozen=True)
+class PythonConfig:
+    """``python``: the Python packages of the Bento and where they come from."""
+
+    version: str | None = key(python_version, None, "Python of the Bento, X.Y")
+    packages: tuple[str, ...] = key(_texts, (), "requirements, as in requirements.txt")
+    requirements_txt: str | None = key(text(), None, "requirements file; wins over packages")
+    lock_packages: bool = key(boolean, True, "pin every package with its hashes", later=True)
+    index_url: str | None = key(text(), None, "package index instead of the default one")
+    extra_index_url: tuple[str, ...] = key(_texts, (), "further package indexes")
+    find_links: tuple[str, ...] = key(_texts, (), "folders or pages with wheels")
+    no_index: bool = key(boolean, False, "use no index, only find_links")
+    trusted_host: tuple[str, ...] = key(_texts, (), "hosts whose TLS certificate is not checked")
+    pip_args: str | None = key(text(), None, "arguments for pip", later=True)
+    wheels: tuple[str, ...] = key(_texts, (), "local wheels to install", later=True)
+    pack_git_packages: bool = key(boolean, True, "pack git dependencies into the Bento")
+    is_src_layout: bool = key(boolean, False, "modules lie below src/", later=True)
+
+
+def _environment(value: object, where: Where) -> dict[str, str]:
+    """Parser of ``docker.env``: a table, or a list of ``KEY=VALUE``; a path to a .env file is not read yet."""
+    if isinstance(value, str):
+        raise ConfigError("not supported yet: a file of variables", path=where, hint="write them as a table")
+    if isinstance(value, list):
+        pairs: dict[str, object] = {}
+        for index, item in enumerate(value):
+            if not isinstance(item, str) or "=" not in item:
+                raise wrong_type(item, (*where, str(index)), "text of the form KEY=VALUE")
+            name, _, content = item.partition("=")
+            pairs[name] = content
+        value = pairs
+    result: dict[str, str] = text_map(ENV_PATTERN, "the name of a variable")(value, where)
+    return result
+
+
+@dataclass(frozen=True)
+class DockerConfig:
+    """``docker``: what a container image of the Bento is made from; kept in the Bento for ``containerize``."""
+
+    distro: str | None = key(one_of("debian", "alpine", "ubi8", "amazonlinux"), None, "Linux distribution of the image")
+    base_image: str | None = key(text(r"[\w./:@-]+", "an image reference"), None, "base image")
+    python_version: str | None = key(python_version, None, "Python of the Bento, X.Y")
+    cuda_version: str | None = key(version_text, None, "CUDA version of the image")
+    system_packages: tuple[str, ...] = key(
+        sequence(text(r"[A-Za-z0-9][\w.+:=~-]*", "the name of a package"), single=True),
+        (),
+        "packages of the distribution",
+    )
+    env: Mapping[str, str] = key(_environment, {}, "environment variables of the image")
+    setup_script: str | None = key(text(), None, "script run while the image is built", later=True)
+    dockerfile_template: str | None = key(text(), None, "Dockerfile template", later=True)
+
+
+@dataclass(frozen=True)
+class CondaConfig:
+    """``conda``: an environment made by conda."""
+
+    environment_yml: str | None = key(text(), None, "conda environment file", later=True)
+    channels: tuple[str, ...] = key(_texts, (), "conda channels", later=True)
+    dependencies: tuple[Any, ...] = key(sequence(text()), (), "conda packages", later=True)
+    pip: tuple[str, ...] = key(_texts, (), "pip packages in the conda environment", later=True)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One entry of ``models``: a reference, or a table with ``tag`` and ``alias``."""
+
+    tag: str = key(
+        text(r"[\w.-]+(?::[\w.-]+|@sha256:[0-9a-f]{64})?", "a model such as iris:latest"), "", "model in the store"
+    )
+    alias: str | None = key(text(r"[\w.:-]+", "an alias"), None, "name that the service uses")
+    filter: str | None = key(text(), None, "which models to pull", later=True)
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """One entry of ``envs``: a variable of the service's environment; without a value it is given when it runs."""
+
+    name: str = key(text(ENV_PATTERN, "the name of a variable"), "", "name")
+    value: str = key(text(), "", "value")
+    stage: str = key(one_of("all", "build", "runtime"), "all", "when it is set")
+
+
+def _model(value: object, where: Where) -> ModelConfig:
+    model = table(ModelConfig)({"tag": value} if isinstance(value, str) else value, where)
+    if not model.tag:
+        raise ConfigError("a model needs a tag", path=(*where, "tag"))
+    return model
+
+
+def _env(value: object, where: Where) -> EnvConfig:
+    if isinstance(value, dict) and isinstance(value.get("value"), (int, float)):
+        value = {**value, "value": text_map()({"value": value["value"]}, where)["value"]}
+    env = table(EnvConfig)(value, where)
+    if not env.name:
+        raise ConfigError("a variable needs a name", path=(*where, "name"))
+    return env
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """The whole configuration of one build."""
+
+    service: str | None = key(
+        text(_SERVICE_PATTERN, "an import string such as service:Iris"), None, "the service, module:Class"
+    )
+    name: str | None = key(_name, None, "name of the Bento; default: the service's")
+    version: str | None = key(
+        text(VERSION_PATTERN, "a version"), None, "version of the Bento; default: made from its content"
+    )
+    description: str | None = key(text(multiline=True), None, "description, or file:PATH")
+    labels: Mapping[str, str] = key(text_map(LABEL_PATTERN, "a label name"), {}, "labels")
+    include: tuple[str, ...] = key(_texts, ("*",), "files to take, patterns as in .gitignore")
+    exclude: tuple[str, ...] = key(_texts, (), "files to leave out, patterns as in .gitignore")
+    python: PythonConfig = key(table(PythonConfig), PythonConfig, "Python packages")
+    docker: DockerConfig = key(table(DockerConfig), DockerConfig, "container image")
+    conda: CondaConfig = key(table(CondaConfig), CondaConfig, "conda environment")
+    models: tuple[ModelConfig, ...] = key(sequence(_model), (), "models beside those that the service names")
+    envs: tuple[EnvConfig, ...] = key(sequence(_env), (), "environment variables of the service")
+    args: Mapping[str, str] = key(text_map(), {}, "template arguments", later=True)
+
+    def override(
+        self, *, name: str | None = None, version: str | None = None, labels: Mapping[str, str] | None = None
+    ) -> BuildConfig:
+        """The same configuration with values from the command line, checked by the same rules.
+
+        Raises:
+            ConfigError: for a value that the configuration file would not be allowed to hold either.
+        """
+        changes: dict[str, Any] = {}
+        if name is not None:
+            changes["name"] = _name(name, ("--name",))
+        if version is not None:
+            changes["version"] = text(VERSION_PATTERN, "a version")(version, ("--version",))
+        if labels:
+            checked = text_map(LABEL_PATTERN, "a label name")(dict(labels), ("--label",))
+            changes["labels"] = {**self.labels, **checked}
+        return replace(self, **changes) if changes else self
+
+
+def bento_name(candidate: str) -> str | None:
+    """A valid Bento name made from a project's or class's name, or None when nothing valid remains."""
+    name = re.sub(r"[^a-z0-9._-]+", "-", check_text(candidate, ()).lower()).strip("._-")[:63].rstrip("._-")
+    return name if re.fullmatch(NAME_PATTERN, name) else None

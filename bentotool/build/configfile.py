@@ -1,0 +1,195 @@
+"""Finding and reading the configuration file of a project.
+
+Order, the first that is there wins: ``bentofile.yaml``, ``[tool.bentotool]``, ``[tool.bentoml.build]`` in
+``pyproject.toml``. With none of them, ``service.py`` is built with the defaults.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bentotool.build.config import DEFAULT_PYTHON, BuildConfig, bento_name, python_version
+from bentotool.build.contain import read_inside
+from bentotool.build.schema import check_text, read_table, sequence, text
+from bentotool.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    import yaml
+
+__all__ = ["ProjectConfig", "load_config"]
+
+_FILE_LIMIT = 1 << 20
+_NODE_LIMIT = 100_000
+
+
+@dataclass(frozen=True)
+class ProjectConfig:
+    """A project's configuration, resolved.
+
+    Args:
+        project: the folder.
+        origin: the file the configuration came from, relative to the folder, or "" for the defaults.
+        config: the keys; ``service`` and ``description`` are resolved.
+        dependencies: ``project.dependencies`` of pyproject.toml.
+        python: Python of the Bento, ``X.Y``.
+    """
+
+    project: Path
+    origin: str
+    config: BuildConfig
+    dependencies: tuple[str, ...]
+    python: str
+
+
+def load_config(project: Path, file: str | None = None) -> ProjectConfig:
+    """Read the configuration of the project in the folder ``project``.
+
+    Args:
+        file: a configuration file in the folder to use instead of looking for one.
+
+    Raises:
+        NotFoundError: no such folder, file, or nothing to build in the folder.
+        ConfigError: the file does not say what a configuration may say.
+    """
+    if not project.is_dir():
+        raise NotFoundError(f"no folder {str(project)!r}", hint="bentotool init DIR makes a project")
+    pyproject = _read_toml(project, "pyproject.toml") if (project / "pyproject.toml").is_file() else {}
+    origin, raw, where = _find(project, file, pyproject)
+    config = read_table(BuildConfig, raw, where)
+    meta = pyproject.get("project", {}) if origin.endswith("pyproject.toml") else {}
+    dependencies: tuple[str, ...] = ()
+    if isinstance(meta, Mapping):
+        config, dependencies = _from_project(config, meta)
+    if config.description and config.description.startswith("file:"):
+        content = read_inside(project, config.description[5:], (*where, "description"), limit=_FILE_LIMIT)
+        described = _decode(content, config.description[5:]).replace("\r\n", "\n")
+        config = replace(config, description=check_text(described, (*where, "description"), multiline=True))
+    if config.service is None:
+        if not (project / "service.py").is_file():
+            raise NotFoundError(
+                f"{origin or str(project)!r} names no service and there is no service.py",
+                hint="bentotool init DIR makes a project, or set `service: module:Class` in bentofile.yaml",
+            )
+        config = replace(config, service="service")
+    return ProjectConfig(project, origin, config, dependencies, _python(project, config))
+
+
+def _find(project: Path, file: str | None, pyproject: Mapping[str, Any]) -> tuple[str, object, tuple[str, ...]]:
+    if file is not None and not file.endswith(".toml"):
+        return file, _read_yaml(project, file), (file,)
+    if file is not None and file != "pyproject.toml":
+        pyproject = _read_toml(project, file)
+    if file is None and (project / "bentofile.yaml").is_file():
+        return "bentofile.yaml", _read_yaml(project, "bentofile.yaml"), ("bentofile.yaml",)
+    origin = file or "pyproject.toml"
+    for path in (("tool", "bentotool"), ("tool", "bentoml", "build")):
+        found: Any = pyproject
+        for part in path:
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            return origin, found, (origin, ".".join(path))
+    if file is not None:
+        raise ConfigError(
+            f"{file} has neither [tool.bentotool] nor [tool.bentoml.build]", hint="bentotool init shows an example"
+        )
+    return ("pyproject.toml" if pyproject else ""), {}, (origin if pyproject else "defaults",)
+
+
+def _from_project(config: BuildConfig, meta: Mapping[str, Any]) -> tuple[BuildConfig, tuple[str, ...]]:
+    """What BentoML takes from ``[project]``: the name, and the dependencies beside ``python.packages``."""
+    where = ("pyproject.toml", "project")
+    if config.name is None and "name" in meta:
+        config = replace(config, name=bento_name(text()(meta["name"], (*where, "name"))))
+    dependencies = sequence(text())(meta.get("dependencies", []), (*where, "dependencies"))
+    return config, dependencies
+
+
+def _python(project: Path, config: BuildConfig) -> str:
+    for chosen in (config.python.version, config.docker.python_version):
+        if chosen:
+            return chosen
+    if (project / ".python-version").is_file():
+        content = _decode(read_inside(project, ".python-version", (".python-version",), limit=4096), ".python-version")
+        lines = [line.strip() for line in content.splitlines() if line.strip() and not line.startswith("#")]
+        if lines:
+            return python_version(lines[0].removeprefix("cpython-").removeprefix("cpython@"), (".python-version",))
+    return DEFAULT_PYTHON
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name} is not UTF-8 text") from None
+
+
+def _read_toml(project: Path, name: str) -> Mapping[str, Any]:
+    # The name is computed so that type checking needs only one of the two installed.
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    content = _decode(read_inside(project, name, (name,), limit=_FILE_LIMIT), name)
+    try:
+        document: Mapping[str, Any] = tomllib.loads(content)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{name} is not TOML: {_one_line(error)}") from None
+    return document
+
+
+def _read_yaml(project: Path, name: str) -> object:
+    import yaml
+
+    content = _decode(read_inside(project, name, (name,), limit=_FILE_LIMIT), name)
+    try:
+        _check_nodes(yaml.compose(content, Loader=yaml.SafeLoader), name)
+        value = yaml.safe_load(content)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{name}{line}: not YAML: {_one_line(error.problem or error.context or 'damaged')}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: not YAML: {_one_line(error)}") from None
+    return {} if value is None else value
+
+
+def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
+    """What a node holds; a key that stands twice is refused, as YAML would silently keep the last one."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    seen: set[str] = set()
+    for label, _ in node.value:
+        if isinstance(label, yaml.ScalarNode):
+            if label.value in seen:
+                raise ConfigError(f"{name}, line {label.start_mark.line + 1}: key {label.value[:80]!r} stands twice")
+            seen.add(label.value)
+    return [part for pair in node.value for part in pair]
+
+
+def _check_nodes(root: yaml.Node | None, name: str) -> None:
+    """Refuse keys given twice, and aliases that contain themselves or multiply into a huge document."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if not sizes[id(node)]:
+                raise ConfigError(f"{name}, line {node.start_mark.line + 1}: a value that contains itself")
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        total = 1 + sum(size(child) for child in _children(node, name))
+        if total > _NODE_LIMIT:
+            raise ConfigError(f"{name}: more than {_NODE_LIMIT} values")
+        sizes[id(node)] = total
+        return total
+
+    if root is not None:
+        size(root)
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:200]
