@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from typer.core import TyperOption
 
 from bentotool.cli import boundary
 from bentotool.cli.lazy import Declaration, LazyGroup
@@ -39,24 +42,35 @@ def main(arguments: Sequence[str]) -> int:
 
 def _dispatch(arguments: list[str], options: GlobalOptions, state: State) -> None:
     root = LazyGroup(PROGRAM, SUMMARY, COMMANDS, options, groups=GROUPS, more=lambda: _plugin_commands(state))
+    root.params.insert(0, _version_option(state))
     if COMPLETE_VARIABLE in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # not re-exported by name
 
         completion_init()
         root.main(arguments, prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
         return
-    if arguments and arguments[0] in {"--version", "-V"}:
-        from bentotool import __version__
-
-        state.console.result({"version": __version__}, f"{PROGRAM} {__version__}")
-        return
     with root.make_context(PROGRAM, arguments) as context:
         root.invoke(context)
 
 
+def _version_option(state: State) -> TyperOption:
+    """``--version`` among other options; alone it is answered in ``__main__`` without this module."""
+
+    def show(context: Any, _param: Any, value: bool | None) -> None:
+        if value and not context.resilient_parsing:
+            from bentotool import __version__
+
+            state.console.result({"version": __version__}, f"{PROGRAM} {__version__}")
+            context.exit()
+
+    return TyperOption(
+        param_decls=["-V", "--version"], help="Show the version and exit.", callback=show, is_flag=True, expose_value=False
+    )
+
+
 def _plugin_commands(state: State) -> Iterable[Declaration]:
     """Commands contributed by plugins; asked for only when a name is not built in, or for the root's help."""
-    return state.plugins.commands().values()
+    return state.plugins.commands(reserved=[command.name for command in COMMANDS]).values()
 
 
 def _asks_for_json(arguments: Sequence[str]) -> bool:

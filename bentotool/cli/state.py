@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -73,11 +72,10 @@ class State:
     def plugins(self) -> Plugins:
         from bentotool.plugins import load_plugins
 
-        named = os.environ.get("BENTOTOOL_DISABLE_PLUGINS", "").replace(",", " ").split()
-        plugins = load_plugins(disabled=(*self.options.disable_plugin, *named))
-        for failure in plugins.failures:
-            self.console.note(f"warning: {failure}")
-        return plugins
+        def warn(line: str) -> None:
+            self.console.note(f"warning: {line}")
+
+        return load_plugins(disabled=self.options.disable_plugin, warn=warn)
 
 
 _current: ContextVar[State] = ContextVar("bentotool_cli_state")
