@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bentotool.interfaces import ModelInfo, SourceFile
     from bentotool.plugins import Plugins
 
-__all__ = ["import_files", "import_path", "local_files"]
+__all__ = ["import_files", "import_path", "local_files", "name_for"]
 
 _IGNORED = {".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"}
 Advance = Callable[[int], None]
@@ -162,10 +162,11 @@ def import_path(store: ModelStore, source: Path, *, name: str | None = None, **o
         name: the name of the file or folder, without its suffix, when absent.
     """
     files = local_files(source)
-    return import_files(store, files, name=name or _default_name(source), **options)
+    return import_files(store, files, name=name or name_for(source), **options)
 
 
-def _default_name(source: Path) -> str:
+def name_for(source: Path) -> str:
+    """A valid model name made from the name of a file (without its suffix) or folder."""
     resolved = source.resolve()
     stem = (resolved.stem if resolved.is_file() else resolved.name).lower()
     cleaned = "".join(char if char.isascii() and (char.isalnum() or char in "-._") else "-" for char in stem)

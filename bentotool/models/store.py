@@ -107,9 +107,22 @@ class ModelStore:
             lambda d: self.layout.blob_path(d).open("rb", 0),
         )
         self.layout.put(config, manifest.config.media_type)
-        descriptor = self.layout.put(manifest.to_bytes(), MANIFEST, artifact_type=ARTIFACT_TYPE)
-        size = sum(file.size for file in files)
-        return self._load(self.refs.set(KIND, name, version, descriptor, size=size, replace=replace))
+        digest = self.layout.put(manifest.to_bytes(), MANIFEST).digest
+        return self.adopt(name, version, digest, replace=replace)
+
+    def adopt(self, name: str, version: str, digest: str, *, replace: bool = True) -> StoredModel:
+        """Give a name and version to a model whose manifest and files are in the layout.
+
+        Raises:
+            ConflictError: when the version stands for another model and ``replace`` is False.
+            VerificationError: when the manifest is not that of a model.
+        """
+        model = self.by_digest(name, digest)
+        details = model.details
+        # Copied beside the reference so that listing many models reads no manifest.
+        brief = {"io.bentotool.framework": details.framework, "io.bentotool.safety": details.safety}
+        descriptor = Descriptor(MANIFEST, digest, model.descriptor.size, brief, ARTIFACT_TYPE)
+        return self._load(self.refs.set(KIND, name, version, descriptor, size=model.size, replace=replace))
 
     def get(self, reference: str) -> StoredModel:
         """Find a model by ``name``, ``name:version``, ``name@sha256:…``, ``latest`` or a unique version prefix.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bentotool.errors import ConflictError, NotFoundError, UnsafeError, UsageError, VerificationError
-from bentotool.models.importing import _default_name, _take, local_files
+from bentotool.models.importing import name_for, _take, local_files
 from bentotool.models.manifest import ModelDetails, ModelFile, build_manifest
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
@@ -146,9 +146,9 @@ def test_nothing_to_import(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"), [("Iris Model.onnx", "iris-model"), ("__x__.bin", "x"), ("ü.onnx", "model")]
 )
-def test_default_name(tmp_path: Path, name: str, expected: str) -> None:
+def testname_for(tmp_path: Path, name: str, expected: str) -> None:
     (tmp_path / name).write_bytes(b"")
-    assert _default_name(tmp_path / name) == expected
+    assert name_for(tmp_path / name) == expected
 
 
 def test_a_manifest_that_names_files_outside_the_model_is_refused(store: ModelStore, tmp_path: Path) -> None:

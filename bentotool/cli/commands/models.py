@@ -1,0 +1,157 @@
+"""``bentotool model``: import, list, show, path, tag, delete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata
+from bentotool.cli.state import current
+
+Reference = Annotated[
+    str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
+]
+
+
+def import_model(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A model file, or a folder that holds one.")],
+    name: Annotated[str | None, typer.Option(help="Name in the store; default: the file's.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version; default: derived from the content.")] = None,
+    framework: Annotated[str | None, typer.Option(help="Framework; default: detected from the files.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label (repeatable).")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A fact, as JSON or text (repeatable).")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Take a model that runs code when it is loaded.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace another model of this version.")] = False,
+) -> None:
+    """Import a model into the store"""
+    from bentotool.errors import UsageError
+    from bentotool.models.importing import import_files, local_files, name_for
+
+    state = current()
+    if "://" in source:
+        raise UsageError(f"{source}: only files and folders of this machine can be imported", hint="download it first")
+    path = Path(source)
+    files = local_files(path)
+    total = sum(file.path.stat().st_size for file in files)
+    with state.console.progress(total, f"import {path.name}") as progress:
+        model = import_files(
+            state.models,
+            files,
+            name=name or name_for(path),
+            plugins=state.plugins,
+            version=version,
+            framework=framework,
+            labels=parse_labels(label or []),
+            metadata=parse_metadata(metadata or []),
+            trust=trust,
+            replace=replace,
+            advance=progress.advance,
+        )
+    human = f"imported {model.tag} ({model.details.framework} {model.details.format}, {human_size(model.size)})\n{model.digest}"
+    state.console.result(model.to_dict(), human)
+
+
+def list_models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this model's versions.")] = None,
+) -> None:
+    """List the models in the store"""
+    state = current()
+    refs = state.models.list(name)
+    document = [
+        {
+            "name": ref.name,
+            "version": ref.tag,
+            "tag": ref.ref,
+            "digest": ref.digest,
+            "size": ref.size,
+            "created": ref.created,
+            "framework": ref.descriptor.annotations.get("io.bentotool.framework", ""),
+            "safety": ref.descriptor.annotations.get("io.bentotool.safety", ""),
+        }
+        for ref in refs
+    ]
+    for path in state.models.refs.damaged:
+        state.console.note(f"warning: {path} is damaged and left out")
+
+    def human() -> None:
+        if not refs:
+            state.console.note("no models yet; add one with: bentotool model import FILE")
+            return
+        rows = [
+            (item["tag"], item["framework"], human_size(ref.size), human_time(ref.created), ref.digest[7:19])
+            for item, ref in zip(document, refs, strict=True)
+        ]
+        state.console.table(("tag", "framework", "size", "created", "digest"), rows)
+
+    state.console.result(document, human)
+
+
+def _shape(spec: dict[str, Any]) -> str:
+    axes = ", ".join("?" if axis is None else str(axis) for axis in spec.get("shape") or [])
+    return f"{spec.get('name')}: {spec.get('dtype')}[{axes}]"
+
+
+def show_model(reference: Reference) -> None:
+    """Show one model"""
+    state = current()
+    model = state.models.get(reference)
+
+    def human() -> None:
+        details = model.details
+        state.console.fields(
+            {
+                "tag": model.tag,
+                "digest": model.digest,
+                "size": human_size(model.size),
+                "created": human_time(model.created),
+                "framework": f"{details.framework} ({details.format})",
+                "safety": details.safety,
+                "inputs": "; ".join(_shape(spec) for spec in details.signature.get("inputs", [])),
+                "outputs": "; ".join(_shape(spec) for spec in details.signature.get("outputs", [])),
+                "requires": ", ".join(details.requirements),
+                "labels": ", ".join(f"{key}={value}" for key, value in details.labels.items()),
+                "metadata": ", ".join(f"{key}={value}" for key, value in details.metadata.items()),
+            }
+        )
+        rows = [(file.path, human_size(file.size), file.sha256[7:19]) for file in model.files]
+        state.console.line()
+        state.console.table(("file", "size", "digest"), rows)
+
+    state.console.result(model.to_dict(), human)
+
+
+def path_model(reference: Reference) -> None:
+    """Print a folder with the model's files"""
+    state = current()
+    model = state.models.get(reference)
+    path = state.models.materialise(model)
+    state.console.result({**_brief(model), "path": str(path)}, str(path))
+
+
+def tag_model(
+    reference: Reference,
+    new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
+) -> None:
+    """Give a model another tag"""
+    state = current()
+    model = state.models.tag(reference, new)
+    state.console.result(_brief(model), f"{model.tag} is {model.digest}")
+
+
+def delete_model(
+    references: Annotated[list[str], typer.Argument(metavar="REF...", help="A bare name stands for all its versions.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete models from the store"""
+    from bentotool.cli.deleting import delete_references
+
+    state = current()
+    delete_references(state, references, state.models.refs, "models", state.models.delete, yes=yes)
+
+
+def _brief(model: Any) -> dict[str, Any]:
+    return {key: getattr(model, key) for key in ("name", "version", "tag", "digest", "size")}

@@ -1,0 +1,62 @@
+"""Sizes, times and ``key=value`` options as people write and read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from bentotool.errors import UsageError
+
+__all__ = ["human_size", "human_time", "parse_labels", "parse_metadata", "parse_pairs"]
+
+
+def human_size(size: int) -> str:
+    """Bytes in units of 1000, three digits: ``512 B``, ``1.3 MB``."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            return f"{size} B" if unit == "B" else f"{amount:.3g} {unit}" if amount < 100 else f"{amount:.0f} {unit}"
+        amount /= 1000
+    raise AssertionError("unreachable")
+
+
+def human_time(created: str) -> str:
+    """An RFC 3339 time in the local zone, to the second."""
+    try:
+        return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return created
+
+
+def parse_pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """``key=value`` options; a later one wins.
+
+    Raises:
+        UsageError: for one without ``=`` or without a key.
+    """
+    pairs = {}
+    for value in values:
+        key, equals, content = value.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{option} {value!r} is not KEY=VALUE", hint=f"for example {option} team=search")
+        pairs[key.strip()] = content
+    return pairs
+
+
+def parse_labels(values: Iterable[str]) -> dict[str, str]:
+    """``--label`` options."""
+    return parse_pairs(values, "--label")
+
+
+def parse_metadata(values: Iterable[str]) -> dict[str, Any]:
+    """``--metadata`` options; a value that is JSON is taken as such, anything else as text."""
+
+    def decode(text: str) -> Any:
+        try:
+            return json.loads(text, parse_constant=str)
+        except (ValueError, RecursionError):
+            return text
+
+    return {key: decode(value) for key, value in parse_pairs(values, "--metadata").items()}
