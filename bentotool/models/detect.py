@@ -71,7 +71,7 @@ def require_trust(safety: str, title: str, *, trust: bool) -> None:
     if safety == "pickle" and not trust:
         raise UnsafeError(
             f"{title} is a pickle: loading it runs whatever code its author put in",
-            hint="--trust (or trust=True) takes it, if you trust where it comes from; better convert it to a data format",
+            hint="--trust (trust=True) takes it, if you trust where it comes from; a data format is better",
         )
 
 

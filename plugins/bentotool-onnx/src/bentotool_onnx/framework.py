@@ -9,7 +9,6 @@ from pathlib import Path
 
 from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
-
 from bentotool_onnx.model import OnnxModel, read_model
 from bentotool_onnx.wire import WireError
 

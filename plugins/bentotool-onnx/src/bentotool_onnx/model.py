@@ -10,18 +10,13 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from bentotool.interfaces import TensorSpec
-
 from bentotool_onnx.wire import BYTES, VARINT, Field, WireError, WireReader
 
 _MAX_DEPTH = 32  # graphs within graphs (loops, conditions), types within types
 _MAX_IR_VERSION = 1000
 _EXTERNAL = 1
 
-_DTYPES = (
-    "undefined float32 uint8 int8 uint16 int16 int32 int64 str bool float16 float64 uint32 uint64 complex64 complex128 "
-    "bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz uint4 int4 float4_e2m1fn float8_e8m0fnu uint2
-    int2"
-).split()
+_DTYPES = ["undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "str", "bool", "float16", "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "uint4", "int4", "float4_e2m1fn", "float8_e8m0fnu", "uint2", "int2"]
 
 
 @dataclass(frozen=True)
@@ -75,15 +70,15 @@ class _ModelReader:
                 ir_version = _number(item)
             elif item.number in producer:
                 producer[item.number] = self._wire.text(item)
-            elif item.number == 7:  # noqa: PLR2004 - field numbers of the format, here and below
+            elif item.number == 7:
                 graph = self._graph(item, 0)
-            elif item.number == 8:  # noqa: PLR2004
+            elif item.number == 8:
                 domain, version = self._opset(item)
                 opsets[domain] = version
-            elif item.number == 14:  # noqa: PLR2004
+            elif item.number == 14:
                 key, value = self._entry(item)
                 properties[key] = value
-            elif item.number == 25:  # noqa: PLR2004
+            elif item.number == 25:
                 self._nodes(item, 7, 0)
         if not 0 < ir_version < _MAX_IR_VERSION:
             raise WireError("it states no IR version")
@@ -114,7 +109,7 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number == 1:
                 domain = self._wire.text(part)
-            elif part.number == 2:  # noqa: PLR2004
+            elif part.number == 2:
                 version = _number(part)
         return domain or "ai.onnx", version
 
@@ -132,14 +127,14 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number == 1:
                 self._node(part, depth)
-            elif part.number == 2:  # noqa: PLR2004
+            elif part.number == 2:
                 graph.name = self._wire.text(part)
-            elif part.number == 5:  # noqa: PLR2004
+            elif part.number == 5:
                 graph.initializers.add(self._tensor(part))
-            elif part.number == 15:  # noqa: PLR2004
+            elif part.number == 15:
                 graph.initializers.add(self._sparse(part))
             elif part.number in (11, 12) and depth == 0:
-                (graph.inputs if part.number == 11 else graph.outputs).append(self._value(part))  # noqa: PLR2004
+                (graph.inputs if part.number == 11 else graph.outputs).append(self._value(part))
         return graph
 
     def _nodes(self, item: Field, number: int, depth: int) -> None:
@@ -150,7 +145,7 @@ class _ModelReader:
     def _node(self, item: Field, depth: int) -> None:
         """Weights may also hide in a node's attributes: tensors (5, 10), graphs (6, 11), sparse tensors (22, 23)."""
         for part in self._inside(item):
-            if part.number != 5:  # noqa: PLR2004
+            if part.number != 5:
                 continue
             for value in self._inside(part):
                 if value.number in (5, 10) and value.kind == BYTES:
@@ -165,19 +160,19 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number == 1:
                 name = self._tensor(part)
-            elif part.number == 2:  # noqa: PLR2004
+            elif part.number == 2:
                 self._tensor(part)
         return name
 
     def _tensor(self, item: Field) -> str:
         name, location, entries = "", 0, {}
         for part in self._inside(item):
-            if part.number == 8:  # noqa: PLR2004
+            if part.number == 8:
                 name = self._wire.text(part)
-            elif part.number == 13:  # noqa: PLR2004
+            elif part.number == 13:
                 key, value = self._entry(part)
                 entries[key] = value
-            elif part.number == 14:  # noqa: PLR2004
+            elif part.number == 14:
                 location = _number(part)
         if location == _EXTERNAL or entries:
             self._external[_external(name, entries)] = None
@@ -189,7 +184,7 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number == 1:
                 name = self._wire.text(part)
-            elif part.number == 2:  # noqa: PLR2004
+            elif part.number == 2:
                 dtype, shape = self._type(part, 0)
         return TensorSpec(name, dtype, shape)
 
@@ -199,11 +194,11 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number in (1, 8):
                 return self._tensor_type(part)
-            if part.number == 5:  # noqa: PLR2004
+            if part.number == 5:
                 return self._map_type(part, depth), ()
             if part.number in (4, 9):
                 inner = next((self._type(i, depth + 1)[0] for i in self._inside(part) if i.number == 1), "undefined")
-                return f"{'sequence' if part.number == 4 else 'optional'}({inner})", ()  # noqa: PLR2004
+                return f"{'sequence' if part.number == 4 else 'optional'}({inner})", ()
         return "undefined", ()
 
     def _map_type(self, item: Field, depth: int) -> str:
@@ -211,7 +206,7 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number == 1:
                 key = _dtype(_number(part))
-            elif part.number == 2:  # noqa: PLR2004
+            elif part.number == 2:
                 value = self._type(part, depth + 1)[0]
         return f"map({key},{value})"
 
@@ -221,7 +216,7 @@ class _ModelReader:
         for part in self._inside(item):
             if part.number == 1:
                 dtype = _dtype(_number(part))
-            elif part.number == 2:  # noqa: PLR2004
+            elif part.number == 2:
                 shape = [self._dimension(dim) for dim in self._inside(part) if dim.number == 1]
         return dtype, tuple(shape)
 
@@ -230,7 +225,7 @@ class _ModelReader:
             if part.number == 1:
                 length = _number(part)
                 return length if length < 1 << 63 else None  # a negative length, which some writers put for "unknown"
-            if part.number == 2:  # noqa: PLR2004
+            if part.number == 2:
                 return self._wire.text(part) or None
         return None
 
@@ -249,7 +244,7 @@ def _external(name: str, entries: dict[str, str]) -> ExternalData:
     numbers = {}
     for key in ("offset", "length"):
         text = entries.get(key, "0")
-        if not (text.isascii() and text.isdigit() and len(text) < 20):  # noqa: PLR2004 - digits of a 64-bit number
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
             raise WireError(f"the {key} of external tensor {name!r} is {text!r}")
         numbers[key] = int(text)
     return ExternalData(entries.get("location", ""), numbers["offset"], numbers["length"])

@@ -99,7 +99,7 @@ class WireReader:
             byte = self._byte(position)
             position += 1
             value |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            if byte < 0x80:
                 return value & 0xFFFF_FFFF_FFFF_FFFF, position
         raise WireError(f"a number of more than 64 bits at byte {position - _MAX_VARINT_BYTES}")
 
