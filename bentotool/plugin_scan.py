@@ -90,7 +90,7 @@ def _normalised(folder: str) -> str:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib is not needed at start-up
             return file.read(_MAX_BYTES)
     except (OSError, ValueError):
         return b""

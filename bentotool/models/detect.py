@@ -137,7 +137,7 @@ def _candidates(files: Sequence[SourceFile], declared: Iterable[FrameworkDecl]) 
 
 
 def _head(file: SourceFile) -> bytes:
-    with open(file.path, "rb") as stream:
+    with file.path.open("rb") as stream:
         return stream.read(Magic.MAX_REACH)
 
 

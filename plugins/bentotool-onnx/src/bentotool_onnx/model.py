@@ -16,7 +16,11 @@ _MAX_DEPTH = 32  # graphs within graphs (loops, conditions), types within types
 _MAX_IR_VERSION = 1000
 _EXTERNAL = 1
 
-_DTYPES = ["undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "str", "bool", "float16", "float64", "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "uint4", "int4", "float4_e2m1fn", "float8_e8m0fnu", "uint2", "int2"]
+_DTYPES = (
+    *("undefined", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "str", "bool", "float16"),
+    *("float64", "uint32", "uint64", "complex64", "complex128", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz"),
+    *("float8_e5m2", "float8_e5m2fnuz", "uint4", "int4", "float4_e2m1fn", "float8_e8m0fnu", "uint2", "int2"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,45 +63,51 @@ class _ModelReader:
     def __init__(self, wire: WireReader) -> None:
         self._wire = wire
         self._external: dict[ExternalData, None] = {}
+        self._ir_version = 0
+        self._producer = {2: "", 3: ""}
+        self._opsets: dict[str, int] = {}
+        self._properties: dict[str, str] = {}
+        self._main: _Graph | None = None
 
     def model(self) -> OnnxModel:
-        ir_version, graph = 0, None
-        producer = {2: "", 3: ""}
-        opsets: dict[str, int] = {}
-        properties: dict[str, str] = {}
         for item in self._wire.fields(0, self._wire.size):
-            if item.number == 1:
-                ir_version = _number(item)
-            elif item.number in producer:
-                producer[item.number] = self._wire.text(item)
-            elif item.number == 7:
-                graph = self._graph(item, 0)
-            elif item.number == 8:
-                domain, version = self._opset(item)
-                opsets[domain] = version
-            elif item.number == 14:
-                key, value = self._entry(item)
-                properties[key] = value
-            elif item.number == 25:
+            if item.number == 25:
                 self._nodes(item, 7, 0)
-        if not 0 < ir_version < _MAX_IR_VERSION:
+            elif item.number == 7:
+                self._main = self._graph(item, 0)
+            else:
+                self._header(item)
+        graph = self._main
+        if not 0 < self._ir_version < _MAX_IR_VERSION:
             raise WireError("it states no IR version")
         if graph is None:
             raise WireError("it has no graph")
-        if not opsets:
+        if not self._opsets:
             raise WireError("it imports no operator set")
         if not graph.outputs:
             raise WireError("its graph has no outputs")
         return OnnxModel(
-            ir_version=ir_version,
-            producer=" ".join(part for part in producer.values() if part),
-            opsets=opsets,
+            ir_version=self._ir_version,
+            producer=" ".join(part for part in self._producer.values() if part),
+            opsets=self._opsets,
             graph=graph.name,
             inputs=tuple(spec for spec in graph.inputs if spec.name not in graph.initializers),
             outputs=tuple(graph.outputs),
-            properties=properties,
+            properties=self._properties,
             external=tuple(self._external),
         )
+
+    def _header(self, item: Field) -> None:
+        if item.number == 1:
+            self._ir_version = _number(item)
+        elif item.number in self._producer:
+            self._producer[item.number] = self._wire.text(item)
+        elif item.number == 8:
+            domain, version = self._opset(item)
+            self._opsets[domain] = version
+        elif item.number == 14:
+            key, value = self._entry(item)
+            self._properties[key] = value
 
     def _inside(self, item: Field) -> Iterator[Field]:
         if item.kind != BYTES:
