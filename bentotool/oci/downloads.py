@@ -1,0 +1,121 @@
+"""Receiving blobs: streamed, bounded by their descriptor, and continued where a broken connection left them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+import requests
+
+from bentotool.errors import RemoteError, VerificationError
+from bentotool.oci.auth import Scope
+from bentotool.oci.descriptor import Descriptor
+from bentotool.oci.retry import TransientError
+from bentotool.oci.transport import Transport
+
+__all__ = ["Download", "Sink"]
+
+_PROGRESS = 1 << 20  # bytes that make a broken try count as a step forward rather than as a failure
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)", re.ASCII)
+
+
+class Sink(Protocol):
+    """Takes the bytes of a blob in order; verifies them."""
+
+    def write(self, data: bytes) -> None: ...
+
+
+class Download:
+    """One blob on its way into a sink.
+
+    Args:
+        sink: gets every byte once, in order, over however many connections.
+        advance: told the number of new bytes.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        url: str,
+        scope: Scope,
+        descriptor: Descriptor,
+        sink: Sink,
+        *,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._transport = transport
+        self._url = url
+        self._scope = scope
+        self._descriptor = descriptor
+        self._sink = sink
+        self._advance = advance
+        self._received = 0
+        self._ranges = True
+
+    def run(self) -> None:
+        """Receive the blob whole.
+
+        Raises:
+            VerificationError: when the registry has another number of bytes.
+            RemoteError: when the retry policy is used up.
+        """
+        while not self._transport.retry.run(self._try, self._transport.stop):
+            pass
+
+    def _try(self) -> bool:
+        before = self._received
+        try:
+            self._receive()
+        except TransientError:
+            # The number of tries is for those that bring nothing; a step forward starts a new count. Each costs the
+            # registry a mebibyte of the right size, so this ends.
+            if self._received - before >= _PROGRESS:
+                return False
+            raise
+        return True
+
+    def _receive(self) -> None:
+        ranged = bool(self._received) and self._ranges
+        headers = {"Range": f"bytes={self._received}-"} if ranged else {}
+        with self._transport.request(
+            "GET", self._url, self._scope, headers=headers, accept=(200, 206, 416) if ranged else (200,), retry=False
+        ) as response:
+            surplus = self._check(response)
+            for data in self._transport.chunks(response):
+                if surplus >= len(data):
+                    surplus -= len(data)
+                    continue
+                self._take(data[surplus:] if surplus else data)
+                surplus = 0
+        if self._received < self._descriptor.size:
+            raise TransientError(RemoteError(self._problem(f"ended after {self._received} bytes"), hint="try again"))
+
+    def _take(self, data: bytes) -> None:
+        if self._received + len(data) > self._descriptor.size:
+            raise VerificationError(self._problem(f"is longer than its {self._descriptor.size} bytes"))
+        self._sink.write(data)
+        self._received += len(data)
+        self._advance(len(data))
+
+    def _check(self, response: requests.Response) -> int:
+        """Judge the head of an answer; returns how many of its bytes are already here."""
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            self._ranges = False
+            raise TransientError(RemoteError(self._problem("cannot be continued")))
+        start = 0
+        if response.status_code == requests.codes.partial_content:
+            found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            start = int(found[1]) if found else -1
+            if start != self._received:
+                self._ranges = False
+                raise TransientError(RemoteError(self._problem("continued at the wrong place")))
+        announced = response.headers.get("Content-Length", "")
+        if announced.isascii() and announced.isdigit() and int(announced) != self._descriptor.size - start:
+            raise VerificationError(
+                self._problem(f"has {int(announced) + start} bytes in the registry, not {self._descriptor.size}")
+            )
+        return self._received - start
+
+    def _problem(self, what: str) -> str:
+        return f"blob {self._descriptor.digest} {what}"

@@ -1,0 +1,104 @@
+"""Which hosts a registry's reply may send us to, and what we carry there.
+
+The registry the user named is trusted, private network or not. Hosts that its replies name (``Location``, redirects,
+the token ``realm``) are judged: no credentials for them, no step from HTTPS down to HTTP, no user data in the URL, and
+no address inside the machine or its networks when the registry itself is on the public network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from bentotool.errors import UnsafeError
+
+__all__ = ["Origin", "check_reachable", "is_internal", "origin_of"]
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+# The standard library's own notion of "private" differs between Python releases, hence a list of our own.
+_INTERNAL_4 = tuple(
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+        "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+    )
+)  # fmt: skip
+_INTERNAL_6 = tuple(
+    ipaddress.IPv6Network(text)
+    for text in ("::/127", "fc00::/7", "fe80::/10", "fec0::/10", "2001::/32", "64:ff9b:1::/48", "ff00::/8")
+)
+# Prefixes that carry an IPv4 address: (network, how far the address stands from the right, in bits).
+_EMBEDDED_4 = tuple(
+    (ipaddress.IPv6Network(text), shift)
+    for text, shift in (("::ffff:0:0/96", 0), ("::/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and port: credentials given to one origin are never sent to another."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def origin_of(url: str) -> Origin:
+    """The origin of a URL that a reply named.
+
+    Raises:
+        UnsafeError: for schemes other than HTTP and HTTPS, user data in the URL, or a malformed host or port.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UnsafeError(f"the registry named an invalid address {url[:200]!r}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UnsafeError(f"the registry named {url[:200]!r}, which is not an HTTP address")
+    if parts.username is not None or parts.password is not None or "\\" in parts.netloc:
+        raise UnsafeError("the registry named an address with a user name in it")
+    return Origin(parts.scheme, parts.hostname.lower(), port or (443 if parts.scheme == "https" else 80))
+
+
+def is_internal(address: str) -> bool:
+    """Whether an IP address is this machine's or a local network's, IPv4 inside IPv6 included."""
+    parsed: _Address = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return any(parsed in network for network in _INTERNAL_4)
+    if any(parsed in network for network in _INTERNAL_6):
+        return True
+    for network, shift in _EMBEDDED_4:
+        if parsed in network:
+            return is_internal(str(ipaddress.IPv4Address((int(parsed) >> shift) & 0xFFFFFFFF)))
+    return False
+
+
+def check_reachable(home: Origin, target: Origin) -> None:
+    """Judge an origin that a reply of ``home`` named.
+
+    Raises:
+        UnsafeError: when it is reached without TLS although ``home`` is not, or when it is an internal address although
+            ``home`` is a public one.
+    """
+    if home.scheme == "https" and target.scheme != "https":
+        raise UnsafeError(f"registry {home.host} sent us to {target}, which is not encrypted")
+    if target.host == home.host:
+        return
+    addresses = _resolve(target)
+    if any(map(is_internal, addresses)) and not any(map(is_internal, _resolve(home))):
+        raise UnsafeError(f"registry {home.host} sent us to {target}, an internal address")
+
+
+def _resolve(origin: Origin) -> list[str]:
+    try:
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []  # behind a proxy names may not resolve here; without one the connection itself fails
+    return [str(entry[4][0]) for entry in found]

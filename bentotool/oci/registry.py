@@ -1,0 +1,377 @@
+"""The client of OCI registries: a subclass of oras' provider with its own transport.
+
+Kept from oras: the session with its cookie policy, headers, and the parsing of references into URLs. Replaced: requests
+(no time limits, retries anything, gives tokens to any host), uploads (whole blob in memory), downloads (unverified),
+manifests (made anew, so digests change) and authentication (one token for everything).
+
+Importing this module takes a quarter of a second because oras does; import it inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NoReturn
+from urllib.parse import urlsplit
+
+import oras.container
+import oras.provider
+import requests
+
+from bentotool.errors import AuthenticationError, NotFoundError, RemoteError, VerificationError
+from bentotool.oci.auth import Authenticator, Scope
+from bentotool.oci.credentials import CredentialStore
+from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor, Index, parse_json_object
+from bentotool.oci.digest import check_digest, sha256_bytes
+from bentotool.oci.downloads import Download, Sink
+from bentotool.oci.manifests import FetchedManifest, check_manifest, check_stated_digest
+from bentotool.oci.origins import Origin
+from bentotool.oci.reference import DOCKER_HUB, RemoteReference
+from bentotool.oci.retry import RetryPolicy, TransientError
+from bentotool.oci.transport import Timeouts, Transport, read_body
+from bentotool.oci.uploads import Advance, BodySource, ChunkedUpload, UploadSizes, put_whole
+
+__all__ = ["FetchedManifest", "Registry", "ignore_progress"]
+
+_HUB_HOST = "registry-1.docker.io"
+_MAX_PAGES = 200
+_PATH = re.compile(r"/v2/(?P<repository>.+)/(?:blobs|manifests|tags|referrers)/")
+_ANY_STATUS = tuple(range(200, 600))
+
+
+def ignore_progress(count: int) -> None:
+    """Takes progress that nobody watches."""
+
+
+class Registry(oras.provider.Registry):  # type: ignore[misc]
+    """One registry, for one kind of use.
+
+    Safe to use from several threads.
+
+    Args:
+        registry: ``host[:port]`` as the user names it; ``docker.io`` is Docker Hub.
+        push: whether content will be written; a client that only reads never asks for more.
+        plain_http: True for HTTP, False for HTTPS, None for HTTP on this machine's own addresses alone.
+        credentials: where credentials come from.
+        tls_verify: True, or the path of a CA bundle.
+        stop: set it to end everything under way.
+        connections: how many transfers run at once.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        *,
+        push: bool = False,
+        plain_http: bool | None = None,
+        credentials: CredentialStore | None = None,
+        tls_verify: bool | str = True,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        sizes: UploadSizes | None = None,
+        stop: threading.Event | None = None,
+        connections: int = 8,
+    ) -> None:
+        self.registry = registry
+        loopback = RemoteReference(registry, "any").is_loopback
+        insecure = loopback if plain_http is None else plain_http
+        home = _home(registry, "http" if insecure else "https")
+        self._netloc = str(home).partition("://")[2]
+        super().__init__(hostname=self._netloc, insecure=insecure, tls_verify=tls_verify)
+        # A proxy can reach neither this machine's loopback nor has it any business there.
+        self.session.trust_env = not loopback
+        self._actions = ("pull", "push") if push else ("pull",)
+        self._sizes = sizes or UploadSizes()
+        store = credentials or CredentialStore()
+        self._transport = Transport(
+            self.session,
+            registry,
+            home,
+            tls_verify=tls_verify,
+            timeouts=timeouts,
+            retry=retry,
+            stop=stop,
+            connections=connections,
+        )
+        self.auth = self._transport.authenticator = Authenticator(
+            registry,
+            home,
+            lambda repository, actions: store.find(registry, repository, actions),
+            self._transport.fetch_token,
+        )
+
+    @classmethod
+    def for_reference(cls, reference: RemoteReference, **options: Any) -> Registry:
+        """The registry a reference names."""
+        return cls(reference.registry, **options)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.session.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _container(self, repository: str) -> Any:
+        # With its port the host is never mistaken for the first part of a name ("localhost/iris").
+        return oras.container.Container(f"{self._netloc}/{repository}")
+
+    def _url(self, path: str) -> str:
+        return f"{self.prefix}://{path}"
+
+    def _scope(self, repository: str, mount_from: str = "") -> Scope:
+        return Scope(repository, self._actions, mount_from)
+
+    # What oras' own methods call, and those of its methods that must not be reached.
+
+    def do_request(  # noqa: PLR0917 - the signature is oras'
+        self,
+        url: str,
+        method: str = "GET",
+        data: Any = None,
+        headers: dict[str, str] | None = None,
+        json: Any = None,
+        stream: bool = False,
+    ) -> requests.Response:
+        """What inherited methods send their requests through; statuses are theirs to judge."""
+        found = _PATH.search(urlsplit(url).path)
+        scope = self._scope(found["repository"]) if found else Scope()
+        body = (lambda: data) if data is not None else None
+        return self._transport.request(method, url, scope, headers=headers, body=body, accept=_ANY_STATUS)
+
+    def push(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Not supported: oras' own push loads blobs whole."""
+        raise NotImplementedError("use upload_blob and upload_manifest")
+
+    def pull(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Not supported: oras' own pull verifies nothing and can write outside its folder."""
+        raise NotImplementedError("use get_manifest and download_blob")
+
+    def ping(self) -> None:
+        """Check that the registry answers and accepts the credentials, without naming a repository.
+
+        Raises:
+            AuthenticationError: when it does not.
+            RemoteError: when it is no registry.
+        """
+        try:
+            self._transport.request("GET", self._url(f"{self._netloc}/v2/"), Scope()).close()
+        except NotFoundError:
+            raise RemoteError(f"{self.registry} is not an OCI registry") from None
+
+    def blob_exists(self, repository: str, digest: str) -> bool:
+        """Whether a repository has a blob."""
+        url = self._url(self._container(repository).get_blob_url(check_digest(digest)))
+        with self._transport.request("HEAD", url, self._scope(repository), accept=(200, 404)) as response:
+            return response.status_code == requests.codes.ok
+
+    def upload_blob(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        open_stream: Callable[[], BinaryIO],
+        *,
+        mount_from: Sequence[str] = (),
+        advance: Advance = ignore_progress,
+    ) -> int:
+        """Make a repository have a blob: nothing to do, else a mount, else an upload.
+
+        Args:
+            open_stream: opens the bytes, raw and seekable, exactly ``descriptor.size`` of them.
+            mount_from: repositories of this registry that may have it.
+            advance: told the progress; it adds up to ``descriptor.size`` whichever way is taken.
+
+        Returns:
+            The bytes sent: 0 or ``descriptor.size``.
+        """
+        if self.blob_exists(repository, descriptor.digest):
+            advance(descriptor.size)
+            return 0
+        for source in mount_from:
+            if source != repository and self._mount(repository, descriptor.digest, source):
+                advance(descriptor.size)
+                return 0
+        with open_stream() as stream:
+            self._transport.retry.run(
+                lambda: self._upload(repository, descriptor, stream, advance), self._transport.stop
+            )
+        return descriptor.size
+
+    def _mount(self, repository: str, digest: str, source: str) -> bool:
+        url = self._url(self._container(repository).upload_blob_url()) + f"?mount={digest}&from={source}"
+        try:
+            # 202 opens an upload instead; the registry forgets it when it is not used.
+            response = self._transport.request("POST", url, self._scope(repository, source), accept=(201, 202))
+        except (AuthenticationError, NotFoundError):
+            return False
+        with response:
+            return response.status_code == requests.codes.created
+
+    def _upload(self, repository: str, descriptor: Descriptor, stream: BinaryIO, advance: Advance) -> None:
+        scope, stop = self._scope(repository), self._transport.stop
+        url = self._url(self._container(repository).upload_blob_url())
+        try:
+            started = self._transport.request(
+                "POST", url, scope, headers={"Content-Length": "0"}, accept=(202,), retry=False
+            )
+        except NotFoundError as error:
+            raise RemoteError(
+                f"registry {self.registry} does not take content for {repository}", hint=error.message
+            ) from None
+        with started:
+            location = started.headers.get("Location")
+            if not location:
+                raise RemoteError(f"registry {self.registry} opened an upload without a Location")
+        if descriptor.size > self._sizes.chunked_above:
+            ChunkedUpload(self._transport, scope, started, self._sizes).send(
+                stream, descriptor.digest, descriptor.size, advance
+            )
+            return
+        source = BodySource(stream, 0, descriptor.size, advance, stop)
+        put_whole(self._transport, self._transport.resolve(location, started.url), scope, descriptor.digest, source)
+
+    def download_blob(
+        self, repository: str, descriptor: Descriptor, sink: Sink, *, advance: Advance = ignore_progress
+    ) -> None:
+        """Stream a blob into ``sink``, going on where a broken connection left it. The sink verifies the digest.
+
+        Raises:
+            VerificationError: when the registry has a blob of another size.
+            NotFoundError: when it does not have it.
+        """
+        url = self._url(self._container(repository).get_blob_url(check_digest(descriptor.digest)))
+        Download(self._transport, url, self._scope(repository), descriptor, sink, advance=advance).run()
+
+    def read_blob(self, repository: str, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
+        """A small blob, verified, in memory.
+
+        Raises:
+            VerificationError: when it is larger than ``limit`` bytes or its bytes do not match its descriptor.
+        """
+        if descriptor.size > limit:
+            raise VerificationError(
+                f"blob {descriptor.digest} has {descriptor.size} bytes, more than the {limit} allowed"
+            )
+        buffer = _Buffer()
+        self.download_blob(repository, descriptor, buffer)
+        if sha256_bytes(bytes(buffer.data)) != descriptor.digest:
+            raise VerificationError(f"registry {self.registry} gave other bytes for {descriptor.digest}")
+        return bytes(buffer.data)
+
+    def get_manifest(self, repository: str, reference: str) -> FetchedManifest:
+        """The manifest or index under a tag or digest: exact bytes, at most 4 MiB, verified.
+
+        Raises:
+            NotFoundError: when there is none.
+            VerificationError: when its digest, type or shape is not what it must be.
+        """
+        url = self._url(self._container(repository).manifest_url(reference))
+        headers = {"Accept": f"{INDEX}, {MANIFEST}"}
+
+        def attempt() -> FetchedManifest:
+            response = self._transport.request("GET", url, self._scope(repository), headers=headers, retry=False)
+            with response:
+                data = read_body(self._transport, response, MANIFEST_LIMIT, f"the manifest of {repository}")
+            return check_manifest(response.headers, data, reference, f"the manifest of {repository}")
+
+        try:
+            return self._transport.retry.run(attempt, self._transport.stop)
+        except NotFoundError:
+            separator = "@" if reference.startswith("sha256:") else ":"
+            raise NotFoundError(
+                f"registry {self.registry} has no {repository}{separator}{reference}", hint="check the name and the tag"
+            ) from None
+
+    def manifest_exists(self, repository: str, reference: str) -> bool:
+        """Whether a tag or digest has a manifest."""
+        url = self._url(self._container(repository).manifest_url(reference))
+        headers = {"Accept": f"{INDEX}, {MANIFEST}"}
+        with self._transport.request(
+            "HEAD", url, self._scope(repository), headers=headers, accept=(200, 404)
+        ) as response:
+            return response.status_code == requests.codes.ok
+
+    def upload_manifest(self, repository: str, reference: str, data: bytes, media_type: str) -> bool:
+        """Put exact bytes under a tag or their digest.
+
+        Returns:
+            Whether the registry recorded its ``subject`` by itself (``OCI-Subject``).
+
+        Raises:
+            VerificationError: when the registry states another digest for them.
+        """
+        url = self._url(self._container(repository).manifest_url(reference))
+        headers = {"Content-Type": media_type}
+        with self._transport.request(
+            "PUT", url, self._scope(repository), headers=headers, body=lambda: data, accept=(201,)
+        ) as response:
+            check_stated_digest(response.headers, sha256_bytes(data), f"the manifest of {repository}")
+            return bool(response.headers.get("OCI-Subject"))
+
+    def get_tags(self, repository: str) -> list[str]:
+        """All tags of a repository, whatever the number of pages."""
+        url: str | None = self._url(self._container(repository).tags_url())
+        tags: list[str] = []
+        for _ in range(_MAX_PAGES):
+            if url is None:
+                return tags
+            with self._transport.request("GET", url, self._scope(repository)) as response:
+                page = parse_json_object(self._read(response, f"the tags of {repository}"), f"the tags of {repository}")
+            found = page.get("tags") or []
+            if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
+                raise VerificationError(f"the tags of {repository} are not a list of names")
+            tags += found
+            following = response.links.get("next", {}).get("url")
+            url = self._transport.resolve(following, url) if following else None
+        raise VerificationError(f"registry {self.registry} has more than {_MAX_PAGES} pages of tags for {repository}")
+
+    def get_referrers(self, repository: str, digest: str, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+        """Manifests that name ``digest`` as their subject: the referrers API, else the tag ``sha256-<hex>``.
+
+        Args:
+            artifact_type: leave out those of other types.
+        """
+        path = f"{self._netloc}/v2/{repository}/referrers/{check_digest(digest)}"
+        headers = {"Accept": INDEX}
+        with self._transport.request(
+            "GET", self._url(path), self._scope(repository), headers=headers, accept=(200, 404)
+        ) as response:
+            data = (
+                self._read(response, f"the referrers of {digest}")
+                if response.status_code == requests.codes.ok
+                else None
+            )
+        if data is None:
+            try:
+                data = self.get_manifest(repository, digest.replace(":", "-")).data
+            except NotFoundError:
+                return ()
+        found = Index.from_bytes(data).manifests
+        return tuple(each for each in found if artifact_type is None or each.artifact_type == artifact_type)
+
+    def _read(self, response: requests.Response, what: str) -> bytes:
+        try:
+            return read_body(self._transport, response, MANIFEST_LIMIT, what)
+        except TransientError as failure:
+            raise failure.error from None
+
+
+class _Buffer:
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+def _home(registry: str, scheme: str) -> Origin:
+    parts = urlsplit(f"//{_HUB_HOST if registry == DOCKER_HUB else registry}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return Origin(scheme, (parts.hostname or registry).lower(), port or (443 if scheme == "https" else 80))

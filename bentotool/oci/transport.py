@@ -1,0 +1,335 @@
+"""HTTP to one registry: time limits, retries, authentication, and what may cross to another host.
+
+Every request of the registry client passes through :class:`Transport`; nothing else in this package opens a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urldefrag, urljoin
+
+import requests
+import urllib3.exceptions
+from requests.adapters import HTTPAdapter
+
+from bentotool.errors import AuthenticationError, BentotoolError, NotFoundError, RemoteError, UnsafeError
+from bentotool.oci.auth import TOKEN_LIMIT, Authenticator, Scope
+from bentotool.oci.origins import Origin, check_reachable, origin_of
+from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
+
+__all__ = ["BodyFactory", "Pace", "Timeouts", "Transport", "read_body"]
+
+BodyFactory = Callable[[], Any]
+"""Makes a fresh request body for every try: bytes, or an object with ``__len__``, ``__iter__`` and ``read``."""
+
+_MAX_REDIRECTS = 5
+_ERROR_LIMIT = 16 << 10
+_READ = 1 << 20
+_TRANSFER_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait for a connection, and for the next bytes."""
+
+    connect: float = 10
+    read: float = 120
+
+
+@dataclass
+class Pace:
+    """Ends a body that trickles: at least ``minimum`` bytes must arrive in every ``window`` seconds."""
+
+    window: float = 120
+    minimum: int = 64 << 10
+    _since: float = field(default_factory=time.monotonic)
+    _got: int = 0
+
+    def advance(self, count: int) -> None:
+        """Count bytes that arrived.
+
+        Raises:
+            TransientError: when they arrive too slowly.
+        """
+        self._got += count
+        now = time.monotonic()
+        if now - self._since < self.window:
+            return
+        if self._got < self.minimum:
+            raise TransientError(RemoteError(f"the registry sent {self._got} bytes in {self.window:g} seconds"))
+        self._since, self._got = now, 0
+
+
+class _Authorization(requests.auth.AuthBase):
+    """Sets the header itself. Given for every request, so that requests never adds credentials from ``.netrc``."""
+
+    def __init__(self, value: str | None) -> None:
+        self._value = value
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._value is not None:
+            request.headers["Authorization"] = self._value
+        return request
+
+
+class Transport:
+    """Requests to one registry.
+
+    Args:
+        session: carries connections; its cookies must be off.
+        registry: the name the user knows it by.
+        home: where it is.
+        authenticator: answers challenges of ``home`` alone. Set after construction: it needs :meth:`fetch_token`.
+        tls_verify: as in requests: True, or the path of a CA bundle.
+    """
+
+    authenticator: Authenticator
+
+    def __init__(
+        self,
+        session: requests.Session,
+        registry: str,
+        home: Origin,
+        *,
+        tls_verify: bool | str = True,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        stop: threading.Event | None = None,
+        connections: int = 8,
+    ) -> None:
+        self._session = session
+        self._registry = registry
+        self._home = home
+        self._tls_verify = tls_verify
+        self.timeouts = timeouts or Timeouts()
+        self.retry = retry or RetryPolicy()
+        self.stop = stop or threading.Event()
+        self._answered = False
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        scope: Scope,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: BodyFactory | None = None,
+        accept: tuple[int, ...] = (200,),
+        retry: bool = True,
+    ) -> requests.Response:
+        """Make a request and return its answer with the body unread; close it, or read it to its end.
+
+        Args:
+            accept: statuses handed to the caller; any other is an error.
+            retry: False when the caller has a larger unit to try again, for which it needs :class:`TransientError`.
+
+        Raises:
+            NotFoundError, AuthenticationError, RemoteError, UnsafeError: by kind of failure.
+            TransientError: only with ``retry=False``.
+        """
+
+        def attempt() -> requests.Response:
+            response = self._follow(method, url, scope, dict(headers or {}), body)
+            if response.status_code in accept:
+                return response
+            with response:
+                raise self._failure(method, url, response)
+
+        return self.retry.run(attempt, self.stop) if retry else attempt()
+
+    def _follow(
+        self, method: str, url: str, scope: Scope, headers: dict[str, str], body: BodyFactory | None
+    ) -> requests.Response:
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._authenticated(method, url, scope, headers, body)
+            location = response.headers.get("Location", "")
+            if response.status_code not in (301, 302, 303, 307, 308) or not location:
+                return response
+            response.close()
+            if method not in ("GET", "HEAD") and response.status_code not in (307, 308):
+                raise RemoteError(f"registry {self._registry} answered {method} with a redirect to another page")
+            url = self.resolve(location, url)
+        raise RemoteError(f"registry {self._registry} redirects in a circle")
+
+    def resolve(self, location: str, base: str) -> str:
+        """The URL a reply named, judged by :mod:`bentotool.oci.origins`."""
+        url = urldefrag(urljoin(base, location)).url
+        target = origin_of(url)
+        if target != self._home:
+            check_reachable(self._home, target)
+        return url
+
+    def _authenticated(
+        self, method: str, url: str, scope: Scope, headers: dict[str, str], body: BodyFactory | None
+    ) -> requests.Response:
+        if origin_of(url) != self._home:
+            return self._send(method, url, headers, body, None)
+        value = self.authenticator.value_for(scope)
+        for _ in range(2):
+            response = self._send(method, url, headers, body, value)
+            if response.status_code != requests.codes.unauthorized:
+                return response
+            challenge = response.headers.get("WWW-Authenticate", "")
+            response.close()
+            value = self.authenticator.answer(challenge, scope, value)
+        return self._send(method, url, headers, body, value)
+
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: BodyFactory | None, authorization: str | None
+    ) -> requests.Response:
+        if self.stop.is_set():
+            raise RemoteError("the transfer was stopped")
+        with self.failures():
+            response = self._session.request(
+                method,
+                url,
+                data=body() if body else None,
+                headers={"Accept-Encoding": "identity", "User-Agent": "bentotool", **headers},
+                auth=_Authorization(authorization),
+                timeout=(self.timeouts.connect, self.timeouts.read),
+                allow_redirects=False,
+                stream=True,
+                verify=self._tls_verify,
+            )
+        self._answered = True
+        return response
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Turn the errors of the HTTP libraries into ours; those that may pass become :class:`TransientError`."""
+        try:
+            yield
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.InvalidHeader):
+            raise RemoteError(f"registry {self._registry} is not a valid address") from None
+        except _TRANSFER_ERRORS as error:
+            failure = self._broken(error)
+            # A registry that never answered is a typing error or an outage: say so at once.
+            if not self._answered:
+                raise failure from None
+            raise TransientError(failure) from error
+
+    def _broken(self, error: BaseException) -> RemoteError:
+        if self._answered:
+            cause = "timed out" if isinstance(error, requests.exceptions.Timeout) else "connection lost"
+            return RemoteError(f"the transfer with registry {self._registry} broke: {cause}", hint="try again")
+        if isinstance(error, requests.exceptions.SSLError):
+            return RemoteError(
+                f"registry {self._registry} has no valid TLS certificate, or does not speak TLS",
+                hint="a registry without TLS needs --plain-http; a private authority needs REQUESTS_CA_BUNDLE",
+            )
+        return RemoteError(
+            f"registry {self._registry} did not answer",
+            hint="check its name and port, and that it runs",
+            details={"registry": self._registry},
+        )
+
+    def _failure(self, method: str, url: str, response: requests.Response) -> BaseException:
+        status, told = response.status_code, _told(response)
+        error: BentotoolError
+        if status in (401, 403):
+            hint = f"bentotool login {self._registry}"
+            error = AuthenticationError(f"registry {self._registry} refused access{told}", hint=hint)
+        elif status == requests.codes.not_found:
+            error = NotFoundError(f"registry {self._registry} does not have it{told}")
+        elif status == requests.codes.request_entity_too_large:
+            message = f"registry {self._registry} refuses content of this size{told}"
+            error = RemoteError(message, hint="ask its operator for the limit")
+        else:
+            error = RemoteError(f"registry {self._registry} answered {method} with status {status}{told}")
+        error.details.update(registry=self._registry, status=status)
+        if status in RETRIED_STATUSES:
+            return TransientError(error, retry_after_seconds(response.headers.get("Retry-After")))
+        return error
+
+    def fetch_token(
+        self, method: str, url: str, headers: Mapping[str, str], parameters: list[tuple[str, str]]
+    ) -> bytes:
+        """Ask a token service; see :data:`bentotool.oci.auth.TokenFetcher`."""
+        target = origin_of(url)
+        if target != self._home:
+            check_reachable(self._home, target)
+
+        def attempt() -> bytes:
+            with self.failures():
+                response = self._session.request(
+                    method,
+                    url,
+                    params=parameters if method == "GET" else None,
+                    data=parameters if method == "POST" else None,
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "bentotool"},
+                    auth=_Authorization(headers.get("Authorization")),
+                    timeout=(self.timeouts.connect, self.timeouts.read),
+                    allow_redirects=False,
+                    stream=True,
+                    verify=self._tls_verify,
+                )
+            with response:
+                if response.status_code == requests.codes.ok:
+                    return read_body(self, response, TOKEN_LIMIT, "the answer of the token service")
+                raise self._token_failure(target, response)
+
+        return self.retry.run(attempt, self.stop)
+
+    def _token_failure(self, target: Origin, response: requests.Response) -> BaseException:
+        status = response.status_code
+        if status in RETRIED_STATUSES:
+            error = RemoteError(f"token service {target} answered with status {status}")
+            return TransientError(error, retry_after_seconds(response.headers.get("Retry-After")))
+        hint = f"bentotool login {self._registry}"
+        message = f"token service {target} refused the log-in to registry {self._registry} ({status})"
+        return AuthenticationError(message, hint=hint)
+
+    def chunks(self, response: requests.Response) -> Iterator[bytes]:
+        """The body as it arrives, bounded in time but not in length.
+
+        Raises:
+            TransientError: when the connection breaks or trickles.
+        """
+        pace = Pace(window=self.timeouts.read)
+        while True:
+            if self.stop.is_set():
+                raise RemoteError("the transfer was stopped")
+            with self.failures():
+                data = response.raw.read1(_READ, decode_content=False)
+            if not data:
+                return
+            yield data
+            pace.advance(len(data))
+
+
+def read_body(transport: Transport, response: requests.Response, limit: int, what: str) -> bytes:
+    """A small body, whole.
+
+    Raises:
+        UnsafeError: when it is longer than ``limit`` bytes.
+        TransientError: when the connection breaks.
+    """
+    parts, size = [], 0
+    for data in transport.chunks(response):
+        parts.append(data)
+        size += len(data)
+        if size > limit:
+            raise UnsafeError(f"{what} has more than the {limit} bytes allowed")
+    return b"".join(parts)
+
+
+def _told(response: requests.Response) -> str:
+    """What the registry says about a failure (distribution-spec, error codes), fit for one line of a terminal."""
+    try:
+        # One read: an error text is not worth waiting for a second packet.
+        body = response.raw.read1(_ERROR_LIMIT, decode_content=False)
+        errors = json.loads(body)["errors"]
+        text = str(errors[0].get("message") or errors[0].get("code") or "")
+    except (*_TRANSFER_ERRORS, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return ""
+    text = "".join(character for character in text if character.isprintable())[:200]
+    return f": {text}" if text else ""
