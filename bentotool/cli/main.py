@@ -63,8 +63,9 @@ def _version_option(state: State) -> TyperOption:
             state.console.result({"version": __version__}, f"{PROGRAM} {__version__}")
             context.exit()
 
+    names = ["-V", "--version"]
     return TyperOption(
-        param_decls=["-V", "--version"], help="Show the version and exit.", callback=show, is_flag=True, expose_value=False
+        param_decls=names, help="Show the version and exit.", callback=show, is_flag=True, expose_value=False
     )
 
 
