@@ -87,6 +87,10 @@ class FrameworkNamespace:
             options["trust"] = True
         try:
             return self._loader().load(model.main_path, **options)
+        except ValueError as error:
+            if getattr(error, "unsafe", False):  # a loader knows no bentotool, so it says it by an attribute
+                raise UnsafeError(str(error)) from error
+            raise
         except ModuleNotFoundError as error:
             if isinstance(error, BentotoolError) or not error.name:
                 raise
@@ -102,6 +106,7 @@ class FrameworkNamespace:
         signatures: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        trust: bool = False,
         **options: Any,
     ) -> Model:
         """Save a model object into the local store and give it back as ``get`` does.
@@ -112,6 +117,7 @@ class FrameworkNamespace:
             version: default: derived from the content.
             signatures: methods and their batching, recorded in the metadata as BentoML writes them.
             labels, metadata: kept with the model.
+            trust: saves what can only be kept as class ``pickle``.
             options: for the framework's plugin.
 
         Raises:
@@ -123,9 +129,7 @@ class FrameworkNamespace:
             from bentotool.models.api import import_model
             from bentotool.plugins import load_plugins
         except ModuleNotFoundError:
-            raise UsageError(
-                f"{name} cannot be saved with the runtime alone", hint="pip install bentotool"
-            ) from None
+            raise UsageError(f"{name} cannot be saved with the runtime alone", hint="pip install bentotool") from None
         facts = dict(metadata or {})
         if signatures:
             facts["signatures"] = {method: dict(signature) for method, signature in signatures.items()}
@@ -133,7 +137,7 @@ class FrameworkNamespace:
         with tempfile.TemporaryDirectory(prefix="bentotool-save-") as folder:
             framework.save(model, Path(folder), **options)
             return import_model(
-                folder, name, version=version, framework=self.name, labels=labels, metadata=facts
+                folder, name, version=version, framework=self.name, labels=labels, metadata=facts, trust=trust
             )
 
     def _loader(self) -> ModuleType:

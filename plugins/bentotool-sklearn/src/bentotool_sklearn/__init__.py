@@ -1,0 +1,3 @@
+"""scikit-learn models for bentotool."""
+
+__version__ = "0.1.0"
