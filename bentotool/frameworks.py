@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +33,8 @@ def namespace(name: str) -> FrameworkNamespace:
     Raises:
         AttributeError: no framework of this name is in the Bento, or declared by an installed plugin.
     """
-    if name.startswith("_") or name not in _known():
+    # ``from bentotool import plugins`` asks here first: that must find the module, and not load every plugin on the way
+    if name.startswith("_") or importlib.util.find_spec(f"bentotool.{name}") or name not in _known():
         raise AttributeError(f"module 'bentotool' has no attribute {name!r}, nor is it an installed framework")
     return FrameworkNamespace(name)
 
@@ -130,6 +130,8 @@ class FrameworkNamespace:
             from bentotool.plugins import load_plugins
         except ModuleNotFoundError:
             raise UsageError(f"{name} cannot be saved with the runtime alone", hint="pip install bentotool") from None
+        import tempfile  # pulls in much that loading does not need
+
         facts = dict(metadata or {})
         if signatures:
             facts["signatures"] = {method: dict(signature) for method, signature in signatures.items()}

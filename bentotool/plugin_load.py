@@ -14,14 +14,15 @@ from dataclasses import dataclass
 
 import pluggy
 
-from bentotool import hookspecs
+import bentotool.hookspecs
+from bentotool.hookspecs import PROJECT
 from bentotool.interfaces import API_VERSION
 from bentotool.plugin_scan import FoundPlugin
 
 __all__ = ["HOOKS", "PluginFailure", "contained", "explain", "load", "new_manager", "stdout_kept_clean"]
 
-PREFIX = f"{hookspecs.PROJECT}_"
-HOOKS = tuple(sorted(name for name in vars(hookspecs) if name.startswith(PREFIX)))
+PREFIX = f"{PROJECT}_"
+HOOKS = tuple(sorted(name for name in vars(bentotool.hookspecs) if name.startswith(PREFIX)))
 
 _MAX_MESSAGE = 300  # characters; a plugin's exception may hold a whole file
 
@@ -65,8 +66,8 @@ def stdout_kept_clean() -> Iterator[None]:
 
 
 def new_manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(bentotool.hookspecs)
     return manager
 
 
@@ -120,7 +121,7 @@ def _check(plugin: object) -> None:
             continue
         if name not in HOOKS:
             raise _BrokenPlugin(f"there is no hook {name!r}{_suggestion(name)}")
-        if not hasattr(value, f"{hookspecs.PROJECT}_impl"):
+        if not hasattr(value, f"{PROJECT}_impl"):
             raise _BrokenPlugin(f"{name} is not marked with @hookimpl")
         hooks.append(name)
     if not hooks:

@@ -21,7 +21,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from bentotool import plugin_load, plugin_scan
 from bentotool.errors import BentotoolError, MissingDependencyError, PluginError, UsageError
 from bentotool.interfaces import (
     CommandDecl,
@@ -32,8 +31,8 @@ from bentotool.interfaces import (
     TemplateDecl,
     is_target,
 )
-from bentotool.plugin_load import PluginFailure
-from bentotool.plugin_scan import FoundPlugin
+from bentotool.plugin_load import PluginFailure, contained, explain, load, new_manager, stdout_kept_clean
+from bentotool.plugin_scan import FoundPlugin, scan
 
 __all__ = ["FoundPlugin", "PluginFailure", "PluginState", "Plugins", "load_plugins"]
 
@@ -120,7 +119,7 @@ class Plugins:
         self._loaded = False
         self._found: tuple[FoundPlugin, ...] = ()
         self._by_name: dict[str, FoundPlugin] = {}
-        self._manager = plugin_load.new_manager()
+        self._manager = new_manager()
         self._declared: dict[str, list[tuple[FoundPlugin, _Declared]]] = {}
         self._resolved: dict[str, object] = {}
 
@@ -187,7 +186,7 @@ class Plugins:
         try:
             spec = find_spec(decl.loader)
         except (ImportError, ValueError) as error:
-            raise PluginError(f"{self._owner(decl)}: loader {decl.loader!r}: {plugin_load.explain(error)}") from error
+            raise PluginError(f"{self._owner(decl)}: loader {decl.loader!r}: {explain(error)}") from error
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             raise PluginError(f"{self._owner(decl)}: loader {decl.loader!r} is not a Python file")
         return Path(spec.origin)
@@ -200,7 +199,7 @@ class Plugins:
         if decl.target not in self._resolved:
             module, _, attribute = decl.target.partition(":")
             try:
-                with plugin_load.stdout_kept_clean():
+                with stdout_kept_clean():
                     value: object = importlib.import_module(module)
                     for part in attribute.split("."):
                         value = getattr(value, part)
@@ -208,12 +207,12 @@ class Plugins:
             except BentotoolError:
                 raise
             except BaseException as error:
-                if not plugin_load.contained(error):
+                if not contained(error):
                     raise
                 missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
                 if missing and missing.partition(".")[0] != module.partition(".")[0]:
                     raise MissingDependencyError(missing.partition(".")[0], purpose=self._owner(decl)) from error
-                raise PluginError(f"{self._owner(decl)}: {decl.target}: {plugin_load.explain(error)}") from error
+                raise PluginError(f"{self._owner(decl)}: {decl.target}: {explain(error)}") from error
         return self._resolved[decl.target]
 
     # -- hooks -------------------------------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ class Plugins:
         if self._loaded:
             return
         self._loaded = True
-        self._found = tuple(plugin_scan.scan() if self._given is None else self._given)
+        self._found = tuple(scan() if self._given is None else self._given)
         wanted: dict[str, list[FoundPlugin]] = {}
         for plugin in self._found:
             if plugin.name not in self._disabled:
@@ -291,7 +290,7 @@ class Plugins:
                 for plugin in wanted[name]:
                     self._fail(plugin, f"not loaded, its name is taken twice: by {origins}")
                 continue
-            failure = plugin_load.load(self._manager, first)
+            failure = load(self._manager, first)
             if failure:
                 self._fail(first, failure.message)
             else:
@@ -310,11 +309,11 @@ class Plugins:
         for implementation in reversed(caller.get_hookimpls()):
             plugin = self._by_name[implementation.plugin_name]
             try:
-                with plugin_load.stdout_kept_clean():
+                with stdout_kept_clean():
                     value = implementation.function(*(arguments[name] for name in implementation.argnames))
                     answers = _checked(hook, value)
             except BaseException as error:
-                if not plugin_load.contained(error):
+                if not contained(error):
                     raise
                 self._hook_failed(plugin, hook, error)
                 continue
@@ -328,9 +327,9 @@ class Plugins:
             if isinstance(error, BentotoolError):
                 error.details.setdefault("plugin", plugin.name)
                 raise error
-            message = str(PluginFailure(plugin, f"{hook} failed: {plugin_load.explain(error)}"))
+            message = str(PluginFailure(plugin, f"{hook} failed: {explain(error)}"))
             raise PluginError(message, hint=f"bentotool --disable-plugin {plugin.name} … goes on without it") from error
-        self._fail(plugin, f"{hook} failed: {plugin_load.explain(error)}")
+        self._fail(plugin, f"{hook} failed: {explain(error)}")
 
     def _records(self, hook: str, kind: type[DeclT]) -> list[tuple[FoundPlugin, DeclT]]:
         if hook not in self._declared:

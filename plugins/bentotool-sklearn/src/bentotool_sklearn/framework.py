@@ -51,21 +51,20 @@ class SklearnFramework:
             return ModelInfo(NAME, "pickle", requirements=needs, safety="pickle", main_file=main.name)
         schema = _schema(main)
         unknown = unknown_types(schema)
-        features = _json_value(schema, "n_features_in_")
-        known = isinstance(features, int) and not isinstance(features, bool) and 0 < features < _MAX_FEATURES
+        features = _features(schema)
         metadata: dict[str, JSON] = {"class": _public_name(schema)}
         version = _json_value(schema, "_sklearn_version")
         version = version if isinstance(version, str) and _VERSION.fullmatch(version) else None
         if version:
             metadata["sklearn_version"] = version
-        if known:
+        if features:
             metadata["n_features_in"] = features
         if unknown:
             metadata["unknown_types"] = unknown
         return ModelInfo(
             framework=NAME,
             format="skops",
-            inputs=(TensorSpec("X", "float64", (None, features)),) if known else (),
+            inputs=(TensorSpec("X", "float64", (None, features)),) if features else (),
             metadata=metadata,
             # an estimator's attributes change from version to version, so it is loaded with the one that made it
             requirements=(f"scikit-learn=={version}" if version else "scikit-learn", "skops>=0.11"),
@@ -121,6 +120,13 @@ def _json_value(schema: dict[str, Any], attribute: str) -> object:
                 continue
             return found
     return None
+
+
+def _features(schema: dict[str, Any]) -> int | None:
+    value = _json_value(schema, "n_features_in_")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MAX_FEATURES:
+        return None
+    return value
 
 
 def _public_name(schema: dict[str, Any]) -> str:
