@@ -1,3 +1,83 @@
-"""bentotool: from a model file to a running, scaled, trusted service."""
+"""bentotool: from a model file to a running, scaled, trusted service.
+
+Every public name is imported when it is first used (PEP 562), so that ``import bentotool`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
+    from bentotool.sdk import exceptions, validators
+    from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
+    from bentotool.sdk.context import Context
+    from bentotool.sdk.dependency import depends
+    from bentotool.sdk.importing import importing
+    from bentotool.sdk.service import Service, service
+
+__all__ = [
+    "AsyncHTTPClient",
+    "Context",
+    "Service",
+    "SyncHTTPClient",
+    "api",
+    "depends",
+    "exceptions",
+    "importing",
+    "on_deployment",
+    "on_shutdown",
+    "on_startup",
+    "service",
+    "validators",
+]
+
+_NAMES = {
+    "AsyncHTTPClient": "bentotool.client.http",
+    "Context": "bentotool.sdk.context",
+    "Service": "bentotool.sdk.service",
+    "SyncHTTPClient": "bentotool.client.http",
+    "api": "bentotool.sdk.api",
+    "depends": "bentotool.sdk.dependency",
+    "importing": "bentotool.sdk.importing",
+    "on_deployment": "bentotool.sdk.api",
+    "on_shutdown": "bentotool.sdk.api",
+    "on_startup": "bentotool.sdk.api",
+    "service": "bentotool.sdk.service",
+}
+_MODULES = {
+    "exceptions": "bentotool.sdk.exceptions",
+    "validators": "bentotool.sdk.validators",
+    "models": "bentotool.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value: Any = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name.startswith("_"):
+        raise AttributeError(f"module 'bentotool' has no attribute {name!r}")
+    else:
+        value = _framework(name)
+    globals()[name] = value
+    return value
+
+
+def _framework(name: str) -> Any:
+    """``bentotool.onnx`` and the like: whatever framework plugin, or loader in the Bento, has that name."""
+    try:
+        frameworks = importlib.import_module("bentotool.frameworks")
+    except ModuleNotFoundError as error:
+        if error.name != "bentotool.frameworks":
+            raise
+        raise AttributeError(f"module 'bentotool' has no attribute {name!r}") from None
+    return frameworks.namespace(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMES, *_MODULES})

@@ -1,0 +1,113 @@
+"""``@api`` and the life-cycle decorators: marks on plain functions, read when the service is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+from bentotool.errors import ConfigError
+from bentotool.sdk.config import suggest
+
+__all__ = ["ApiOptions", "api", "on_deployment", "on_shutdown", "on_startup", "options_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_MARK = "__bentotool_api__"
+_HOOK = "__bentotool_hook__"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True)
+class ApiOptions:
+    """What ``@api`` was given.
+
+    Attributes:
+        route: path, by default ``/<name>``.
+        name: the API's name, by default the function's.
+        batchable: requests may be merged along `batch_dim`, (input, output).
+        max_batch_size: rows in one call at most. A request with more rows is split over several calls.
+        max_latency_ms: longest time an item may take from its arrival to its answer.
+        method: HTTP method.
+        timeout: seconds; None for the service's ``traffic.timeout``.
+        input_spec: a type that describes the whole input instead of the function's parameters.
+        output_spec: a type that describes the output instead of the return annotation.
+    """
+
+    route: str | None = None
+    name: str | None = None
+    batchable: bool = False
+    batch_dim: tuple[int, int] = (0, 0)
+    max_batch_size: int = 100
+    max_latency_ms: float = 60_000
+    method: str = "POST"
+    timeout: float | None = None
+    input_spec: Any = None
+    output_spec: Any = None
+    description: str | None = None
+
+
+_KNOWN = list(ApiOptions.__dataclass_fields__)
+
+
+def _checked(given: dict[str, Any]) -> ApiOptions:
+    for key in given:
+        if key not in _KNOWN:
+            raise ConfigError(f"unknown option {key!r}", path=("@api",), hint=suggest(key, _KNOWN))
+    dimension = given.get("batch_dim", 0)
+    given["batch_dim"] = (dimension, dimension) if isinstance(dimension, int) else tuple(dimension)
+    options = ApiOptions(**given)
+    if options.max_batch_size < 1:
+        raise ConfigError(f"{options.max_batch_size} is not a number above 0", path=("@api", "max_batch_size"))
+    if options.max_latency_ms <= 0:
+        raise ConfigError(f"{options.max_latency_ms} is not a time above 0", path=("@api", "max_latency_ms"))
+    if options.timeout is not None and options.timeout <= 0:
+        raise ConfigError(f"{options.timeout} is not a time above 0", path=("@api", "timeout"))
+    if options.method not in _METHODS:
+        raise ConfigError(f"{options.method!r} is none of {', '.join(_METHODS)}", path=("@api", "method"))
+    return options
+
+
+@overload
+def api(func: F, /) -> F: ...
+@overload
+def api(**options: Any) -> Callable[[F], F]: ...
+def api(func: Any = None, /, **options: Any) -> Any:
+    """Make a method of a service callable over HTTP. Options: see `ApiOptions`.
+
+    Raises:
+        ConfigError: an unknown option, or a wrong value.
+    """
+    checked = _checked(dict(options))
+
+    def mark(target: F) -> F:
+        setattr(target, _MARK, checked)
+        return target
+
+    return mark if func is None else mark(func)
+
+
+def options_of(func: object) -> ApiOptions | None:
+    """What `api` left on a function; None where it is none."""
+    found = getattr(func, _MARK, None)
+    return found if isinstance(found, ApiOptions) else None
+
+
+def _hook(kind: str) -> Callable[[F], F]:
+    def mark(func: F) -> F:
+        target = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
+        setattr(target, _HOOK, kind)
+        return func
+
+    return mark
+
+
+on_startup = _hook("startup")
+on_shutdown = _hook("shutdown")
+on_deployment = _hook("deployment")
+
+
+def hook_of(func: object) -> str | None:
+    """``startup``, ``shutdown``, ``deployment`` or None."""
+    target = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
+    found = getattr(target, _HOOK, None)
+    return found if isinstance(found, str) else None

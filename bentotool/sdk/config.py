@@ -1,0 +1,174 @@
+"""The options of ``@service``: known keys, checked values, defaults.
+
+Keys and meanings are those of BentoML 1.4's service configuration; ``http.max_body_bytes``, ``http.allowed_hosts``,
+``traffic.max_queue`` are ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bentotool.errors import ConfigError
+
+__all__ = ["ServiceConfig", "parse_config"]
+
+_MIB = 1024 * 1024
+_DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """Everything the runtime needs to know about one service.
+
+    Attributes:
+        workers: worker processes.
+        threads: how many synchronous calls run at once in a worker. BentoML's default 1 is kept, because services
+            written for it may count on never being entered twice.
+        timeout: seconds a request may take, its wait in queues included.
+        max_concurrency: requests in flight over all workers, above which the answer is 429; None for no limit.
+        max_queue: requests that may wait per worker and API, above which the answer is 503.
+        max_body_bytes: size of a request body, above which the answer is 413.
+        allowed_hosts: Host names answered; empty for the default (loopback names on a loopback bind, else any).
+        metrics_namespace: prefix of metric names.
+        duration_buckets: upper bounds of the request duration histogram, in seconds.
+        options: everything as it was given, for the build and for deployment targets.
+    """
+
+    workers: int = 1
+    threads: int = 1
+    timeout: float = 60.0
+    max_concurrency: int | None = None
+    max_queue: int = 1000
+    max_body_bytes: int = 64 * _MIB
+    allowed_hosts: tuple[str, ...] = ()
+    metrics_enabled: bool = True
+    metrics_namespace: str = "bentotool_service"
+    duration_buckets: tuple[float, ...] = _DEFAULT_BUCKETS
+    access_log: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_workers(value: object) -> bool:
+    return value == "cpu_count" or _is_count(value)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+
+
+def _is_anything(value: object) -> bool:
+    return True
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_Check = tuple[Callable[[object], bool], str]
+_COUNT: _Check = (_is_count, "a whole number above 0")
+_SECONDS: _Check = (_is_duration, "a number of seconds above 0")
+_FLAG: _Check = (_is_flag, "true or false")
+_TEXT: _Check = (_is_text, "a text")
+_ANY: _Check = (_is_anything, "")
+
+_Schema = Mapping[str, "_Check | Mapping[str, Any]"]
+_SCHEMA: _Schema = {
+    "workers": (_is_workers, 'a whole number above 0, or "cpu_count"'),
+    "threads": _COUNT,
+    "backlog": _COUNT,
+    "max_runner_connections": _COUNT,
+    "runner_connection": _ANY,
+    "replicate_process": _FLAG,
+    "extra_ports": _ANY,
+    "resources": {"cpu": _ANY, "memory": _ANY, "gpu": _ANY, "gpu_type": _TEXT, "tpu_type": _TEXT},
+    "traffic": {
+        "timeout": _SECONDS,
+        "max_concurrency": _COUNT,
+        "concurrency": _COUNT,
+        "external_queue": _FLAG,
+        "max_queue": _COUNT,
+    },
+    "metrics": {"enabled": _FLAG, "namespace": _TEXT, "duration": {k: _ANY for k in ("buckets", "min", "max", "factor")}},
+    "logging": {"access": _ANY},
+    "ssl": _ANY,
+    "http": {
+        "host": _TEXT,
+        "port": _COUNT,
+        "proxy_port": _COUNT,
+        "cors": _ANY,
+        "response": _ANY,
+        "max_body_bytes": _COUNT,
+        "allowed_hosts": (_is_names, "a list of host names"),
+    },
+    "grpc": _ANY,
+    "runner_probe": _ANY,
+    "monitoring": _ANY,
+    "tracing": _ANY,
+    "endpoints": {"livez": _TEXT, "readyz": _TEXT},
+}
+
+
+def suggest(name: str, known: list[str]) -> str | None:
+    """The hint for a misspelt name, or the list of what there is."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known options: {', '.join(sorted(known))}"
+
+
+def _check(options: Mapping[str, Any], schema: _Schema, path: tuple[str, ...], extra: tuple[str, ...]) -> None:
+    for key, value in options.items():
+        rule = schema.get(key)
+        if rule is None:
+            raise ConfigError(f"unknown option {key!r}", path=path, hint=suggest(key, [*schema, *extra]))
+        if isinstance(rule, Mapping):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{value!r} is not a table", path=(*path, key))
+            _check(value, rule, (*path, key), ())
+        elif not rule[0](value):
+            raise ConfigError(f"{value!r} is not {rule[1]}", path=(*path, key))
+
+
+def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, ...] = ()) -> ServiceConfig:
+    """Check the options of ``@service`` and fill in defaults.
+
+    Args:
+        name: the service's name, for messages.
+        options: as given to the decorator.
+        declared: names of the decorator's own parameters, offered as suggestions too.
+
+    Raises:
+        ConfigError: an unknown option (with a suggestion) or a wrong value.
+    """
+    _check(options, _SCHEMA, (f"service {name}",), declared)
+    traffic, http, metrics = options.get("traffic", {}), options.get("http", {}), options.get("metrics", {})
+    access = options.get("logging", {}).get("access", {})
+    workers = options.get("workers", 1)
+    return ServiceConfig(
+        workers=(os.cpu_count() or 1) if workers == "cpu_count" else workers,
+        threads=options.get("threads", 1),
+        timeout=float(traffic.get("timeout", 60.0)),
+        max_concurrency=traffic.get("max_concurrency"),
+        max_queue=traffic.get("max_queue", 1000),
+        max_body_bytes=http.get("max_body_bytes", 64 * _MIB),
+        allowed_hosts=tuple(http.get("allowed_hosts", ())),
+        metrics_enabled=metrics.get("enabled", True),
+        metrics_namespace=metrics.get("namespace", "bentotool_service"),
+        duration_buckets=tuple(metrics.get("duration", {}).get("buckets") or _DEFAULT_BUCKETS),
+        access_log=bool(access.get("enabled", False)) if isinstance(access, Mapping) else False,
+        options=dict(options),
+    )

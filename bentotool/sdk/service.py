@@ -1,0 +1,154 @@
+"""``@service``: a class becomes a declared service."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, overload
+
+from bentotool.errors import ConfigError
+from bentotool.sdk.api import hook_of, options_of
+from bentotool.sdk.config import ServiceConfig, parse_config
+from bentotool.sdk.dependency import Dependency
+from bentotool.sdk.signature import MethodSpec, describe_method
+
+__all__ = ["Service", "service"]
+
+T = TypeVar("T")
+_OWN = ("name", "image", "description", "path_prefix", "envs", "labels", "cmd")
+
+
+class Service(Generic[T]):
+    """A declared service. Nothing of the class runs until it is called.
+
+    Attributes:
+        name: the service's name.
+        inner: the decorated class.
+        config: checked options.
+        image: what `image=` was given.
+        envs: environment variables, ``{"name", "value"}``.
+        labels: free text pairs, carried into the Bento.
+    """
+
+    def __init__(self, inner: type[T], options: Mapping[str, Any]) -> None:
+        own = {key: options[key] for key in _OWN if key in options}
+        self.inner = inner
+        self.name: str = own.get("name") or inner.__name__
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", self.name):
+            raise ConfigError(f"{self.name!r} cannot be the name of a service", hint="use letters, digits, '-', '_', '.'")
+        self.config: ServiceConfig = parse_config(
+            self.name, {key: value for key, value in options.items() if key not in _OWN}, declared=_OWN
+        )
+        self.image: Any = own.get("image")
+        self.envs: list[dict[str, Any]] = [dict(entry) for entry in own.get("envs") or ()]
+        self.labels: dict[str, str] = dict(own.get("labels") or {})
+        self.cmd: list[str] | None = own.get("cmd")
+        self.path_prefix: str = (own.get("path_prefix") or "").rstrip("/")
+        self.description: str = own.get("description") or inspect.getdoc(inner) or ""
+        self.__doc__ = inner.__doc__
+        self.__module__ = inner.__module__
+        self._shared: T | None = None
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name}>"
+
+    def __call__(self) -> T:
+        """A plain local instance: no server, no threads, no batching."""
+        return self.inner()
+
+    def shared_instance(self) -> T:
+        """The one instance that other services of this process use."""
+        with self._lock:
+            if self._shared is None:
+                self._shared = self.inner()
+            return self._shared
+
+    def forget_instance(self) -> None:
+        """Drop the shared instance, when its process is done with it."""
+        self._shared = None
+
+    def _attributes(self) -> dict[str, Any]:
+        """Attributes of the class and its bases, in order of declaration, bases first."""
+        found: dict[str, Any] = {}
+        for cls in reversed(self.inner.__mro__[:-1]):
+            found.update(vars(cls))
+        return found
+
+    @functools.cached_property
+    def apis(self) -> dict[str, MethodSpec]:
+        """The APIs by name.
+
+        Raises:
+            ConfigError: a signature has no wire form, or two APIs have the same name or route.
+        """
+        found: dict[str, MethodSpec] = {}
+        routes: dict[str, str] = {}
+        for attribute, value in self._attributes().items():
+            options = options_of(value)
+            if options is None:
+                continue
+            spec = describe_method(self.name, attribute, value, options)
+            if spec.name in found:
+                raise ConfigError(f"service {self.name} has two APIs named {spec.name!r}")
+            if spec.route in routes:
+                raise ConfigError(f"APIs {routes[spec.route]!r} and {spec.name!r} have the same route {spec.route}")
+            found[spec.name], routes[spec.route] = spec, spec.name
+        return found
+
+    @property
+    def dependencies(self) -> dict[str, Dependency[Any]]:
+        return {name: value for name, value in self._attributes().items() if isinstance(value, Dependency)}
+
+    @property
+    def models(self) -> list[Any]:
+        """Model references among the class attributes."""
+        return [v for v in self._attributes().values() if getattr(v, "__bentotool_model__", False) is True]
+
+    def hooks(self, kind: str) -> list[str]:
+        """Names of the methods marked `on_startup` (``startup``) and the like."""
+        return [name for name, value in self._attributes().items() if hook_of(value) == kind]
+
+    def schema(self) -> dict[str, Any]:
+        """The document of ``GET /schema.json``, in BentoML's form."""
+        from bentotool.sdk.schema import service_schema
+
+        return service_schema(self)
+
+    def openapi(self) -> dict[str, Any]:
+        """The document of ``GET /docs.json``: OpenAPI 3.1."""
+        from bentotool.sdk.openapi import openapi_document
+
+        return openapi_document(self)
+
+    def to_asgi(self) -> Any:
+        """The service as an ASGI application of one process, for tests and for other servers."""
+        # the runtime stands above the SDK, so it is named here and never imported at the top
+        return importlib.import_module("bentotool.runtime.app").Application(self)
+
+
+@overload
+def service(inner: type[T], /) -> Service[T]: ...
+@overload
+def service(**options: Any) -> Callable[[type[T]], Service[T]]: ...
+def service(inner: Any = None, /, **options: Any) -> Any:
+    """Declare a class as a service.
+
+    Args:
+        options: ``name``, ``image``, ``description``, ``path_prefix``, ``envs``, ``labels``, ``cmd`` and the keys of
+            `ServiceConfig` in BentoML's form: ``workers``, ``threads``, ``traffic``, ``resources``, ``http``, ...
+
+    Raises:
+        ConfigError: an unknown option (with a suggestion), or a wrong value.
+    """
+
+    def declare(cls: type[T]) -> Service[T]:
+        if not isinstance(cls, type):
+            raise ConfigError(f"@service stands on a class, not on {cls!r}")
+        return Service(cls, options)
+
+    return declare if inner is None else declare(inner)
