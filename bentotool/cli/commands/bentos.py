@@ -1,0 +1,113 @@
+"""``bentotool list``, ``show``, ``path``, ``tag`` and ``delete``: the Bentos in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bentotool.cli.formats import human_size, human_time
+from bentotool.cli.state import current
+
+if TYPE_CHECKING:
+    from bentotool.build.bentos import BentoStore
+
+Reference = Annotated[
+    str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
+]
+
+
+def _bentos() -> BentoStore:
+    from bentotool.build.bentos import BentoStore
+
+    return BentoStore(current().layout)
+
+
+def list_bentos(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this Bento's versions.")] = None,
+) -> None:
+    """List the Bentos in the store"""
+    state = current()
+    store = _bentos()
+    refs = store.list(name)
+    document = [
+        {
+            "name": ref.name,
+            "version": ref.tag,
+            "tag": ref.ref,
+            "digest": ref.digest,
+            "size": ref.size,
+            "created": ref.created,
+        }
+        for ref in refs
+    ]
+    for path in store.refs.damaged:
+        state.console.note(f"warning: {path} is damaged and left out")
+
+    def human() -> None:
+        if not refs:
+            state.console.note("no Bentos yet; build one with: bentotool build")
+            return
+        rows = [(ref.ref, human_size(ref.size), human_time(ref.created), ref.digest[7:19]) for ref in refs]
+        state.console.table(("tag", "size", "created", "digest"), rows)
+
+    state.console.result(document, human)
+
+
+def show_bento(reference: Reference) -> None:
+    """Show one Bento"""
+    state = current()
+    bento = _bentos().get(reference)
+
+    def human() -> None:
+        state.console.fields(
+            {
+                "tag": bento.tag,
+                "digest": bento.digest,
+                "size": human_size(bento.size),
+                "created": human_time(bento.created),
+                "service": bento.service,
+                "python": bento.python,
+                "description": (bento.description or "").partition("\n")[0],
+                "labels": ", ".join(f"{key}={value}" for key, value in bento.labels.items()),
+            }
+        )
+        if bento.models:
+            rows = [(m["alias"], f"{m['name']}:{m['version']}", m["digest"][7:19]) for m in bento.models]
+            state.console.line()
+            state.console.table(("model", "resolved to", "digest"), rows)
+
+    state.console.result(bento.to_dict(), human)
+
+
+def path_bento(reference: Reference) -> None:
+    """Print a folder with the Bento's files"""
+    state = current()
+    store = _bentos()
+    bento = store.get(reference)
+    path = store.materialise(bento)
+    state.console.result({**_brief(bento), "path": str(path)}, str(path))
+
+
+def tag_bento(
+    reference: Reference,
+    new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
+) -> None:
+    """Give a Bento another tag"""
+    bento = _bentos().tag(reference, new)
+    current().console.result(_brief(bento), f"{bento.tag} is {bento.digest}")
+
+
+def delete_bento(
+    references: Annotated[list[str], typer.Argument(metavar="REF...", help="A bare name stands for all its versions.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete Bentos from the store"""
+    from bentotool.cli.deleting import delete_references
+
+    store = _bentos()
+    delete_references(current(), references, store.refs, "bentos", store.delete, yes=yes)
+
+
+def _brief(bento: Any) -> dict[str, Any]:
+    return {key: getattr(bento, key) for key in ("name", "version", "tag", "digest", "size")}

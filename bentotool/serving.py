@@ -1,0 +1,179 @@
+"""Starting the runtime on this machine: for a project folder, a service, or a Bento of the store.
+
+The runtime is always a process of its own. For a Bento it is the one the Bento carries; nothing of this package is
+imported there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bentotool.build.bentos import BentoStore
+from bentotool.environments import locked_environment, missing_packages
+from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UsageError
+from bentotool.oci.layout import Layout
+from bentotool.paths import STORE_ENV
+
+__all__ = ["Launch", "plan_launch", "running"]
+
+_IMPORT_STRING = re.compile(r"([A-Za-z_][\w./\\]*?)(?:\.py)?:([A-Za-z_]\w*)", re.ASCII)
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How to start the runtime.
+
+    Attributes:
+        name: what is served, for people.
+        folder: the working folder, which the service is imported from.
+        arguments: after ``python -m bentotool.runtime``.
+        environment: set beside what this process has.
+        python: the interpreter.
+    """
+
+    name: str
+    folder: Path
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+
+    def command(self, options: Sequence[str] = ()) -> list[str]:
+        """The argument list of the process."""
+        return [self.python, "-m", "bentotool.runtime", *self.arguments, *options]
+
+    def variables(self) -> dict[str, str]:
+        """The environment of the process."""
+        return {**os.environ, **self.environment}
+
+
+def plan_launch(target: str, layout: Layout, *, isolated: bool = False) -> Launch:
+    """Decide what ``target`` is.
+
+    Args:
+        target: a folder (a project, or an unpacked Bento), ``module:Service`` in this folder, or a Bento's reference.
+        isolated: run a Bento in an environment made from its lock.
+
+    Raises:
+        NotFoundError: when it is none of them.
+        BentotoolError: when packages that a Bento needs are missing here.
+    """
+    path = Path(target)
+    if path.is_dir():
+        bento = next((p for p in (path, path / "home" / "bento") if (p / "bento.json").is_file()), None)
+        return _unpacked(bento.resolve().parent.parent, target) if bento else _project(path, layout)
+    found = _IMPORT_STRING.fullmatch(target)
+    if found:
+        module = found[1].replace("/", ".").replace("\\", ".")
+        file = Path(module.replace(".", "/"))
+        if file.with_suffix(".py").is_file() or file.is_dir():
+            store = {STORE_ENV: str(layout.root)}
+            return Launch(target, Path.cwd(), (str(Path.cwd()), "--service", f"{module}:{found[2]}"), store)
+    if os.sep in target or target.startswith("."):
+        raise NotFoundError(f"no folder {target!r}", hint="bentotool init DIR makes a project")
+    return _stored(target, layout, isolated=isolated)
+
+
+def _project(folder: Path, layout: Layout) -> Launch:
+    from bentotool.build.configfile import load_config
+
+    project = load_config(folder.resolve())
+    variables = {env.name: env.value for env in project.config.envs if env.stage != "build" and env.value}
+    variables[STORE_ENV] = str(layout.root)
+    arguments = (str(project.project), "--service", project.config.service or "service")
+    return Launch(str(folder), project.project, arguments, variables)
+
+
+def _unpacked(root: Path, name: str, python: str = sys.executable) -> Launch:
+    home = root / "home" / "bento"
+    runtime = root / "opt" / "bentotool" / "runtime"
+    path = os.pathsep.join([str(runtime), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return Launch(name, home / "app", (str(home),), {"PYTHONPATH": path} if runtime.is_dir() else {}, python)
+
+
+def _stored(reference: str, layout: Layout, *, isolated: bool) -> Launch:
+    bentos = BentoStore(layout)
+    bento = bentos.get(reference)
+    lock = bentos.requirements(bento)
+    python = sys.executable
+    if isolated:
+        python = str(locked_environment(layout.root / "envs", lock, bento.python))
+    elif missing := missing_packages(lock):
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise BentotoolError(
+            f"Bento {bento.tag} needs packages that are not installed here: {named}",
+            hint=f"bentotool serve {bento.tag} --isolated makes an environment from its lock",
+        )
+    return _unpacked(bentos.materialise(bento), bento.tag, python)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server started by :func:`running`."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def running(launch: Launch, options: Sequence[str] = ()) -> Iterator[RunningServer]:
+    """Run the server on a free port for the length of a block.
+
+    Raises:
+        ServiceLoadError: when it does not start; its own last line says why.
+    """
+    with tempfile.TemporaryDirectory(prefix="bentotool-serve-") as folder:
+        port_file, log = Path(folder) / "port", Path(folder) / "log"
+        command = launch.command(["--port", "0", "--port-file", str(port_file), *options])
+        with log.open("w", encoding="utf-8") as output:
+            process = subprocess.Popen(
+                command, cwd=launch.folder, env=launch.variables(), stdout=output, stderr=output, text=True
+            )
+        try:
+            yield RunningServer(f"http://127.0.0.1:{_wait(process, port_file, log)}", process)
+        finally:
+            _stop(process)
+
+
+def _wait(process: subprocess.Popen[str], port_file: Path, log: Path) -> int:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if port_file.exists() and (text := port_file.read_text(encoding="utf-8").strip()):
+            return int(text)
+        time.sleep(0.02)
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    reason = next(
+        (line for line in reversed(lines) if line.startswith("error: ")), lines[-1] if lines else "it said nothing"
+    )
+    raise ServiceLoadError(f"the server did not start: {reason.removeprefix('error: ')}")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def check_port(port: int) -> int:
+    """A TCP port number; 0 asks for a free one.
+
+    Raises:
+        UsageError: when it is none.
+    """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port {port} is not between 0 and 65535")
+    return port
