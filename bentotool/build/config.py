@@ -34,6 +34,8 @@ __all__ = [
     "EnvConfig",
     "ModelConfig",
     "PythonConfig",
+    "bento_name",
+    "parse_envs",
     "python_version",
 ]
 
@@ -163,6 +165,11 @@ def _env(value: object, where: Where) -> EnvConfig:
     return env
 
 
+def parse_envs(value: object, where: Where) -> tuple[EnvConfig, ...]:
+    """Parser of ``envs``, for those that a service or a plugin declares too."""
+    return tuple(sequence(_env)(value, where))
+
+
 @dataclass(frozen=True)
 class BuildConfig:
     """The whole configuration of one build."""
@@ -182,7 +189,7 @@ class BuildConfig:
     docker: DockerConfig = key(table(DockerConfig), DockerConfig, "container image")
     conda: CondaConfig = key(table(CondaConfig), CondaConfig, "conda environment")
     models: tuple[ModelConfig, ...] = key(sequence(_model), (), "models beside those that the service names")
-    envs: tuple[EnvConfig, ...] = key(sequence(_env), (), "environment variables of the service")
+    envs: tuple[EnvConfig, ...] = key(parse_envs, (), "environment variables of the service")
     args: Mapping[str, str] = key(text_map(), {}, "template arguments", later=True)
 
     def override(

@@ -86,6 +86,8 @@ class _Gathering:
     trusted_host: list[str] = field(default_factory=list)
 
     def requirement(self, line: str, where: Where, *, constraint: bool = False) -> None:
+        if re.fullmatch(r"bentotool(-.*)?", _name(line)):
+            return  # the embedded runtime and loaders are bentotool there; the distribution would lie on top of them
         (self.constraints if constraint else self.lines).append(_check_requirement(line, where))
 
     def file(self, name: str, where: Where, *, constraint: bool = False, depth: int = 0) -> None:

@@ -1,0 +1,103 @@
+"""Writing a planned Bento into the store: layers, config, manifest, and its name last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from bentotool.build.collect import read_unchanged
+from bentotool.build.plan import Plan
+from bentotool.errors import ConflictError
+from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
+from bentotool.oci.layout import Layout
+from bentotool.oci.refs import Ref, RefStore
+from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, check_entry_names, tar_header
+
+__all__ = ["ARTIFACT_TYPE", "CODE", "CONFIG", "KIND", "LOCK", "WHEEL", "pack"]
+
+KIND = "bentos"
+ARTIFACT_TYPE = "application/vnd.bentotool.bento.v1"
+CONFIG = "application/vnd.bentotool.bento.config.v1+json"
+CODE = "application/vnd.bentotool.bento.code.v1.tar"
+LOCK = "application/vnd.bentotool.bento.lock.v1+txt"
+WHEEL = "application/vnd.bentotool.bento.wheel.v1+zip"
+API = "application/vnd.bentotool.bento.api.v1+json"
+
+_HOME = "home/bento"
+
+
+def pack(plan: Plan, project: Path, layout: Layout, *, replace: bool = False) -> Ref:
+    """Write a Bento and name it.
+
+    Nothing is visible before the last step, and blobs that a failed build leaves behind are whole and nameless.
+
+    Args:
+        plan: settled.
+        project: the folder that the plan's files lie in.
+        replace: whether another Bento under this name and version is replaced.
+
+    Raises:
+        BuildError: a file changed since it was planned.
+        ConflictError: the version stands for other content and ``replace`` is False.
+        UnsafeError: two files would be one.
+    """
+    layers = (
+        _code_layer(plan, project, layout),
+        layout.put(plan.lock.text.encode(), LOCK),
+        layout.put(plan.wheel, WHEEL),
+        layout.put(plan.api, API),
+    )
+    config = layout.put(canonical_json(plan.config()), CONFIG)
+    annotations = {
+        "io.bentotool.kind": "bento",
+        "io.bentotool.name": plan.name,
+        "org.opencontainers.image.title": plan.name,
+        "org.opencontainers.image.version": plan.version,
+    }
+    manifest = Manifest(config, layers, ARTIFACT_TYPE, annotations).to_bytes()
+    stored = layout.put(manifest, MANIFEST)
+    # Copied beside the reference so that listing Bentos reads no manifest.
+    brief = {"io.bentotool.python": plan.python, "io.bentotool.service": plan.service}
+    descriptor = Descriptor(MANIFEST, stored.digest, stored.size, brief, ARTIFACT_TYPE)
+    size = stored.size + config.size + sum(layer.size for layer in layers)
+    return _name(RefStore(layout), plan, descriptor, size, replace)
+
+
+def _name(refs: RefStore, plan: Plan, descriptor: Descriptor, size: int, replace: bool) -> Ref:
+    """Name the Bento. The same content built again after another becomes the newest, or ``latest`` would be stale."""
+    standing = refs.list(KIND, plan.name)
+    same = next((ref for ref in standing if ref.tag == plan.version and ref.digest == descriptor.digest), None)
+    if same is not None and same == standing[0]:
+        return same
+    try:
+        return refs.set(KIND, plan.name, plan.version, descriptor, size=size, replace=replace or same is not None)
+    except ConflictError as error:
+        hint = "choose another --version, or give --replace"
+        raise ConflictError(error.message, hint=hint, details=error.details) from None
+
+
+def _code_layer(plan: Plan, project: Path, layout: Layout) -> Descriptor:
+    contents: dict[str, tuple[int, Callable[[], Iterable[bytes]]]] = {}
+    for file in plan.files:
+        contents[f"{_HOME}/app/{file.name}"] = (file.size, lambda file=file: read_unchanged(project, file))  # type: ignore[misc]
+    made = {f"{_HOME}/app/{name}": content for name, content in plan.added.items()}
+    made |= {f"{_HOME}/loaders/{name}.py": content for name, content in plan.loaders.items()}
+    made[f"{_HOME}/bento.json"] = plan.bento_json()
+    for name, content in made.items():
+        contents[name] = (len(content), lambda content=content: (content,))  # type: ignore[misc]
+    names = sorted(contents, key=str.encode)
+    check_entry_names(names)
+    with layout.writer() as writer:
+        for name in names:
+            size, pieces = contents[name]
+            for piece in _entry(TarEntry(name, size), pieces()):
+                writer.write(piece)
+        writer.write(TRAILER)
+        digest, length = writer.commit()
+    return Descriptor(CODE, digest, length)
+
+
+def _entry(entry: TarEntry, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    yield tar_header(entry)
+    yield from pieces
+    yield bytes(-entry.size % BLOCK)
