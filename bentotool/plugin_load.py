@@ -7,24 +7,48 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import pluggy
 
 import bentotool.hookspecs
 from bentotool.hookspecs import PROJECT
-from bentotool.interfaces import API_VERSION
+from bentotool.interfaces import (
+    API_VERSION,
+    CommandDecl,
+    Credentials,
+    FrameworkDecl,
+    PlanAddition,
+    TemplateDecl,
+    is_target,
+)
 from bentotool.plugin_scan import FoundPlugin
 
-__all__ = ["HOOKS", "PluginFailure", "contained", "explain", "load", "new_manager", "stdout_kept_clean"]
+__all__ = ["HOOKS", "PluginFailure", "checked", "contained", "explain", "load", "new_manager", "stdout_kept_clean"]
 
 PREFIX = f"{PROJECT}_"
 HOOKS = tuple(sorted(name for name in vars(bentotool.hookspecs) if name.startswith(PREFIX)))
 
 _MAX_MESSAGE = 300  # characters; a plugin's exception may hold a whole file
+
+_MAX_RECORDS = 1000  # of one kind from one plugin: a generator that never ends is a broken plugin, not a hung tool
+
+_MANY = {  # hooks that return an iterable, and of what
+    "bentotool_frameworks": FrameworkDecl,
+    "bentotool_commands": CommandDecl,
+    "bentotool_templates": TemplateDecl,
+    "bentotool_runtime_middleware": str,
+}
+_ONE = {  # hooks that return one value or None, and of what
+    "bentotool_identify_model": str,
+    "bentotool_registry_credentials": Credentials,
+    "bentotool_plan_build": PlanAddition,
+}
 
 
 @dataclass(frozen=True)
@@ -140,3 +164,29 @@ def _check_registered(manager: pluggy.PluginManager, plugin: object) -> None:
         for implementation in caller.get_hookimpls():
             if implementation.plugin is plugin and (implementation.wrapper or implementation.hookwrapper):
                 raise _BrokenPlugin(f"{caller.name} is a hook wrapper, and wrappers are not called")
+
+
+def checked(hook: str, value: object) -> tuple[object, ...]:
+    """A hook's answer as a tuple of values of the right type; TypeError names what came instead."""
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError("it is an async function; hooks are plain functions")
+    if hook in _MANY:
+        if value is None:
+            return ()
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+            raise TypeError(f"it returned {type(value).__name__}, not an iterable of {_MANY[hook].__name__}")
+        items = tuple(islice(value, _MAX_RECORDS + 1))
+        if len(items) > _MAX_RECORDS:
+            raise TypeError(f"it returned more than {_MAX_RECORDS} values")
+        wrong = next((item for item in items if not isinstance(item, _MANY[hook])), None)
+        if wrong is not None or None in items:
+            raise TypeError(f"it returned a {type(wrong).__name__}, not a {_MANY[hook].__name__}")
+        if _MANY[hook] is str and not all(is_target(item) for item in items):
+            raise TypeError(f"it returned {items!r}, which are not all of the form 'package.module:attribute'")
+        return items
+    if hook in _ONE and value is not None:
+        if not isinstance(value, _ONE[hook]):
+            raise TypeError(f"it returned {type(value).__name__}, not {_ONE[hook].__name__} or None")
+        return (value,)
+    return ()

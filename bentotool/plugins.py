@@ -17,7 +17,6 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -29,28 +28,14 @@ from bentotool.interfaces import (
     FrameworkDecl,
     PlanAddition,
     TemplateDecl,
-    is_target,
 )
-from bentotool.plugin_load import PluginFailure, contained, explain, load, new_manager, stdout_kept_clean
+from bentotool.plugin_load import PluginFailure, checked, contained, explain, load, new_manager, stdout_kept_clean
 from bentotool.plugin_scan import FoundPlugin, scan
 
 __all__ = ["FoundPlugin", "PluginFailure", "PluginState", "Plugins", "load_plugins"]
 
 DISABLE_VARIABLE = "BENTOTOOL_DISABLE_PLUGINS"
 
-_MAX_RECORDS = 1000  # of one kind from one plugin: a generator that never ends is a broken plugin, not a hung tool
-
-_MANY = {  # hooks that return an iterable, and of what
-    "bentotool_frameworks": FrameworkDecl,
-    "bentotool_commands": CommandDecl,
-    "bentotool_templates": TemplateDecl,
-    "bentotool_runtime_middleware": str,
-}
-_ONE = {  # hooks that return one value or None, and of what
-    "bentotool_identify_model": str,
-    "bentotool_registry_credentials": Credentials,
-    "bentotool_plan_build": PlanAddition,
-}
 # A plugin's failure in these stops the work: going on without it would push what is forbidden, or build another Bento.
 _STOPPING = frozenset({"bentotool_plan_build", "bentotool_before_push", "bentotool_runtime_middleware"})
 
@@ -264,6 +249,23 @@ class Plugins:
             problems.setdefault(failure.plugin, []).append(failure.message)
         return [self._state(plugin, problems.get(plugin)) for plugin in self._found]
 
+    def declared_by(self, name: str) -> list[object]:
+        """The records that one plugin declares, of all kinds."""
+        self.check()
+        return [record for records in self._declared.values() for plugin, record in records if plugin.name == name]
+
+    def check(self) -> tuple[PluginFailure, ...]:
+        """Ask for all declarations, so that every failure and clash is known; never raises for one."""
+        self.commands()
+        for ask in (self.frameworks, self.templates):
+            try:
+                ask()
+            except PluginError as error:
+                claims = error.details.get("plugins")
+                for name in claims if isinstance(claims, list) else ():
+                    self._fail(self._by_name[name], error.message)
+        return self.failures
+
     def _state(self, plugin: FoundPlugin, problems: list[str] | None) -> PluginState:
         registered = self._manager.get_plugin(plugin.name) if self._by_name.get(plugin.name) == plugin else None
         state = "loaded" if registered else "disabled" if plugin.name in self._disabled else "failed"
@@ -311,7 +313,7 @@ class Plugins:
             try:
                 with stdout_kept_clean():
                     value = implementation.function(*(arguments[name] for name in implementation.argnames))
-                    answers = _checked(hook, value)
+                    answers = checked(hook, value)
             except BaseException as error:
                 if not contained(error):
                     raise
@@ -358,30 +360,8 @@ class Plugins:
 def _clash(what: str, plugins: Iterable[FoundPlugin]) -> PluginError:
     claims = list(plugins)
     origins = " and ".join(f"plugin {plugin.name!r} ({plugin.origin})" for plugin in claims)
-    return PluginError(f"{what} is declared by {origins}", hint=f"bentotool --disable-plugin {claims[-1].name} …")
-
-
-def _checked(hook: str, value: object) -> tuple[object, ...]:
-    """A hook's answer as a tuple of values of the right type; TypeError names what came instead."""
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError("it is an async function; hooks are plain functions")
-    if hook in _MANY:
-        if value is None:
-            return ()
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-            raise TypeError(f"it returned {type(value).__name__}, not an iterable of {_MANY[hook].__name__}")
-        items = tuple(islice(value, _MAX_RECORDS + 1))
-        if len(items) > _MAX_RECORDS:
-            raise TypeError(f"it returned more than {_MAX_RECORDS} values")
-        wrong = next((item for item in items if not isinstance(item, _MANY[hook])), None)
-        if wrong is not None or None in items:
-            raise TypeError(f"it returned a {type(wrong).__name__}, not a {_MANY[hook].__name__}")
-        if _MANY[hook] is str and not all(is_target(item) for item in items):
-            raise TypeError(f"it returned {items!r}, which are not all of the form 'package.module:attribute'")
-        return items
-    if hook in _ONE and value is not None:
-        if not isinstance(value, _ONE[hook]):
-            raise TypeError(f"it returned {type(value).__name__}, not {_ONE[hook].__name__} or None")
-        return (value,)
-    return ()
+    return PluginError(
+        f"{what} is declared by {origins}",
+        hint=f"bentotool --disable-plugin {claims[-1].name} …",
+        details={"plugins": [plugin.name for plugin in claims]},
+    )

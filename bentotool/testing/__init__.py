@@ -1,0 +1,18 @@
+"""Contract tests for plugins: one line each in a plugin's own tests.
+
+::
+
+    from bentotool.testing import check_framework, check_plugin
+
+    def test_plugin():
+        check_plugin("text")
+
+    def test_framework(tmp_path):
+        check_framework("text", [sample], scratch=tmp_path)
+"""
+
+from __future__ import annotations
+
+from bentotool.testing.contract import ContractError, check_framework, check_plugin, source_files
+
+__all__ = ["ContractError", "check_framework", "check_plugin", "source_files"]
