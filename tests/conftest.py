@@ -56,10 +56,10 @@ def _empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, _empty_home: Path) -> Iterator[None]:
+def _hermetic(tmp_path: Path, _empty_home: Path) -> Iterator[None]:
     """Every test has its own store and an empty home, and fails if it leaves something in either environment."""
     before = _tracked_environment()
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:  # its own, so that the test's is undone before the check below
         _keep_package_settings(patch)
         for name in ("HOME", "USERPROFILE"):
             patch.setenv(name, str(_empty_home))

@@ -1,0 +1,112 @@
+"""Help, version, unknown commands, global options on either side of the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bentotool
+from bentotool.cli.table import COMMANDS
+
+
+def test_root_help_names_every_command(cli) -> None:
+    outcome = cli("--help")
+    assert outcome.status == 0
+    assert outcome.err == ""
+    for command in COMMANDS:
+        assert f"  {command.name.split()[0]} " in outcome.out
+        if " " not in command.name:
+            assert command.summary in outcome.out
+
+
+def test_root_help_is_plain_and_fits_80_columns(cli) -> None:
+    lines = cli("--help").out.splitlines()
+    assert all(line.isascii() and len(line) <= 80 for line in lines)
+
+
+def test_a_group_shows_its_own_commands(cli) -> None:
+    outcome = cli("model", "--help")
+    assert outcome.status == 0
+    assert "Import a model into the store" in outcome.out
+    assert "quickstart" not in outcome.out
+
+
+@pytest.mark.parametrize("command", ["init", "completion", "doctor", "config show"])
+def test_a_leaf_shows_the_global_options(cli, command: str) -> None:
+    out = cli(*command.split(), "--help").out
+    own, _, shared = out.partition("Global options:")
+    assert "--store" not in own
+    for option in ("--store PATH", "--json", "-q, --quiet", "-v, --verbose", "--no-color", "--disable-plugin NAME"):
+        assert option in shared
+    assert "--install-completion" not in out
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-V"]])
+def test_version(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bentotool", *arguments], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == f"bentotool {bentotool.__version__}\n"
+
+
+def test_version_as_json(cli) -> None:
+    assert json.loads(cli("--json", "--version").out) == {"version": bentotool.__version__}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_global_options_stand_before_or_after(cli, tmp_path: Path, before: bool) -> None:
+    options = ["--store", str(tmp_path / "elsewhere"), "--json", "--disable-plugin", "x"]
+    arguments = [*options, "config", "show"] if before else ["config", "show", *options]
+    document = json.loads(cli(*arguments).out)
+    assert document["store"] == str(tmp_path / "elsewhere")
+    assert document["disabled-plugins"] == ["x"]
+
+
+def test_global_options_stand_between_group_and_command(cli) -> None:
+    assert json.loads(cli("config", "--json", "show", "--origin").out)["store"]["origin"] == "BENTOTOOL_STORE"
+
+
+def test_a_later_store_wins(cli, tmp_path: Path) -> None:
+    outcome = cli("--store", str(tmp_path / "a"), "config", "show", "--json", "--store", str(tmp_path / "b"))
+    assert json.loads(outcome.out)["store"] == str(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["modle"], "no such command 'modle'", "did you mean 'model'?"),
+        (["model", "imprt"], "no such command 'imprt'", "did you mean 'import'?"),
+        (["frobnicate"], "no such command 'frobnicate'", "bentotool --help"),
+        ([], "no command given", "bentotool --help"),
+        (["model"], "no command given", "bentotool model --help"),
+        (["--store"], "option '--store' requires an argument", "bentotool --help"),
+        (["completion"], "missing argument 'SHELL'", "bentotool completion --help"),
+        (["completion", "tcsh"], "'tcsh' is not one of", "bentotool completion --help"),
+        (["init", "--tmplate", "x"], "no such option: --tmplate", "did you mean --template?"),
+        (["doctor", "extra"], "unexpected extra argument", "bentotool doctor --help"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_a_hint(cli, arguments: list[str], message: str, hint: str) -> None:
+    outcome = cli(*arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    error, hinted = outcome.err.splitlines()[0], outcome.err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert hinted == f"hint: {hint}"
+
+
+@pytest.mark.parametrize("arguments", [["--json", "modle"], ["modle", "--json"], ["doctor", "--json", "--bogus"]])
+def test_wrong_usage_as_json_wherever_the_flag_stands(cli, arguments: list[str]) -> None:
+    outcome = cli(*arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert json.loads(outcome.err)["error"]["code"] == "usage"
+
+
+def test_after_two_dashes_json_is_an_argument(cli) -> None:
+    assert cli("modle", "--", "--json").err.startswith("error: ")
