@@ -101,6 +101,11 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             self._transport.fetch_token,
         )
 
+    @property
+    def stop(self) -> threading.Event:
+        """Set it to end every transfer under way soon, and to begin no other."""
+        return self._transport.stop
+
     @classmethod
     def for_reference(cls, reference: RemoteReference, **options: Any) -> Registry:
         """The registry a reference names."""

@@ -1,0 +1,55 @@
+"""``bentotool pull`` and ``bentotool model pull``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bentotool.cli.registries import Jobs, PlainHttp, open_registry, transfer_progress
+from bentotool.cli.state import State, current
+
+if TYPE_CHECKING:
+    from bentotool.transfer import Transferred
+
+__all__ = ["pull", "pull_model"]
+
+_Remote = Annotated[str, typer.Argument(metavar="REMOTE", help="HOST[:PORT]/REPOSITORY[:TAG][@DIGEST].")]
+_As = Annotated[str | None, typer.Option("--as", metavar="NAME[:VERSION]", help="Keep it under another name.")]
+
+
+def pull(remote: _Remote, rename: _As = None, jobs: Jobs = 4, plain_http: PlainHttp = None) -> None:
+    """Pull a Bento and its models from a registry"""
+    _pull(remote, rename, None, jobs, plain_http)
+
+
+def pull_model(remote: _Remote, rename: _As = None, jobs: Jobs = 4, plain_http: PlainHttp = None) -> None:
+    """Pull a model from a registry"""
+    _pull(remote, rename, "model", jobs, plain_http)
+
+
+def _pull(remote: str, rename: str | None, expect: str | None, jobs: int, plain_http: bool | None) -> None:
+    state = current()
+    from bentotool import transfer
+    from bentotool.oci.reference import RemoteReference
+
+    source = RemoteReference.parse(remote)
+    with open_registry(state, source, push=False, jobs=jobs, plain_http=plain_http) as registry:
+        done = transfer.pull(
+            state.layout,
+            source,
+            registry,
+            rename=rename,
+            expect=expect,
+            jobs=jobs,
+            progress=transfer_progress(state),
+        )
+    state.console.result(done.to_dict("fetched"), lambda: _show(state, done))
+
+
+def _show(state: State, done: Transferred) -> None:
+    models = f" with {', '.join(done.models)}" if done.models else ""
+    state.console.line(f"pulled {done.tag}{models} from {done.remote}")
+    state.console.fields(
+        {"digest": done.digest, "index": done.index, "size": f"{done.size} bytes", "fetched": f"{done.moved} bytes"}
+    )

@@ -1,0 +1,93 @@
+"""``bentotool push`` and ``bentotool model push``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bentotool.cli.registries import Jobs, PlainHttp, open_registry, transfer_progress
+from bentotool.cli.state import State, current
+from bentotool.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from bentotool.oci.reference import RemoteReference
+    from bentotool.oci.refs import Ref
+    from bentotool.transfer import Transferred
+
+__all__ = ["push", "push_model"]
+
+_DEFAULT = "BENTOTOOL_REGISTRY"
+_Remote = Annotated[
+    str | None,
+    typer.Argument(metavar="[REMOTE]", help=f"HOST[:PORT]/REPOSITORY[:TAG]; without it ${_DEFAULT}/NAME:VERSION."),
+]
+
+
+def push(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A Bento, as NAME[:VERSION].")],
+    remote: _Remote = None,
+    jobs: Jobs = 4,
+    plain_http: PlainHttp = None,
+) -> None:
+    """Push a Bento and its models to a registry"""
+    state = current()
+    from bentotool.oci.refs import RefStore
+
+    refs = RefStore(state.layout)
+    try:
+        ref = refs.get("bentos", reference)
+    except NotFoundError as error:
+        # The contract gives `push` both kinds; a Bento of that name comes first.
+        try:
+            ref = refs.get("models", reference)
+        except NotFoundError:
+            raise error from None
+    _push(state, ref, remote, jobs, plain_http)
+
+
+def push_model(
+    reference: Annotated[str, typer.Argument(metavar="REF", help="A model, as NAME[:VERSION].")],
+    remote: _Remote = None,
+    jobs: Jobs = 4,
+    plain_http: PlainHttp = None,
+) -> None:
+    """Push a model to a registry"""
+    state = current()
+    from bentotool.oci.refs import RefStore
+
+    _push(state, RefStore(state.layout).get("models", reference), remote, jobs, plain_http)
+
+
+def _push(state: State, ref: Ref, remote: str | None, jobs: int, plain_http: bool | None) -> None:
+    target = _target(ref, remote)
+    from bentotool import transfer
+
+    move = transfer.push_bento if ref.kind == "bentos" else transfer.push_model
+    state.plugins.call("bentotool_before_push", artifact=ref)
+    with open_registry(state, target, push=True, jobs=jobs, plain_http=plain_http) as registry:
+        done = move(state.layout, ref, target, registry, jobs=jobs, progress=transfer_progress(state))
+    state.plugins.call("bentotool_after_push", artifact=ref, digest=done.digest)
+    state.console.result(done.to_dict("sent"), lambda: _show(state, done))
+
+
+def _target(ref: Ref, remote: str | None) -> RemoteReference:
+    from bentotool.oci.reference import RemoteReference
+
+    if remote is None:
+        base = os.environ.get(_DEFAULT, "").rstrip("/")
+        if not base:
+            raise UsageError(
+                "no registry to push to", hint=f"bentotool push {ref.ref} HOST[:PORT]/REPOSITORY:TAG, or set {_DEFAULT}"
+            )
+        remote = f"{base}/{ref.name}:{ref.tag}"
+    return RemoteReference.parse(remote)
+
+
+def _show(state: State, done: Transferred) -> None:
+    models = f" with {', '.join(done.models)}" if done.models else ""
+    state.console.line(f"pushed {done.tag}{models} to {done.remote}")
+    state.console.fields(
+        {"digest": done.digest, "index": done.index, "size": f"{done.size} bytes", "sent": f"{done.moved} bytes"}
+    )

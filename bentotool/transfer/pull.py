@@ -1,0 +1,231 @@
+"""Pull a model or a Bento: content first, names last; nothing is believed before it is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bentotool.errors import ConflictError, UsageError, VerificationError
+from bentotool.models.manifest import model_files
+from bentotool.models.store import ModelStore
+from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
+from bentotool.oci.layout import FILES_ANNOTATION, Layout
+from bentotool.oci.reference import RemoteReference
+from bentotool.oci.refs import RefStore, check_name, check_version
+from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity
+from bentotool.transfer.places import KnownPlaces
+from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
+from bentotool.transfer.workers import run_all
+
+if TYPE_CHECKING:
+    # It costs a quarter of a second, which only its maker pays.
+    from bentotool.oci.registry import Registry
+
+__all__ = ["pull"]
+
+_KINDS = {MODEL_TYPE: "model", BENTO_TYPE: "bento"}
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """A manifest in the registry: its exact bytes and what they say."""
+
+    descriptor: Descriptor
+    data: bytes
+    manifest: Manifest
+
+    @property
+    def parts(self) -> tuple[Descriptor, ...]:
+        return (*self.manifest.layers, self.manifest.config)
+
+    @property
+    def content_size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+
+class _Pull:
+    """One pull under way."""
+
+    def __init__(
+        self, layout: Layout, remote: RemoteReference, registry: Registry, jobs: int, progress: ProgressMaker
+    ) -> None:
+        self.layout = layout
+        self.remote = remote
+        self.registry = registry
+        self._jobs = jobs
+        self._progress = progress
+        self.fetched = 0
+
+    def manifest(self, digest: str, kind: str) -> _Remote:
+        fetched = self.registry.get_manifest(self.remote.repository, digest)
+        found = _Remote(fetched.descriptor, fetched.data, Manifest.from_bytes(fetched.data))
+        if _KINDS.get(found.manifest.artifact_type or "") != kind:
+            raise VerificationError(f"{self.remote.repository}@{digest} is not a {kind}")
+        return found
+
+    def fetch(self, manifests: Iterable[_Remote], label: str) -> None:
+        """Bring the content of manifests, then the manifests, into the layout."""
+        wanted = list(manifests)
+        # One digest may be listed twice, as the tar of a model's files and as an ordinary blob: two ways to store it.
+        missing = {
+            (part.digest, FILES_ANNOTATION in part.annotations): part
+            for each in wanted
+            for part in each.parts
+            if not self.layout.has_layer(part)
+        }
+        ordered = sorted(missing.values(), key=lambda part: part.size, reverse=True)
+        with self._progress(sum(part.size for part in ordered), label) as shown:
+            meter = Meter(shown)
+            run_all([partial(self._fetch_one, part, meter) for part in ordered], self._jobs, self.registry.stop)
+        self.fetched += sum(part.size for part in ordered)
+        for each in wanted:
+            self.layout.put(each.data, MANIFEST)
+
+    def _fetch_one(self, part: Descriptor, meter: Meter) -> None:
+        with self.layout.layer_sink(part) as sink:
+            self.registry.download_blob(self.remote.repository, part, sink, advance=meter.advance)
+            sink.commit()
+
+
+def pull(
+    layout: Layout,
+    remote: RemoteReference,
+    registry: Registry,
+    *,
+    rename: str | None = None,
+    expect: str | None = None,
+    jobs: int = 4,
+    progress: ProgressMaker = no_progress,
+) -> Transferred:
+    """Bring a model, or a Bento with its models, into the store. What is there already is not fetched.
+
+    Args:
+        remote: what to pull; without a tag, ``latest``. A digest is verified.
+        rename: ``NAME[:VERSION]`` to keep it under, in place of its own.
+        expect: ``"model"`` or ``"bento"`` refuses the other kind.
+        jobs: files fetched at once.
+
+    Raises:
+        NotFoundError: when the registry does not have it.
+        VerificationError: when any byte is not what its digest says; nothing is kept under a name.
+        ConflictError: when the name and version stand for something else here.
+        RemoteError, AuthenticationError: when the registry refuses or does not answer.
+    """
+    work = _Pull(layout, remote, registry, jobs, progress)
+    # The tag is looked at once; from here on everything is named by digest.
+    top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
+    if top.descriptor.media_type == INDEX:
+        return _pull_index(work, Index.from_bytes(top.data), top.descriptor, rename, expect)
+    found = _Remote(top.descriptor, top.data, Manifest.from_bytes(top.data))
+    kind = _KINDS.get(found.manifest.artifact_type or "")
+    if kind is None:
+        raise _foreign(remote, found.manifest.artifact_type or found.manifest.config.media_type)
+    _check_expected(remote, kind, expect)
+    if kind == "model":
+        return _pull_model(work, found, rename)
+    return _pull_bento(work, found, None, rename)
+
+
+def _foreign(remote: RemoteReference, what: str) -> VerificationError:
+    return VerificationError(
+        f"{remote} is neither a model nor a Bento but {what[:100]!r}",
+        hint="a model is pushed with: bentotool model push",
+    )
+
+
+def _check_expected(remote: RemoteReference, kind: str, expect: str | None) -> None:
+    if expect is not None and kind != expect:
+        command = "bentotool model pull" if kind == "model" else "bentotool pull"
+        article = "a model" if kind == "model" else "a Bento"
+        raise UsageError(f"{remote} is {article}", hint=f"{command} {remote}")
+
+
+def _pull_model(work: _Pull, model: _Remote, rename: str | None) -> Transferred:
+    name, version = _renamed(identity(model.manifest), rename)
+    model_files(model.manifest, name)  # a model without a list of its files cannot be kept: say so before fetching it
+    _check_free(work.layout, "models", name, version, model.descriptor.digest)
+    work.fetch([model], f"pull {name}:{version}")
+    ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
+    KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, model.descriptor.digest)
+    size = model.content_size
+    return Transferred("model", name, version, model.descriptor.digest, size, str(work.remote), work.fetched)
+
+
+def _pull_index(
+    work: _Pull, index: Index, descriptor: Descriptor, rename: str | None, expect: str | None
+) -> Transferred:
+    bentos = [entry for entry in index.manifests if entry.annotations.get(KIND) == "bento"]
+    if len(bentos) != 1:
+        raise _foreign(work.remote, f"an index with {len(bentos)} Bentos")
+    _check_expected(work.remote, "bento", expect)
+    bento = work.manifest(bentos[0].digest, "bento")
+    return _pull_bento(work, bento, (index, descriptor), rename)
+
+
+def _pull_bento(work: _Pull, bento: _Remote, index: tuple[Index, Descriptor] | None, rename: str | None) -> Transferred:
+    data = work.registry.read_blob(work.remote.repository, bento.manifest.config)
+    config = BentoConfig.from_bytes(data)
+    if index is not None:
+        _check_closure(config, index[0])
+    name, version = _renamed(identity(bento.manifest, (config.name, config.version)), rename)
+    _check_free(work.layout, "bentos", name, version, bento.descriptor.digest)
+    models = {needed.digest: (needed, work.manifest(needed.digest, "model")) for needed in config.models}
+    remotes = [remote for _, remote in models.values()]
+    work.fetch([*remotes, bento], f"pull {name}:{version}")
+    tags = tuple(_adopt(work.layout, needed, remote) for needed, remote in models.values())
+    size = bento.content_size
+    stored = Descriptor(MANIFEST, bento.descriptor.digest, bento.descriptor.size, artifact_type=BENTO_TYPE)
+    RefStore(work.layout).set("bentos", name, version, stored, size=size, replace=False)
+    KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, *models)
+    return Transferred(
+        kind="bento",
+        name=name,
+        version=version,
+        digest=bento.descriptor.digest,
+        size=size + sum(remote.content_size for remote in remotes),
+        remote=str(work.remote),
+        moved=work.fetched,
+        index=index[1].digest if index else None,
+        models=tags,
+    )
+
+
+def _check_closure(config: BentoConfig, index: Index) -> None:
+    """Every model that the Bento names must be in the index asked for, and so under the digest that was verified."""
+    listed = {entry.digest for entry in index.manifests}
+    for model in config.models:
+        if model.digest not in listed:
+            raise VerificationError(
+                f"the Bento needs model {model.tag} ({model.digest}), which its index does not list"
+            )
+
+
+def _adopt(layout: Layout, needed: NeededModel, model: _Remote) -> str:
+    """Name a model that came with a Bento. The Bento finds it by digest, so a name that is taken is left alone."""
+    name, version = identity(model.manifest, (needed.name, needed.version))
+    digest = model.descriptor.digest
+    models = ModelStore(layout)
+    try:
+        return models.adopt(name, version, digest, replace=False).tag
+    except ConflictError:
+        return models.adopt(name, f"{version[:100]}-{digest[7:19]}", digest, replace=False).tag
+
+
+def _renamed(own: tuple[str, str], rename: str | None) -> tuple[str, str]:
+    if rename is None:
+        return own
+    name, _, version = rename.partition(":")
+    return check_name(name), check_version(version) if version else own[1]
+
+
+def _check_free(layout: Layout, kind: str, name: str, version: str, digest: str) -> None:
+    """Say before anything is fetched that a name is taken; what is written in the end checks again."""
+    standing = next((ref for ref in RefStore(layout).list(kind, name) if ref.tag == version), None)
+    if standing and standing.digest != digest:
+        word = "model" if kind == "models" else "Bento"
+        raise ConflictError(
+            f"{word} {name}:{version} is already in the store with other content ({standing.digest[:19]}…)",
+            hint="keep both with --as NAME:VERSION, or delete the one in the store first",
+        )

@@ -1,0 +1,211 @@
+"""Push a model or a Bento: blobs first, the tag last."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+from bentotool.errors import NotFoundError, UsageError, VerificationError
+from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Manifest
+from bentotool.oci.digest import sha256_bytes
+from bentotool.oci.layout import Layout
+from bentotool.oci.reference import RemoteReference
+from bentotool.oci.refs import Ref
+from bentotool.transfer.formats import (
+    BENTO_TYPE,
+    MODEL_TYPE,
+    BentoConfig,
+    NeededModel,
+    bento_index,
+    volume_view,
+)
+from bentotool.transfer.places import KnownPlaces
+from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
+from bentotool.transfer.workers import run_all
+
+if TYPE_CHECKING:
+    # It costs a quarter of a second, which only its maker pays.
+    from bentotool.oci.registry import Registry
+
+__all__ = ["push_bento", "push_model"]
+
+_VOLUME = "-volume"
+_TAG_LENGTH = 128
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """Something to send: what it is, how to read it, and where it may be mounted from."""
+
+    descriptor: Descriptor
+    open: Callable[[], BinaryIO]
+    mount_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A manifest of the store: its exact bytes and what they say."""
+
+    descriptor: Descriptor
+    data: bytes
+    manifest: Manifest
+
+    @property
+    def content_size(self) -> int:
+        return self.manifest.config.size + sum(layer.size for layer in self.manifest.layers)
+
+    def blobs(self, layout: Layout, mount_from: tuple[str, ...] = ()) -> list[_Blob]:
+        parts = [*self.manifest.layers, self.manifest.config]
+        return [_Blob(part, partial(layout.open_layer, part), mount_from) for part in parts]
+
+
+class _Push:
+    """One push under way."""
+
+    def __init__(
+        self, layout: Layout, remote: RemoteReference, registry: Registry, jobs: int, progress: ProgressMaker
+    ) -> None:
+        if remote.digest:
+            raise UsageError(
+                f"{remote}: a push goes to a tag, not to a digest", hint="write HOST[:PORT]/REPOSITORY[:TAG]"
+            )
+        self.layout = layout
+        self.remote = remote
+        self.tag = remote.tag or "latest"
+        self.registry = registry
+        self._jobs = jobs
+        self._progress = progress
+        self.sent = 0
+
+    def load(self, digest: str, artifact_type: str, what: str) -> _Stored:
+        data = self.layout.read(digest)
+        manifest = Manifest.from_bytes(data)
+        if manifest.artifact_type != artifact_type:
+            raise VerificationError(f"{what} is of type {str(manifest.artifact_type)[:100]!r}, not {artifact_type}")
+        for part in (*manifest.layers, manifest.config):
+            if not self.layout.has_layer(part):
+                raise NotFoundError(
+                    f"{what} lacks the content {part.digest} in the store {self.layout.root}",
+                    hint="import or pull it again",
+                )
+        return _Stored(Descriptor(MANIFEST, digest, len(data)), data, manifest)
+
+    def send_blobs(self, blobs: Sequence[_Blob], label: str) -> None:
+        unique = {blob.descriptor.digest: blob for blob in reversed(blobs)}
+        # The largest first: the last one to end decides how long all take.
+        ordered = sorted(unique.values(), key=lambda blob: blob.descriptor.size, reverse=True)
+        with self._progress(sum(blob.descriptor.size for blob in ordered), label) as shown:
+            meter = Meter(shown)
+            counts: list[int] = []
+
+            def send(blob: _Blob) -> None:
+                repository = self.remote.repository
+                counts.append(
+                    self.registry.upload_blob(
+                        repository, blob.descriptor, blob.open, mount_from=blob.mount_from, advance=meter.advance
+                    )
+                )
+
+            run_all([partial(send, blob) for blob in ordered], self._jobs, self.registry.stop)
+        self.sent += sum(counts)
+
+    def put(self, reference: str, data: bytes, media_type: str = MANIFEST) -> None:
+        self.registry.upload_manifest(self.remote.repository, reference, data, media_type)
+
+
+def push_model(
+    layout: Layout,
+    ref: Ref,
+    remote: RemoteReference,
+    registry: Registry,
+    *,
+    jobs: int = 4,
+    progress: ProgressMaker = no_progress,
+) -> Transferred:
+    """Push a model, and beside it under ``<tag>-volume`` its view as a plain image.
+
+    Args:
+        ref: the model in the store.
+        remote: where to; without a tag, ``latest``.
+        registry: a client made with ``push=True``.
+        jobs: files sent at once.
+
+    Raises:
+        RemoteError, AuthenticationError: when the registry refuses or does not answer.
+        NotFoundError: when the store lacks a part.
+    """
+    work = _Push(layout, remote, registry, jobs, progress)
+    if len(work.tag) + len(_VOLUME) > _TAG_LENGTH:
+        raise UsageError(
+            f"tag {work.tag!r} is too long", hint=f"use up to {_TAG_LENGTH - len(_VOLUME)} characters for a model"
+        )
+    model = work.load(ref.digest, MODEL_TYPE, f"model {ref.ref}")
+    view = volume_view(model.descriptor, model.manifest)
+    places = KnownPlaces(layout)
+    blobs = model.blobs(layout, places.find(remote.registry, ref.digest))
+    work.send_blobs([*blobs, _Blob(view.config_descriptor, partial(io.BytesIO, view.config))], f"push {ref.ref}")
+    work.put(ref.digest, model.data)
+    work.put(work.tag + _VOLUME, view.manifest)
+    work.put(work.tag, model.data)
+    places.remember(remote.registry, remote.repository, ref.digest)
+    size = model.content_size
+    return Transferred("model", ref.name, ref.tag, ref.digest, size, str(remote.with_tag(work.tag)), work.sent)
+
+
+def push_bento(
+    layout: Layout,
+    ref: Ref,
+    remote: RemoteReference,
+    registry: Registry,
+    *,
+    jobs: int = 4,
+    progress: ProgressMaker = no_progress,
+) -> Transferred:
+    """Push a Bento with the models it needs, under one tag that points to an index of them all.
+
+    Args and errors are those of :func:`push_model`.
+    """
+    work = _Push(layout, remote, registry, jobs, progress)
+    bento = work.load(ref.digest, BENTO_TYPE, f"Bento {ref.ref}")
+    config = BentoConfig.from_bytes(layout.read(bento.manifest.config.digest))
+    places = KnownPlaces(layout)
+    models: list[tuple[NeededModel, _Stored]] = []
+    blobs: list[_Blob] = []
+    for needed in _distinct(config.models):
+        model = work.load(needed.digest, MODEL_TYPE, f"model {needed.tag} of Bento {ref.ref}")
+        models.append((needed, model))
+        blobs += model.blobs(layout, _sources(needed, remote, places))
+    work.send_blobs([*blobs, *bento.blobs(layout)], f"push {ref.ref}")
+    for _, model in models:
+        work.put(model.descriptor.digest, model.data)
+    work.put(ref.digest, bento.data)
+    index = bento_index(bento.descriptor, config, [(needed, model.descriptor) for needed, model in models])
+    data = index.to_bytes()
+    work.put(work.tag, data, INDEX)
+    places.remember(remote.registry, remote.repository, *(model.descriptor.digest for _, model in models))
+    return Transferred(
+        kind="bento",
+        name=ref.name,
+        version=ref.tag,
+        digest=ref.digest,
+        size=bento.content_size + sum(model.content_size for _, model in models),
+        remote=str(remote.with_tag(work.tag)),
+        moved=work.sent,
+        index=sha256_bytes(data),
+        models=tuple(needed.tag for needed, _ in models),
+    )
+
+
+def _distinct(models: Sequence[NeededModel]) -> list[NeededModel]:
+    """Each model once, though a service may name it under several aliases."""
+    return list({model.digest: model for model in reversed(models)}.values())[::-1]
+
+
+def _sources(needed: NeededModel, remote: RemoteReference, places: KnownPlaces) -> tuple[str, ...]:
+    """Repositories of the same registry that may have the model's blobs."""
+    known = places.find(remote.registry, needed.digest)
+    registry, _, repository = needed.repository.partition("/")
+    return (repository, *known) if registry == remote.registry and repository else known

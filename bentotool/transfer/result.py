@@ -1,0 +1,89 @@
+"""What a transfer reports while it runs and when it is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["Meter", "Progress", "ProgressMaker", "Transferred", "no_progress"]
+
+
+class Progress(Protocol):
+    """Told how many bytes have moved; negative when a try failed and its bytes move again."""
+
+    def advance(self, amount: int) -> None: ...
+
+
+ProgressMaker = Callable[[int, str], AbstractContextManager[Progress]]
+"""``(total bytes, label)`` → context manager that gives a :class:`Progress`."""
+
+
+class _Unwatched:
+    def advance(self, amount: int) -> None:
+        """Nobody watches."""
+
+
+@contextmanager
+def no_progress(total: int, label: str) -> Iterator[Progress]:
+    """A progress that nobody watches."""
+    yield _Unwatched()
+
+
+class Meter:
+    """Adds up progress from several threads."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self._progress.advance(amount)
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A model or Bento that is now on both sides.
+
+    Attributes:
+        kind: ``"model"`` or ``"bento"``.
+        digest: of its manifest: the same on both sides, whatever the tag.
+        size: bytes of its content, a Bento's models included.
+        remote: the reference in the registry.
+        moved: bytes of blobs that went over the wire.
+        index: digest of the index that a Bento's tag points to.
+        models: ``name:version`` of each model of a Bento.
+    """
+
+    kind: str
+    name: str
+    version: str
+    digest: str
+    size: int
+    remote: str
+    moved: int
+    index: str | None = None
+    models: tuple[str, ...] = ()
+
+    @property
+    def tag(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    def to_dict(self, moved: str) -> dict[str, Any]:
+        """The JSON form; ``moved`` names the count of bytes: ``"sent"`` or ``"fetched"``."""
+        document: dict[str, Any] = {
+            "kind": self.kind,
+            "name": self.name,
+            "version": self.version,
+            "tag": self.tag,
+            "digest": self.digest,
+            "size": self.size,
+            "remote": self.remote,
+            moved: self.moved,
+        }
+        if self.kind == "bento":
+            document |= {"index": self.index, "models": list(self.models)}
+        return document
