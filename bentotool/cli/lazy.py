@@ -6,6 +6,7 @@ mean"; ``resolve_command`` replaces the chosen stub by the real command.
 
 from __future__ import annotations
 
+import gc
 import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -155,9 +156,11 @@ class LazyGroup(TyperGroup):
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(stub.name, cls=_Leaf, help=stub.help if not stub.target else None)(load_function(stub.target))
         command = typer.main.get_command(app)
-        command.params.extend(global_params(self._options))
         if not isinstance(command, TyperCommand):
             raise PluginError(f"command target {stub.target!r} is not a plain function")
+        command.params.extend(global_params(self._options))
+        gc.freeze()
+        gc.enable()  # off since __main__
         return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
