@@ -10,7 +10,7 @@ from typing import Protocol
 
 from bentotool.errors import ConflictError, NotFoundError, PluginError, UsageError
 
-__all__ = ["DEFAULT_TEMPLATE", "Template", "available_templates", "create_project", "template_root"]
+__all__ = ["DEFAULT_TEMPLATE", "Template", "available_templates", "create_project", "is_untouched", "template_root"]
 
 DEFAULT_TEMPLATE = "quickstart"
 _NOT_COPIED = frozenset({"__pycache__", ".pytest_cache", ".DS_Store"})
@@ -122,6 +122,15 @@ def create_project(template: Template, directory: Path) -> list[Path]:
         _undo(made)
         raise
     return sorted(sources)
+
+
+def is_untouched(template: Template, directory: Path) -> bool:
+    """Whether ``directory`` holds every file of the template as it is there; other files do not matter."""
+    sources = {source.relative_to(template.path): source for source in _files(template.path)}
+    return all(
+        (directory / name).is_file() and (directory / name).read_bytes() == source.read_bytes()
+        for name, source in sources.items()
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:
