@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bentotool.cli.state import State
 from bentotool.errors import UsageError
-from bentotool.oci.refs import Ref, RefStore, split_reference
+from bentotool.oci.refs import RefStore
 
 __all__ = ["delete_references"]
 
 
-def delete_references(
-    state: State,
-    references: Sequence[str],
-    refs: RefStore,
-    kind: str,
-    delete: Callable[[str], Sequence[Ref]],
-    *,
-    yes: bool,
-) -> None:
+def delete_references(state: State, references: Sequence[str], refs: RefStore, kind: str, *, yes: bool) -> None:
     """Resolve everything first, so that a mistyped name deletes nothing; ask on a terminal; then delete and report.
 
     Raises:
         NotFoundError: when one of the references is not in the store.
         UsageError: when nobody can be asked and ``yes`` is False.
     """
-    doomed: dict[str, Ref] = {}
-    for reference in references:
-        name, version, digest = split_reference(reference)
-        found = refs.get(kind, reference)
-        for ref in [found] if version or digest else refs.list(kind, name):
-            doomed[ref.ref] = ref
+    doomed = {ref.ref: ref for reference in references for ref in refs.matching(kind, reference)}
     names = ", ".join(doomed)
     if not yes:
         if state.json or not sys.stdin.isatty():
@@ -41,9 +28,10 @@ def delete_references(
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             state.console.note("nothing deleted")
             return
-    removed = [ref for reference in doomed for ref in delete(reference)]
+    for ref in doomed.values():
+        refs.delete(kind, ref.name, ref.tag)
     document = [
         {"name": ref.name, "version": ref.tag, "tag": ref.ref, "digest": ref.digest, "size": ref.size}
-        for ref in removed
+        for ref in doomed.values()
     ]
-    state.console.result(document, "\n".join(f"deleted {ref.ref}" for ref in removed))
+    state.console.result(document, "\n".join(f"deleted {name}" for name in doomed))

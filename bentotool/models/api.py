@@ -63,7 +63,9 @@ def delete(tag: str) -> None:
     Raises:
         NotFoundError: when there is none.
     """
-    _store().delete(tag)
+    refs = _store().refs
+    for ref in refs.matching("models", tag):
+        refs.delete("models", ref.name, ref.tag)
 
 
 def import_model(

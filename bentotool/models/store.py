@@ -15,7 +15,7 @@ from bentotool.errors import VerificationError
 from bentotool.models.manifest import ARTIFACT_TYPE, ModelDetails, ModelFile, build_manifest, model_files, read_details
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
 from bentotool.oci.layout import Layout, storage_error
-from bentotool.oci.refs import Ref, RefStore, check_name, check_version, split_reference
+from bentotool.oci.refs import Ref, RefStore, check_name, check_version
 from bentotool.oci.tar import check_entry_name, check_entry_names
 
 __all__ = ["KIND", "ModelStore", "StoredModel"]
@@ -159,32 +159,8 @@ class ModelStore:
         return self.refs.list(KIND, name)
 
     def tag(self, reference: str, version: str) -> StoredModel:
-        """Give a model one more version name. It keeps its age, so ``latest`` does not move.
-
-        Args:
-            version: the new version, or ``name:version`` for a new name as well.
-        """
-        ref = self.refs.get(KIND, reference)
-        name, new_version, _ = split_reference(version) if ":" in version else (ref.name, version, None)
-        return self._load(
-            self.refs.set(KIND, name, new_version or ref.tag, ref.descriptor, size=ref.size, created=ref.created)
-        )
-
-    def delete(self, reference: str) -> tuple[Ref, ...]:
-        """Remove one version, or every version when a bare name is given.
-
-        Returns:
-            what was removed.
-
-        Raises:
-            NotFoundError: when there is none.
-        """
-        name, version, digest = split_reference(reference)
-        found = self.refs.get(KIND, reference)
-        doomed = (found,) if version or digest else tuple(self.refs.list(KIND, name))
-        for ref in doomed:
-            self.refs.delete(KIND, ref.name, ref.tag)
-        return doomed
+        """Give a model one more version name; see :meth:`RefStore.alias`."""
+        return self._load(self.refs.alias(KIND, reference, version))
 
     def verify(self, model: StoredModel) -> None:
         """Read every file of a model and compare it with its digest.

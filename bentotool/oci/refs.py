@@ -250,6 +250,26 @@ class RefStore:
         hint = f"did you mean {' or '.join(near)}?" if near else f"see what there is with: {listing}"
         return NotFoundError(f"{word} {reference} is not in the store {self._layout.root}", hint=hint)
 
+    def matching(self, kind: str, reference: str) -> tuple[Ref, ...]:
+        """What a command that takes several versions means: all of a bare name, else the one that fits.
+
+        Raises:
+            NotFoundError: when there is none.
+        """
+        name, version, digest = split_reference(reference)
+        found = self.get(kind, reference)
+        return (found,) if version or digest else tuple(self.list(kind, name))
+
+    def alias(self, kind: str, reference: str, version: str) -> Ref:
+        """Give an entry one more version name. It keeps its age, so ``latest`` does not move.
+
+        Args:
+            version: the new version, or ``name:version`` for a new name as well.
+        """
+        ref = self.get(kind, reference)
+        name, new_version, _ = split_reference(version) if ":" in version else (ref.name, version, None)
+        return self.set(kind, name, new_version or ref.tag, ref.descriptor, size=ref.size, created=ref.created)
+
     def delete(self, kind: str, name: str, tag: str) -> None:
         """Forget a name and version. Its content stays until it is collected."""
         path = self._path(kind, check_name(name), check_version(tag))

@@ -22,7 +22,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(300)
 
-SERVICE = '''
+SERVICE = """
 import numpy as np
 import bentotool
 
@@ -37,7 +37,7 @@ class Iris:
     @bentotool.api(batchable=True, max_batch_size=32)
     def classify(self, measurements: np.ndarray) -> np.ndarray:
         return self.session.run(["label"], {"measurements": measurements.astype(np.float32)})[0]
-'''
+"""
 BENTOFILE = 'service: "service:Iris"\nname: iris\ninclude: ["*.py"]\npython:\n  packages: [numpy, onnxruntime]\n'
 
 
@@ -92,8 +92,8 @@ class Workplace:
 
 def ask(url: str, path: str, body: object | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+    request = urllib.request.Request(url + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
         text = response.read().decode()
         return json.loads(text) if "json" in response.headers["Content-Type"] else text
 

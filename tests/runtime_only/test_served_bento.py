@@ -1,4 +1,4 @@
-"""A Bento served where only the embedded runtime is installed: no command line, no plugin manager, no registry client."""
+"""A Bento served where only the embedded runtime is installed: no command line, plugin manager or registry client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 
-CLI_SIDE = ("typer", "rich", "pluggy", "oras", "sigstore", "tomlkit", "yaml", "bentotool.cli", "bentotool.oci", "bentotool.build")
+CLI_SIDE = (
+    "typer",
+    "rich",
+    "pluggy",
+    "oras",
+    "sigstore",
+    "tomlkit",
+    "yaml",
+    "bentotool.cli",
+    "bentotool.oci",
+    "bentotool.build",
+)
 
 SERVICE = """
 import sys
@@ -101,7 +112,9 @@ def url(bento: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
     try:
         deadline = time.monotonic() + 50
-        while not (port.exists() and port.read_text().strip()) and process.poll() is None and time.monotonic() < deadline:
+        while (
+            not (port.exists() and port.read_text().strip()) and process.poll() is None and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         assert port.exists(), (folder / "log").read_text(encoding="utf-8")
         yield f"http://127.0.0.1:{port.read_text().strip()}"

@@ -73,7 +73,7 @@ def show_bento(reference: Reference) -> None:
             }
         )
         if bento.models:
-            rows = [(m["alias"], f"{m['name']}:{m['version']}", m["digest"][7:19]) for m in bento.models]
+            rows = [(m.alias, f"{m.name}:{m.version}", m.digest[7:19]) for m in bento.models]
             state.console.line()
             state.console.table(("model", "resolved to", "digest"), rows)
 
@@ -105,8 +105,7 @@ def delete_bento(
     """Delete Bentos from the store"""
     from bentotool.cli.deleting import delete_references
 
-    store = _bentos()
-    delete_references(current(), references, store.refs, "bentos", store.delete, yes=yes)
+    delete_references(current(), references, _bentos().refs, "bentos", yes=yes)
 
 
 def _brief(bento: Any) -> dict[str, Any]:

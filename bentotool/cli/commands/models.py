@@ -51,7 +51,8 @@ def import_model(
             replace=replace,
             advance=progress.advance,
         )
-    human = f"imported {model.tag} ({model.details.framework} {model.details.format}, {human_size(model.size)})\n{model.digest}"
+    kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))
+    human = f"imported {model.tag} ({kind}, {human_size(model.size)})\n{model.digest}"
     state.console.result(model.to_dict(), human)
 
 
@@ -108,7 +109,7 @@ def show_model(reference: Reference) -> None:
                 "digest": model.digest,
                 "size": human_size(model.size),
                 "created": human_time(model.created),
-                "framework": f"{details.framework} ({details.format})",
+                "framework": " ".join(dict.fromkeys((details.framework, details.format))),
                 "safety": details.safety,
                 "inputs": "; ".join(_shape(spec) for spec in details.signature.get("inputs", [])),
                 "outputs": "; ".join(_shape(spec) for spec in details.signature.get("outputs", [])),
@@ -150,7 +151,7 @@ def delete_model(
     from bentotool.cli.deleting import delete_references
 
     state = current()
-    delete_references(state, references, state.models.refs, "models", state.models.delete, yes=yes)
+    delete_references(state, references, state.models.refs, "models", yes=yes)
 
 
 def _brief(model: Any) -> dict[str, Any]:

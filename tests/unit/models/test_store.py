@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bentotool.errors import ConflictError, NotFoundError, UnsafeError, UsageError, VerificationError
-from bentotool.models.importing import name_for, _take, local_files
+from bentotool.models.importing import _take, local_files, name_for
 from bentotool.models.manifest import ModelDetails, ModelFile, build_manifest
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
@@ -103,8 +103,10 @@ def test_tag_and_delete(store: ModelStore, tmp_path: Path) -> None:
     assert store.tag(f"iris:{old.version}", "prod").digest == old.digest
     assert store.get("iris").digest == new.digest  # an alias of an older model is not the newest
     assert store.tag("iris:prod", "flower:1").tag == "flower:1"
-    assert [ref.tag for ref in store.delete("iris:prod")] == ["prod"]
-    assert {ref.tag for ref in store.delete("iris")} == {old.version, new.version}
+    assert [ref.tag for ref in store.refs.matching("models", "iris:prod")] == ["prod"]
+    assert {ref.tag for ref in store.refs.matching("models", "iris")} == {old.version, new.version, "prod"}
+    for ref in store.refs.matching("models", "iris"):
+        store.refs.delete("models", ref.name, ref.tag)
     with pytest.raises(NotFoundError):
         store.get("iris")
 
