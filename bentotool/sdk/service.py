@@ -48,6 +48,8 @@ class Service(Generic[T]):
         self.labels: dict[str, str] = dict(own.get("labels") or {})
         self.cmd: list[str] | None = own.get("cmd")
         self.path_prefix: str = (own.get("path_prefix") or "").rstrip("/")
+        if not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)*", self.path_prefix):
+            raise ConfigError(f"{self.path_prefix!r} is not a path", path=(f"service {self.name}", "path_prefix"))
         self.description: str = own.get("description") or inspect.getdoc(inner) or ""
         self.__doc__ = inner.__doc__
         self.__module__ = inner.__module__

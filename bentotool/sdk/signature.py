@@ -94,6 +94,17 @@ class MethodSpec:
             raise _invalid(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"the body is not JSON: {error}") from None
+        return self._bind(value)
+
+    def decode_query(self, query: dict[str, str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments in a query string, for an API whose method is GET. Raises as `decode` does."""
+        try:
+            value = msgspec.convert(query, self._decoder.type, strict=False, dec_hook=_load_foreign)
+        except msgspec.ValidationError as error:
+            raise _invalid(str(error)) from None
+        return self._bind(value)
+
+    def _bind(self, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.root:
             return (self._load(self.parameters[0], value, "$"),), {}
         values = msgspec.structs.astuple(value)

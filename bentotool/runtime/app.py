@@ -1,0 +1,245 @@
+"""The ASGI application of one service: a small dispatcher in front of Litestar.
+
+The exact routes of APIs are answered by the dispatcher itself, which is one dictionary look-up; this is where requests
+per second are won. Everything else (probes, metrics, documents, the Swagger page, unknown paths) goes to Litestar.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import logging
+import math
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bentotool.errors import BentotoolError
+from bentotool.runtime.endpoint import Admission, Endpoint, Receive, Scope, Send
+from bentotool.runtime.hosts import HostCheck
+from bentotool.runtime.lane import Lane
+from bentotool.sdk.exceptions import ServiceError
+
+if TYPE_CHECKING:
+    from bentotool.runtime.metrics import Metrics
+    from bentotool.sdk.service import Service
+
+__all__ = ["Application"]
+
+_log = logging.getLogger("bentotool.service")
+_access = logging.getLogger("bentotool.access")
+_CLIENT_ERRORS = 500
+
+
+def _log_access(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
+    client = scope.get("client")
+    _access.info(
+        "%s %s %d %.3fms",
+        scope["method"],
+        scope["path"],
+        status,
+        seconds * 1000,
+        extra={"request_id": request_id.decode("latin-1"), "client": client[0] if client else None},
+    )
+
+
+class Application:
+    """An ASGI application.
+
+    Args:
+        service: what to serve.
+        workers: how many workers share the service's limits.
+        loopback: the server listens on a loopback address only: then only loopback Host names are answered.
+
+    Attributes:
+        state: of all contexts of this process.
+        ready: started, and not shutting down.
+        problem: why the server as a whole is not ready (the supervisor tells), or None.
+    """
+
+    def __init__(self, service: Service[Any], *, workers: int = 1, loopback: bool = False) -> None:
+        self.service = service
+        self.state: dict[str, Any] = {}
+        self.ready = False
+        self.problem: str | None = None
+        self.in_flight = 0
+        self.instance: Any = None
+        config = service.config
+        self.lane = Lane(config.threads, config.max_queue)
+        self.metrics: Metrics | None = None
+        if config.metrics_enabled:
+            from bentotool.runtime.metrics import Metrics
+
+            self.metrics = Metrics(config)
+        limit = None if config.max_concurrency is None else math.ceil(config.max_concurrency / workers)
+        self._admission = Admission(limit)
+        self._unlimited = limit is None
+        self.access_log: Callable[[Scope, int, float, bytes], None] | None = _log_access if config.access_log else None
+        self._hosts = HostCheck(config.allowed_hosts, loopback)
+        self._prefix = secrets.token_hex(4).encode()
+        self._numbers = itertools.count(1)
+        self._endpoints = [Endpoint(spec, self) for spec in service.apis.values()]
+        self._routes: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in self._endpoints:
+            path = service.path_prefix + endpoint.spec.route
+            self._routes.setdefault(path, {})[endpoint.spec.options.method] = endpoint
+        from bentotool.runtime.pages import make_pages
+
+        self._pages = make_pages(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        path = scope["path"]
+        if self._hosts.active and not self._hosts.allows(scope, self.service.path_prefix):
+            host = self._hosts.of(scope)
+            error = ServiceError(f"host {host!r} is not served here", 421, hint="set http.allowed_hosts")
+            await self.send_failure(error, send, self.request_id({}), path)
+            return
+        methods = self._routes.get(path)
+        if methods is None:
+            await self._pages(scope, receive, send)
+            return
+        endpoint = methods.get(scope["method"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+        elif path == self.service.path_prefix + "/" and scope["method"] in ("GET", "HEAD"):
+            await self._pages(scope, receive, send)  # an API at / leaves the page to browsers
+        else:
+            allowed = ", ".join(sorted(methods))
+            error = ServiceError(f"{scope['method']} is not answered at {path}", 405, hint=f"use {allowed}")
+            await self.send_failure(error, send, self.request_id({}), path, {"allow": allowed})
+
+    def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The caller's X-Request-ID where it is harmless, else a new one."""
+        given = headers.get(b"x-request-id")
+        if given is not None and len(given) <= 128 and given.isascii() and given.decode().isprintable():  # noqa: PLR2004
+            return given
+        return b"%s-%x" % (self._prefix, next(self._numbers))
+
+    def admit(self) -> None:
+        """Raises: ServiceError: not started, or too many requests in flight."""
+        if self.instance is None:
+            raise ServiceError("the service has not started", 503, retry_after=1.0)
+        if not self._unlimited:
+            self._admission.check(self.in_flight)
+
+    async def send_failure(
+        self, error: Exception, send: Send, request_id: bytes, where: str, extra: Mapping[str, str] | None = None
+    ) -> int:
+        """Answer with the error envelope; give the status."""
+        status = error.http_status if isinstance(error, BentotoolError) else 500
+        if isinstance(error, BentotoolError) and (isinstance(error, ServiceError) or status < _CLIENT_ERRORS):
+            document = error.to_dict()
+            if status == _CLIENT_ERRORS:
+                _log.error("%s: %s", where, error.message)
+        else:
+            _log.error("%s failed", where, exc_info=error)
+            document = {"error": {"code": "internal", "message": "the service failed; its log says why", "hint": None}}
+        body = msgspec.json.encode(document, enc_hook=str)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", request_id),
+        ]
+        retry = getattr(error, "retry_after", None)
+        if retry is not None:
+            headers.append((b"retry-after", b"%d" % math.ceil(retry)))
+        headers += [(name.encode(), value.encode()) for name, value in (extra or {}).items()]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return status
+
+    async def start(self) -> None:
+        """Make the service's instance, those of its dependencies, and run their `on_startup` methods."""
+        for part in self._parts():
+            instance = part.shared_instance()
+            for name in part.hooks("startup"):
+                await _maybe_await(getattr(instance, name)())
+        self.instance = self.service.shared_instance()
+        for endpoint in self._endpoints:
+            endpoint.bind(self.instance)
+        self.ready = True
+
+    async def stop(self) -> None:
+        """Run the `on_shutdown` methods, the service's own first. A failing one is logged."""
+        self.ready = False
+        for endpoint in self._endpoints:
+            endpoint.close()
+        for part in reversed(self._parts()):
+            for name in part.hooks("shutdown"):
+                try:
+                    await _maybe_await(getattr(part.shared_instance(), name)())
+                except Exception:
+                    _log.exception("%s.%s failed", part.name, name)
+            part.forget_instance()
+        self.instance = None
+        self.lane.close()
+
+    def _parts(self) -> list[Service[Any]]:
+        """The service and what it depends on, dependencies first."""
+        found: list[Service[Any]] = []
+
+        def visit(service: Service[Any]) -> None:
+            for dependency in service.dependencies.values():
+                visit(dependency.on)
+            if service not in found:
+                found.append(service)
+
+        visit(self.service)
+        return found
+
+    async def probe(self, method: str) -> bool:
+        """What the service's own ``__is_ready__`` or ``__is_alive__`` says; True where there is none."""
+        question = getattr(self.instance, method, None)
+        if question is None:
+            return True
+        try:
+            return bool(await _maybe_await(question()))
+        except Exception:
+            _log.exception("%s failed", method)
+            return False
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.start()
+                except Exception as error:
+                    _log.exception("the service did not start")
+                    await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _maybe_await(value: Any | Awaitable[Any]) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def json_log_record(record: logging.LogRecord) -> str:
+    """One line of JSON for a log record."""
+    fields = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": record.getMessage(),
+        "worker": os.environ.get("BENTOTOOL_WORKER_SLOT"),
+        "request_id": getattr(record, "request_id", None),
+    }
+    if record.exc_info:
+        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    return json.dumps({key: value for key, value in fields.items() if value is not None})

@@ -1,0 +1,63 @@
+"""What a batch costs, learnt while serving: ``t(units) = alpha + beta * units``, in seconds."""
+
+from __future__ import annotations
+
+__all__ = ["CostModel"]
+
+
+class CostModel:
+    """Least squares with exponential forgetting.
+
+    A single outlier (a preempted batch) is clipped to a few residuals and so cannot pass for a trend; the same size
+    repeated leaves the slope as it is, because only sizes that differ say anything about it.
+
+    Args:
+        memory: how many recent batches weigh in, about.
+    """
+
+    _CLIP = 4.0
+    _WARM = 5
+
+    def __init__(self, memory: float = 50.0) -> None:
+        self._keep = 1.0 - 1.0 / memory
+        self._weight = 0.0
+        self._mean_units = 0.0
+        self._mean_seconds = 0.0
+        self._variance = 0.0
+        self._covariance = 0.0
+        self._residual = 0.0
+        self._seen = 0
+        self.alpha = 0.0
+        self.beta = 0.0
+
+    def __call__(self, units: int) -> float:
+        """Expected seconds of a batch; 0 before anything was seen."""
+        return self.alpha + self.beta * units
+
+    @property
+    def margin(self) -> float:
+        """Mean absolute error of late, in seconds."""
+        return self._residual
+
+    def observe(self, units: int, seconds: float) -> None:
+        """Learn from one batch."""
+        error = seconds - self(units)
+        if self._seen >= self._WARM:
+            bound = self._CLIP * max(self._residual, 0.02 * self(units), 1e-6)
+            error = max(-bound, min(bound, error))
+            seconds = self(units) + error
+            self._residual = self._keep * self._residual + (1 - self._keep) * abs(error)
+        elif self._seen:
+            self._residual = max(self._residual, abs(error)) / 2
+        self._seen += 1
+        self._weight = self._keep * self._weight + 1.0
+        share = 1.0 / self._weight
+        off_units, off_seconds = units - self._mean_units, seconds - self._mean_seconds
+        self._mean_units += share * off_units
+        self._mean_seconds += share * off_seconds
+        self._variance = (1 - share) * (self._variance + share * off_units * off_units)
+        self._covariance = (1 - share) * (self._covariance + share * off_units * off_seconds)
+        if self._variance > 1e-3 * max(1.0, self._mean_units):
+            self.beta = max(0.0, self._covariance / self._variance)
+        self.beta = min(self.beta, self._mean_seconds / max(self._mean_units, 1e-9))
+        self.alpha = max(0.0, self._mean_seconds - self.beta * self._mean_units)

@@ -1,0 +1,124 @@
+"""What Litestar hosts: probes, metrics, documents and the Swagger page, which loads nothing from other hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from litestar import Litestar, Request, Response, get
+from litestar.exceptions import HTTPException, NotFoundException
+
+from bentotool.sdk.exceptions import ServiceError
+
+if TYPE_CHECKING:
+    from bentotool.runtime.app import Application
+
+__all__ = ["make_pages"]
+
+_ASSETS = Path(__file__).parent / "swagger"
+_TYPES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="{prefix}/assets/swagger-ui.css"></head>
+<body><div id="swagger-ui"></div>
+<script src="{prefix}/assets/swagger-ui-bundle.js"></script>
+<script src="{prefix}/assets/start.js" data-url="{prefix}/docs.json"></script>
+</body></html>
+"""
+_START = (
+    "SwaggerUIBundle({url: document.currentScript.dataset.url, dom_id: '#swagger-ui', validatorUrl: null, "
+    "presets: [SwaggerUIBundle.presets.apis]});\n"
+)
+
+
+def _error(status: int, code: str, message: str, hint: str | None = None) -> Response[Any]:
+    return Response({"error": {"code": code, "message": message, "hint": hint}}, status_code=status)
+
+
+def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    if isinstance(error, NotFoundException):
+        return _error(404, "not_found", f"nothing is at {request.url.path}", "GET / lists what there is")
+    codes = {405: "method_not_allowed"}
+    answer = _error(error.status_code, codes.get(error.status_code, "http"), error.detail.lower() or "refused")
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer
+
+
+def _on_service_error(_request: Request[Any, Any, Any], error: ServiceError) -> Response[Any]:
+    return Response(error.to_dict(), status_code=error.http_status)
+
+
+def _probes(app: Application) -> list[Any]:
+    @get(["/livez", "/healthz"], media_type="text/plain")
+    async def livez() -> str:
+        if not await app.probe("__is_alive__"):
+            raise ServiceError("the service says that it is not alive", 503)
+        return ""
+
+    @get("/readyz", media_type="text/plain")
+    async def readyz() -> str:
+        if app.problem is not None:
+            raise ServiceError(app.problem, 503)
+        if not app.ready:
+            raise ServiceError("the server is starting or shutting down", 503)
+        if not await app.probe("__is_ready__"):
+            raise ServiceError("the service says that it is not ready", 503)
+        return ""
+
+    @get("/metrics")
+    async def metrics() -> Response[bytes]:
+        content = await asyncio.to_thread(app.metrics.render) if app.metrics else b""
+        return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return [livez, readyz, metrics]
+
+
+def _documents(app: Application) -> list[Any]:
+    service = app.service
+
+    @get("/schema.json")
+    async def schema() -> dict[str, Any]:
+        return service.schema()
+
+    @get("/docs.json")
+    async def docs() -> dict[str, Any]:
+        return service.openapi()
+
+    @get("/", media_type="text/html")
+    async def page() -> Response[str]:
+        html = _PAGE.format(title=service.name, prefix=service.path_prefix)  # neither can hold markup: both are checked
+        return Response(html, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+    @get("/assets/{name:str}")
+    async def asset(name: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+        if name == "start.js":
+            return Response(_START.encode(), media_type="text/javascript")
+        if name not in _TYPES:
+            raise NotFoundException
+        content, headers = (_ASSETS / f"{name}.gz").read_bytes(), {"Cache-Control": "max-age=86400", "Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+        else:
+            content = gzip.decompress(content)
+        return Response(content, media_type=_TYPES[name], headers=headers)
+
+    return [schema, docs, page, asset]
+
+
+def make_pages(app: Application) -> Litestar:
+    """Everything that is not an API."""
+    return Litestar(
+        route_handlers=[*_probes(app), *_documents(app)],
+        path=app.service.path_prefix or None,
+        openapi_config=None,
+        logging_config=None,
+        exception_handlers={HTTPException: _on_http_error, ServiceError: _on_service_error},
+    )
