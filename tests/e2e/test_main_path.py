@@ -207,9 +207,10 @@ def test_push_pull_and_serve_elsewhere(
 def test_quickstart(place: Workplace, package_index: None, tmp_path: Path) -> None:
     fresh = Workplace(tmp_path, tmp_path / "store", place.environment)
     result = fresh.run("quickstart", str(tmp_path / "demo"))
-    assert result["answer"] == [0] or result["prediction"] == [0]
-    again = fresh.run("quickstart", str(tmp_path / "demo"), expect=2)
-    assert "demo" in again["error"]["message"]
+    assert result["response"] == [0, 2]
+    assert fresh.run("quickstart", str(tmp_path / "demo"))["bento"]["digest"] == result["bento"]["digest"]
+    (tmp_path / "demo" / "service.py").write_text("mine = 1", encoding="utf-8")
+    fresh.run("quickstart", str(tmp_path / "demo"), expect=2)
 
 
 @pytest.fixture(scope="module")
