@@ -65,9 +65,9 @@ def collect(
         ConfigError: a pattern is not valid.
     """
     included = _spec(include, (where, "include"))
-    excluded = _spec((*exclude, *_NEVER), (where, "exclude"))
+    rules = [("", _spec(_NEVER, ("built in",))), ("", _spec(exclude, (where, "exclude")))]
     found: list[CodeFile] = []
-    for source in _walk(project, "", [("", excluded)], included):
+    for source in _walk(project, "", rules, included):
         digest, size = hashlib.sha256(), 0
         with open_inside(project, source) as file:
             for piece in _pieces(file):
@@ -133,10 +133,10 @@ def _walk(project: Path, folder: str, rules: list[tuple[str, GitIgnoreSpec]], in
         if entry.is_dir(follow_symlinks=False):
             # A pattern such as `!data/keep.csv` can bring back what lies below an excluded folder, so such folders are
             # still walked; the common case is not.
-            if not _matches(rules, path + "/") or _has_exceptions(rules):
+            if not _matches(rules, path + "/") or (_has_exceptions(rules) and not _matches(rules[:1], path + "/")):
                 yield from _walk(project, path + "/", rules, included)
         elif included.match_file(path) and not _matches(rules, path):
-            if entry.is_symlink() and entry.is_dir():
+            if entry.is_symlink() and os.path.isdir(entry.path):
                 raise UnsafeError(
                     f"{path!r} is a link to a folder", hint="exclude it, or copy the folder into the project"
                 )

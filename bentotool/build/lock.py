@@ -213,17 +213,31 @@ def _prepare(folder: Path, requirements: Requirements, previous: Lock | None) ->
     """Write what uv reads into its working folder."""
     (folder / "requirements.in").write_text("\n".join(requirements.lines) + "\n", encoding="utf-8")
     (folder / "constraints.txt").write_text("\n".join(requirements.constraints) + "\n", encoding="utf-8")
-    if requirements.lean_litestar:
-        # As the folder's own uv.toml it adds to the user's configuration, where --config-file would replace it.
-        needs = f'[[dependency-metadata]]\nname = "litestar"\nrequires-dist = {json.dumps(LITESTAR_NEEDS)}\n'
-        (folder / "uv.toml").write_text(needs, encoding="utf-8")
+    # As the folder's own uv.toml this adds to the user's configuration, where --config-file would replace it.
+    needs = f'[[dependency-metadata]]\nname = "litestar"\nrequires-dist = {json.dumps(LITESTAR_NEEDS)}\n'
+    settings = f"{_named_configuration()}\n{needs if requirements.lean_litestar else ''}"
+    (folder / "uv.toml").write_text(settings, encoding="utf-8")
     if previous is not None:
         (folder / "lock.txt").write_text(previous.text, encoding="utf-8")
 
 
+def _named_configuration() -> str:
+    """The file that UV_CONFIG_FILE names. uv then reads no other, so ours has to repeat it."""
+    named = os.environ.get("UV_CONFIG_FILE")
+    if not named:
+        return ""
+    try:
+        return Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BuildError(f"UV_CONFIG_FILE={named} cannot be read: {error}", hint="unset it or correct it") from None
+
+
 def _resolve(folder: Path, arguments: list[str], offline: bool, timeout: float) -> None:
     command = [_uv(), *arguments]
-    environment = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("UV_CONFIG_FILE", "UV_NO_CONFIG")}
+    if len(environment) != len(os.environ):
+        command += ["--config-file", "uv.toml"]
+    environment |= {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
     try:
         done = subprocess.run(
             command,

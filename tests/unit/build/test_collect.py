@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bentotool.build.collect import collect, read_unchanged
+from bentotool.build.contain import open_inside, read_inside
+from bentotool.errors import BentotoolError, BuildError, UnsafeError
+
+Write = Callable[[dict[str, str]], Path]
+
+
+def names(folder: Path, *args: list[str]) -> list[str]:
+    return [file.name for file in collect(folder, *args)]
+
+
+def test_patterns_and_the_built_in_list(write: Write) -> None:
+    kept = {"service.py": "", "a/data.csv": "", "a/b/deep.py": "", "sub/bento.lock": "", ".hidden": ""}
+    dropped = {
+        ".git/config": "", ".venv/x.py": "", "venv/y.py": "", "a/__pycache__/z.pyc": "", "m.pyc": "", ".DS_Store": "",
+        "bento.lock": "",
+    }  # fmt: skip
+    folder = write({**kept, **dropped})
+    assert names(folder) == sorted(kept)
+    assert names(folder, ["*.py"]) == ["a/b/deep.py", "service.py"]
+    assert names(folder, ["*"], ["a/", ".*"]) == ["service.py", "sub/bento.lock"]
+    assert names(folder, ["*"], ["a/*", "!a/data.csv", ".*", "sub"]) == ["a/data.csv", "service.py"]
+
+
+def test_bentoignore_counts_from_its_own_folder(write: Write) -> None:
+    folder = write({"a/.bentoignore": "/x.txt\n*.log\n", "a/x.txt": "", "a/b/x.txt": "", "a/b/y.log": "", "z.log": ""})
+    assert names(folder) == ["a/.bentoignore", "a/b/x.txt", "z.log"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("canary")
+    folder = write({"real.txt": "content", "sub/x": ""})
+    (folder / "link.txt").symlink_to("real.txt")
+    assert {file.name: file.digest for file in collect(folder)}["link.txt"] == collect(folder)[1].digest
+    (folder / "out.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(UnsafeError, match="outside the project"):
+        collect(folder)
+    assert "out.txt" not in names(folder, ["*"], ["out.txt"])
+    (folder / "out.txt").unlink()
+    (folder / "folder").symlink_to("sub")
+    with pytest.raises(UnsafeError, match="link to a folder"):
+        collect(folder)
+    (folder / "folder").unlink()
+    (folder / "loop").symlink_to("loop")
+    with pytest.raises(BentotoolError):
+        collect(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(write: Write) -> None:
+    folder = write({"service.py": ""})
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UnsafeError, match="not a regular file"):
+        collect(folder)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the file system has no such names")
+@pytest.mark.parametrize(
+    "pair", [("a\nb", "x"), ("A.py", "a.py"), ("e\u0301.py", "\u00e9.py"), ("a\\b", "x"), ("aux.py", "x"), ("q?", "x")]
+)
+def test_names_that_are_not_portable(write: Write, pair: tuple[str, str]) -> None:
+    with pytest.raises(UnsafeError):
+        collect(write(dict.fromkeys(pair, "")))
+
+
+def test_a_file_that_changes_is_noticed(write: Write) -> None:
+    folder = write({"service.py": "one"})
+    (file,) = collect(folder)
+    assert b"".join(read_unchanged(folder, file)) == b"one"
+    for changed in ("two", "longer than before", ""):
+        write({"service.py": changed})
+        with pytest.raises(BuildError, match="changed during the build"):
+            list(read_unchanged(folder, file))
+
+
+def test_patterns_stay_inside(write: Write) -> None:
+    for pattern in ("../x", "a/../../x", "..", "..\\x"):
+        with pytest.raises(UnsafeError):
+            names(write({"service.py": ""}), [pattern])
+
+
+def test_path_fields_never_leave_the_folder(write: Write, tmp_path: Path, corpus: ModuleType) -> None:
+    (tmp_path / "secret").write_text("canary")
+    folder = write({"service.py": ""})
+    for path in corpus.PATHS:
+        with pytest.raises(BentotoolError):
+            read_inside(folder, path, ("field",), limit=100)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_a_folder_exchanged_for_a_link_is_noticed(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write({"sub/data": "mine"})
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "data").write_text("canary")
+    resolve = os.path.realpath
+
+    def swap(path: Path, **options: bool) -> str:
+        found = resolve(path, **options)
+        if str(path).endswith("data"):
+            (folder / "sub").rename(folder / "old")
+            (folder / "sub").symlink_to(tmp_path / "outside")
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", swap)
+    with pytest.raises(UnsafeError):
+        open_inside(folder, "sub/data")
