@@ -274,7 +274,7 @@ def _uv() -> str:
 
 def _explain(stderr: str, offline: bool) -> BuildError | RemoteError:
     """Turn uv's report into one line; credentials that a URL in it may hold are removed."""
-    words = re.sub(r"//[^/@\s]*@", "//***@", re.sub(r"[^\\x00-\\x7f]+", " ", stderr))
+    words = re.sub(r"//[^/@\s]*@", "//***@", re.sub(r"[^\x00-\x7f]+", " ", stderr))
     lines = [line for line in words.splitlines() if line.strip() and not line.lstrip().lower().startswith("warning:")]
     message = " ".join(" ".join(lines).split()).removeprefix("error: ")[:600] or "uv failed without saying why"
     lowered = message.lower()

@@ -99,7 +99,9 @@ def test_path_fields_never_leave_the_folder(write: Write, tmp_path: Path, corpus
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
-def test_a_folder_exchanged_for_a_link_is_noticed(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_exchanged_for_a_link_is_noticed(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write({"sub/data": "mine"})
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "data").write_text("canary")
