@@ -6,7 +6,7 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -79,12 +79,40 @@ async def _read_body(receive: Receive, limit: int) -> bytes:
     return body
 
 
-async def under_deadline(work: Awaitable[Any], deadline: float, seconds: float) -> Any:
+class _Rest:
+    """What is left of a coroutine after its first step, as something to await."""
+
+    __slots__ = ("_coroutine", "_first")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], first: Any) -> None:
+        self._coroutine, self._first = coroutine, first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waiting_for = self._first
+        try:
+            while True:
+                try:
+                    sent = yield waiting_for
+                except BaseException as error:
+                    waiting_for = self._coroutine.throw(error)
+                else:
+                    waiting_for = self._coroutine.send(sent)
+        except StopIteration as end:
+            return end.value
+
+
+async def under_deadline(work: Coroutine[Any, Any, Any], deadline: float, seconds: float) -> Any:
     """Await something until `deadline` (monotonic). It runs in the caller's own task, so that no task is made for it.
+
+    Work that never has to wait is done after its first step: then no timer is made either.
 
     Raises:
         DeadlineExceeded: the deadline passed first; `work` was cancelled.
     """
+    try:
+        first = work.send(None)
+    except StopIteration as end:
+        return end.value
     loop, task, fired = asyncio.get_running_loop(), asyncio.current_task(), False
 
     def expire() -> None:
@@ -95,7 +123,7 @@ async def under_deadline(work: Awaitable[Any], deadline: float, seconds: float) 
 
     timer = loop.call_later(max(0.0, deadline - time.monotonic()), expire)
     try:
-        return await work
+        return await _Rest(work, first)
     except asyncio.CancelledError:
         if not fired:
             raise
@@ -133,7 +161,7 @@ class Endpoint:
         self._waiting = 0
         media = spec.output.media_type
         self._content_type = media.encode()
-        self._invoke: Callable[..., Awaitable[Any]] = self._call_async if spec.kind == "async" else self._call_sync
+        self._invoke: Callable[..., Coroutine[Any, Any, Any]] = self._call_async if spec.kind == "async" else self._call_sync
 
     def bind(self, instance: object) -> None:
         """Take the service's instance; start the batcher."""
@@ -176,7 +204,7 @@ class Endpoint:
                     args, named = self.spec.decode_query(query)
                 else:
                     args, named = self.spec.decode(await _read_body(receive, self._limit))
-                status = await self._answer(args, named, deadline, scope, receive, send, headers, request_id)
+                status = await self._answer(args, named, deadline, scope, receive, send, headers, request_id, started)
             except Disconnected:
                 return
             except Exception as error:
@@ -211,6 +239,7 @@ class Endpoint:
         send: Send,
         headers: Mapping[bytes, bytes],
         request_id: bytes,
+        started: float,
     ) -> int:
         context: Context | None = None
         if self.spec.context is not None:
@@ -223,7 +252,8 @@ class Endpoint:
                 return await send_stream(
                     self.spec.output, stream_media_type(self.spec), items, send, headers, request_id, gone, context
                 )
-            result = await under_deadline(self._invoke(args, named, deadline, receive), deadline, self.timeout)
+            seconds = deadline - started
+            result = await under_deadline(self._invoke(args, named, deadline, receive), deadline, seconds)
             payload = self.spec.encode(result)
             start: list[tuple[bytes, bytes]] = [
                 (b"content-type", self._content_type),
@@ -314,10 +344,7 @@ class Endpoint:
         end = object()
         try:
             while True:
-                if self.spec.kind == "async_generator":
-                    step: Awaitable[Any] = anext(produced, end)
-                else:
-                    step = self.app.lane.run(partial(next, produced, end), gone=gone)
+                step = self._next(produced, end, gone)
                 item = await (under_deadline(step, deadline, self.timeout) if first else step)
                 first = False
                 if item is end:
@@ -328,6 +355,12 @@ class Endpoint:
                 await produced.aclose()
             else:
                 produced.close()
+
+
+    async def _next(self, produced: Any, end: object, gone: Callable[[], bool]) -> Any:
+        if self.spec.kind == "async_generator":
+            return await anext(produced, end)
+        return await self.app.lane.run(partial(next, produced, end), gone=gone)
 
 
 class Admission:

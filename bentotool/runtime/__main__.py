@@ -1,0 +1,53 @@
+"""``python -m bentotool.runtime TARGET``: serve a Bento on disk, or a project folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bentotool.errors import BentotoolError, UsageError
+from bentotool.runtime.bento import find_target
+from bentotool.runtime.supervisor import Settings, Supervisor, bind, report
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bentotool.runtime", description=__doc__)
+    parser.add_argument("target", nargs="?", default=".", help="a Bento on disk, its home/bento, or a project folder")
+    parser.add_argument("--service", help="module:Class, for a project folder")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=3000, help="0 picks a free one")
+    parser.add_argument("--workers", type=int, help="worker processes; default: what the service declares")
+    parser.add_argument("--drain-delay", type=float, default=0.0, help="seconds to go on accepting after SIGTERM")
+    parser.add_argument("--grace", type=float, default=30.0, help="seconds for requests in flight after SIGTERM")
+    parser.add_argument("--port-file", type=Path, help="gets the port when the server is ready")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until a signal comes; give the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.workers is not None and options.workers < 1:
+            raise UsageError(f"--workers {options.workers}: at least 1 is needed")
+        target = find_target(options.target, options.service)
+        settings = Settings(
+            host=options.host,
+            port=options.port,
+            workers=options.workers,
+            drain_delay=options.drain_delay,
+            grace=options.grace,
+            port_file=options.port_file.absolute() if options.port_file else None,
+            log_format=options.log_format,
+        )
+        return Supervisor(target, settings, bind(settings.host, settings.port)).run()
+    except BentotoolError as error:
+        report(error, options.log_format)
+        return error.exit_status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Importing a service from a folder, and saying in one line why it cannot be."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.sdk.service import Service
+
+__all__ = ["load_service"]
+
+_DEFAULT_MODULE = "service"
+
+
+def _place(error: BaseException, folder: Path) -> str:
+    """``file:line`` of the innermost frame inside the project, else of the innermost of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
+    for frame in reversed(inside or frames):
+        return f"{_relative(Path(frame.filename), folder)}:{frame.lineno}"
+    return str(folder)
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
+
+
+def _import(name: str, folder: Path) -> Any:
+    try:
+        return importlib.import_module(name)
+    except SyntaxError as error:
+        where = f"{_relative(Path(error.filename or name), folder)}:{error.lineno}"
+        raise ServiceLoadError(f"{where}: syntax error: {error.msg}", hint=f"correct {where}") from error
+    except ModuleNotFoundError as error:
+        if error.name == name or (error.name and name.startswith(error.name + ".")):
+            raise ServiceLoadError(
+                f"no module {name!r} in {folder}", hint=f"write {name.replace('.', '/')}.py, or name the service as module:Class"
+            ) from error
+        hint = f"install {error.name}, or add it to the Bento's python packages"
+        raise ServiceLoadError(f"{_place(error, folder)}: no module named {error.name!r}", hint=hint) from error
+    except BentotoolError as error:
+        message = f"{_place(error, folder)}: {error.message}"
+        raise ServiceLoadError(message, hint=error.hint, details=error.details) from error
+    except SystemExit as error:
+        raise ServiceLoadError(f"{_place(error, folder)}: exits while it is imported (SystemExit: {error.code})") from error
+    except Exception as error:
+        text = str(error).partition("\n")[0]
+        raise ServiceLoadError(f"{_place(error, folder)}: {type(error).__name__}: {text}") from error
+
+
+def _entry(module: Any, folder: Path) -> Service[Any]:
+    """The one service of a module that no other service there depends on."""
+    found = {id(value): value for value in vars(module).values() if isinstance(value, Service)}
+    used = {id(dependency.on) for value in found.values() for dependency in value.dependencies.values()}
+    entries = [value for key, value in found.items() if key not in used]
+    if len(entries) == 1:
+        return entries[0]
+    name = module.__name__
+    if not entries:
+        raise ServiceLoadError(f"{name}.py in {folder} declares no service", hint="put @bentotool.service on a class")
+    names = ", ".join(f"{name}:{entry.inner.__name__}" for entry in entries)
+    raise ServiceLoadError(f"{name}.py declares {len(entries)} services", hint=f"name one of: {names}")
+
+
+def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any], str]:
+    """Import a service; the folder becomes the working directory and the first entry of `sys.path`.
+
+    Args:
+        folder: the project.
+        target: ``module:Class``, ``module``, or None for the one in ``service.py``.
+
+    Returns:
+        The service, and its import string ``module:Class``.
+
+    Raises:
+        ServiceLoadError: what is wrong, with file and line.
+    """
+    folder = folder.resolve()
+    os.chdir(folder)
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry not in ("", str(folder)))]
+    module_name, _, attribute = (target or _DEFAULT_MODULE).partition(":")
+    module = _import(module_name.removesuffix(".py").replace("/", "."), folder)
+    if attribute:
+        service = getattr(module, attribute, None)
+        if service is None:
+            raise ServiceLoadError(f"{module_name} has no {attribute!r}", hint=_declared(module))
+        if not isinstance(service, Service):
+            raise ServiceLoadError(f"{module_name}:{attribute} is not a service", hint="put @bentotool.service on the class")
+    else:
+        service = _entry(module, folder)
+    try:
+        _ = service.apis
+    except BentotoolError as error:
+        raise ServiceLoadError(error.message, hint=error.hint, details=error.details) from error
+    name = attribute or next(key for key, value in vars(module).items() if value is service)
+    return service, f"{module.__name__}:{name}"
+
+
+def _declared(module: Any) -> str:
+    names = [key for key, value in vars(module).items() if isinstance(value, Service)]
+    return f"declared there: {', '.join(names)}" if names else "put @bentotool.service on a class"

@@ -1,0 +1,97 @@
+"""``python -m bentotool.runtime.probe``: what a service declares, as one JSON document in a file.
+
+The build calls this in a process of its own, with a time limit: a service may do anything while it is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.sdk.importing import PROBE_VARIABLE
+
+__all__ = ["describe", "main"]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _modules(folder: Path) -> list[str]:
+    """Files of the project that importing the service brought in, relative to it."""
+    found = set()
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if path and Path(path).is_relative_to(folder):
+            found.add(Path(path).relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def _plain(value: Any) -> Any:
+    """A declared object (an image, say) as JSON; None where it does not say how."""
+    to_dict = getattr(value, "to_dict", None)
+    return to_dict() if callable(to_dict) else value if isinstance(value, (dict, str)) else None
+
+
+def describe(folder: Path, target: str | None) -> dict[str, Any]:
+    """Import a service and describe it.
+
+    Raises:
+        ServiceLoadError: it cannot be imported.
+    """
+    from bentotool.runtime.loading import load_service
+
+    folder = folder.resolve()
+    service, name = load_service(folder, target)
+    models: list[str] = []
+    queue, seen = [service], []
+    while queue:
+        current = queue.pop(0)
+        seen.append(current)
+        models += [model.reference for model in current.models if model.reference not in models]
+        queue += [d.on for d in current.dependencies.values() if d.on not in seen and d.on not in queue]
+    image = _plain(service.image)
+    return {
+        "service": name,
+        "name": _snake(service.name),
+        "description": service.description,
+        "models": models,
+        "schema": service.schema(),
+        "openapi": service.openapi(),
+        "config": dict(service.config.options),
+        "envs": service.envs,
+        "labels": service.labels,
+        "image": image,
+        "requirements": list(image.get("requirements", ())) if isinstance(image, dict) else [],
+        "depends": [dependency.on.name for dependency in service.dependencies.values()],
+        "modules": _modules(folder),
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the description, or ``{"error": {...}}``, to ``--output``; 0 or 1."""
+    parser = argparse.ArgumentParser(prog="python -m bentotool.runtime.probe")
+    parser.add_argument("--app-dir", required=True, type=Path)
+    parser.add_argument("--service")
+    parser.add_argument("--output", required=True, type=Path)
+    options = parser.parse_args(argv)
+    output = options.output.absolute()  # importing the service changes the working directory
+    os.environ[PROBE_VARIABLE] = "1"
+    try:
+        if not options.app_dir.is_dir():
+            raise ServiceLoadError(f"no folder {options.app_dir}")
+        text, status = json.dumps(describe(options.app_dir, options.service), default=str), 0
+    except BentotoolError as error:
+        text, status = json.dumps(error.to_dict(), default=str), 1
+    output.write_text(text, encoding="utf-8")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

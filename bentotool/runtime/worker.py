@@ -1,0 +1,224 @@
+"""One worker process: the service, a uvicorn server on the inherited socket, a line to the supervisor.
+
+The line is a socket with one JSON object per line. To the supervisor: ``{"type": "ready", "workers": 2}``, ``{"type": "failed", "error":
+{...}}``. From it: ``{"type": "drain"}``, ``{"type": "problem", "message": ...}``. When it closes, the supervisor is gone
+and the worker ends too: no worker outlives its supervisor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bentotool.errors import BentotoolError, ServiceLoadError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from bentotool.runtime.app import Application
+
+__all__ = ["FAILED", "main"]
+
+FAILED = 3
+"""Exit status of a worker whose service did not start; the reason went over the line."""
+
+
+class _JSONFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        from bentotool.runtime.app import json_log_record
+
+        return json_log_record(record)
+
+
+def _set_up_logging(form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JSONFormatter() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("bentotool")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logging.getLogger("uvicorn").addHandler(handler)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _failure(error: Exception, folder: Path) -> dict[str, object]:
+    if isinstance(error, BentotoolError):
+        return error.to_dict()
+    from bentotool.runtime.loading import _place
+
+    text = str(error).partition("\n")[0]
+    message = f"{_place(error, folder)}: {type(error).__name__}: {text}"
+    traceback.print_exception(error)
+    return ServiceLoadError(message, hint="the traceback is above").to_dict()
+
+
+class Worker:
+    """Serves until told to stop.
+
+    Args:
+        app: what is served.
+        listener: bound socket.
+        line: to the supervisor.
+        drain_delay: seconds in which requests are still accepted after readiness went away.
+        grace: seconds for requests in flight.
+    """
+
+    def __init__(self, app: Application, listener: socket.socket, line: socket.socket, drain_delay: float, grace: float) -> None:
+        self.app, self.listener, self.line = app, listener, line
+        self.drain_delay, self.grace = drain_delay, grace
+        self._server: uvicorn.Server | None = None
+        self._draining = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def tell(self, message: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            self.line.sendall(json.dumps(message).encode() + b"\n")
+
+    def _tell_ready(self) -> None:
+        self.tell({"type": "ready", "workers": self.app.service.config.workers})
+
+    async def serve(self) -> None:
+        """Start the service, answer requests, stop in order."""
+        import uvicorn
+
+        loop = asyncio.get_running_loop()
+        await self.app.start()
+        config = uvicorn.Config(
+            self.app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, round(self.grace)),
+            ws="none",
+        )
+        server = self._server = _make_server(config, self._tell_ready)
+        self._spawn(self._listen_to_supervisor())
+        with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
+            loop.add_signal_handler(signal.SIGTERM, self.drain)
+        try:
+            await server.serve(sockets=[self.listener])
+        finally:
+            await self.app.stop()
+
+    def drain(self) -> None:
+        """Stop in order; the second call stops at once."""
+        if self._draining:
+            self._stop()
+            return
+        self._draining = True
+        self.app.ready = False
+        self._spawn(self._stop_after_delay())
+
+    async def _stop_after_delay(self) -> None:
+        await asyncio.sleep(self.drain_delay)
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen_to_supervisor(self) -> None:
+        reader, _writer = await asyncio.open_connection(sock=self.line.dup())
+        while line := await reader.readline():
+            message = json.loads(line)
+            if message["type"] == "drain":
+                self.drain()
+            elif message["type"] == "problem":
+                self.app.problem = message["message"]
+        if not self._draining:  # the supervisor died: nobody restarts us and nobody stops us
+            self.drain_delay = 0.0
+            self.drain()
+
+
+def _make_server(config: uvicorn.Config, on_started: Callable[[], None]) -> uvicorn.Server:
+    """uvicorn without its signal handlers, and telling when it has started."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                on_started()
+
+    return Server(config)
+
+
+def _run(work: Any) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the worker process."""
+    parser = argparse.ArgumentParser(prog="python -m bentotool.runtime.worker")
+    parser.add_argument("--sockets", required=True)
+    parser.add_argument("--app-dir", required=True, type=Path)
+    parser.add_argument("--service")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--loopback", action="store_true")
+    parser.add_argument("--drain-delay", type=float, default=0.0)
+    parser.add_argument("--grace", type=float, default=30.0)
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    options = parser.parse_args(argv)
+    listener, line = receive_sockets_of(options.sockets)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
+    _set_up_logging(options.log_format)
+    worker: Worker | None = None
+    try:
+        from bentotool.runtime.loading import load_service
+        from bentotool.runtime.metrics import DIRECTORY, SLOT, use_slot
+
+        if os.environ.get(DIRECTORY):
+            use_slot(os.environ.get(SLOT, "0"))
+        service, _name = load_service(options.app_dir, options.service)
+        from bentotool.runtime.app import Application
+
+        app = Application(service, workers=options.workers or service.config.workers, loopback=options.loopback)
+        worker = Worker(app, listener, line, options.drain_delay, options.grace)
+        _run(worker.serve())
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            line.sendall(json.dumps({"type": "failed", **_failure(error, options.app_dir)}).encode() + b"\n")
+        return FAILED
+    return 0
+
+
+def receive_sockets_of(where: str) -> tuple[socket.socket, socket.socket]:
+    """Listener and line, in the order in which the supervisor hands them over."""
+    from bentotool.runtime.handover import receive_sockets
+
+    listener, line = receive_sockets(where)
+    return listener, line
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a synchronous call that never ends must not hold the process back
