@@ -34,8 +34,9 @@ SAFE_BUILTINS = frozenset(
         "tuple", "NoneType",
     }
 )  # fmt: skip
-SAFE_OTHERS = frozenset({"collections.OrderedDict", "collections.defaultdict", "datetime.datetime",
-"datetime.timedelta"})
+SAFE_OTHERS = frozenset(
+    {"collections.OrderedDict", "collections.defaultdict", "datetime.datetime", "datetime.timedelta"}
+)
 
 
 class InvalidModelError(ValueError):

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bentotool.errors import PluginError, UnsafeError, UsageError
+from bentotool.interfaces import Match, ModelInfo, SourceFile
+from bentotool.models.detect import describe_model, detect_framework
+from bentotool.plugin_scan import FoundPlugin
+from bentotool.plugins import Plugins
+
+SOURCE = """
+from bentotool.hookspecs import hookimpl
+from bentotool.interfaces import FrameworkDecl, Magic, Match, ModelInfo
+from bentotool.errors import UsageError
+
+class Impl:
+    def detect(self, files):
+        {detect}
+    def describe(self, files):
+        {describe}
+    def save(self, obj, directory, **options): ...
+
+@hookimpl
+def bentotool_frameworks():
+    yield FrameworkDecl({name!r}, {impl!r}, "x", loader="json", {formats})
+{more}
+"""
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: list[FoundPlugin] = []
+
+    def add(
+        self, name: str, detect: str = "", *, formats: str = 'suffixes=(".m",)', describe: str = "", more: str = ""
+    ) -> str:
+        module = f"detect_test_{name}"
+        body = {
+            "detect": detect or f"return Match({name!r}, 'f', 0.5, files[0].name)",
+            "describe": describe or f"return ModelInfo({name!r}, 'f')",
+            "impl": f"{module}_impl:Impl",
+        }
+        text = SOURCE.format(name=name, formats=formats, more=more, **body)
+        for suffix in ("", "_impl"):
+            (self.folder / f"{module}{suffix}.py").write_text(text, encoding="utf-8")
+        self.found.append(FoundPlugin(name, module, f"dist-{name}", "1"))
+        return f"{module}_impl"
+
+    @property
+    def plugins(self) -> Plugins:
+        return Plugins(self.found, warn=pytest.fail)
+
+    def files(self, *names: str, content: bytes = b"content") -> list[SourceFile]:
+        model = self.folder / "my-model"
+        files = []
+        for name in names:
+            path = model / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            files.append(SourceFile(path, name))
+        return files
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield World(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("detect_test_")]:
+        del sys.modules[name]
+
+
+def test_by_suffix_and_only_the_likely_plugin_is_imported(world: World) -> None:
+    world.add("likely")
+    unlikely = world.add("unlikely", formats='suffixes=(".other",), magic=(Magic(2, b"xyz"),)')
+    _, match = detect_framework(world.files("a.M"), world.plugins)
+    assert match == Match("likely", "f", 0.5, "a.M")
+    assert unlikely not in sys.modules
+
+
+def test_by_magic(world: World) -> None:
+    world.add("magic", formats='magic=(Magic(2, b"xyz"),)')
+    _, match = detect_framework(world.files("nosuffix", content=b"..xyz"), world.plugins)
+    assert match.framework == "magic"
+    with pytest.raises(UsageError):
+        detect_framework(world.files("nosuffix", content=b".xyz."), world.plugins)
+
+
+def test_the_highest_confidence_wins(world: World) -> None:
+    world.add("low")
+    world.add("high", "return Match('high', 'f', 0.9)")
+    assert detect_framework(world.files("a.m"), world.plugins)[1].framework == "high"
+
+
+def test_equal_claims_are_an_error_that_names_them(world: World) -> None:
+    world.add("one")
+    world.add("two")
+    with pytest.raises(UsageError) as caught:
+        detect_framework(world.files("a.m"), world.plugins)
+    assert caught.value.message == "a.m could be of framework 'one' or 'two'"
+    assert caught.value.hint == "say which: --framework one"
+    assert detect_framework(world.files("a.m"), world.plugins, "two")[1].framework == "two"
+
+
+def test_no_claim(world: World) -> None:
+    world.add("one", "return None")
+    with pytest.raises(UsageError) as caught:
+        detect_framework(world.files("iris.txt"), world.plugins)
+    assert caught.value.message == "iris.txt is not a model that an installed plugin knows"
+    assert "installed: one" in str(caught.value.hint)
+    assert caught.value.exit_status == 2
+
+
+def test_no_plugin_at_all(world: World) -> None:
+    with pytest.raises(UsageError) as caught:
+        detect_framework(world.files("a/b.m", "c.m"), world.plugins)
+    assert caught.value.message == "my-model is not a model that an installed plugin knows"
+    assert "pip install bentotool-" in str(caught.value.hint)
+
+
+def test_no_files(world: World) -> None:
+    with pytest.raises(UsageError, match="no files"):
+        detect_framework([], world.plugins)
+
+
+def test_named_framework(world: World) -> None:
+    world.add("one", "return None")
+    with pytest.raises(UsageError, match="is not a model that framework 'one' knows"):
+        detect_framework(world.files("a.m"), world.plugins, "one")
+    with pytest.raises(UsageError, match="no installed plugin knows framework 'ona'") as caught:
+        detect_framework(world.files("a.m"), world.plugins, "ona")
+    assert caught.value.hint == "did you mean 'one'?"
+
+
+def test_damage_is_told_unless_another_framework_knows_better(world: World) -> None:
+    world.add("one", "raise UsageError('a.m is cut short')")
+    with pytest.raises(UsageError, match=r"a\.m is cut short"):
+        detect_framework(world.files("a.m"), world.plugins)
+    world.add("two")
+    assert detect_framework(world.files("a.m"), world.plugins)[1].framework == "two"
+
+
+@pytest.mark.parametrize(
+    "detect",
+    [
+        "1 / 0",
+        "return 'one'",
+        "return Match('other', 'f', 1.0)",
+        "return Match('one', 'f', 1.0, 'absent.m')",
+        "return Match('one', 'f', 7)",
+    ],
+)
+def test_a_plugins_mistake_is_not_the_users(world: World, detect: str) -> None:
+    world.add("one", detect)
+    with pytest.raises(PluginError, match="one"):
+        detect_framework(world.files("a.m"), world.plugins)
+
+
+@pytest.mark.parametrize("describe", ["1 / 0", "return {}"])
+def test_a_description_that_fails(world: World, describe: str) -> None:
+    world.add("one", describe=describe)
+    with pytest.raises(PluginError, match="'one'"):
+        describe_model(world.files("a.m"), world.plugins)
+
+
+def test_the_identify_hook_decides_first(world: World) -> None:
+    world.add("one")
+    world.add("two", more="@hookimpl\ndef bentotool_identify_model(files): return 'two'")
+    assert detect_framework(world.files("a.m"), world.plugins)[1].framework == "two"
+
+
+def test_a_pickle_needs_trust(world: World) -> None:
+    world.add("one", describe="return ModelInfo('one', 'f', safety='pickle')")
+    files = world.files("a.m")
+    with pytest.raises(UnsafeError, match=r"a\.m is a pickle") as caught:
+        describe_model(files, world.plugins)
+    assert caught.value.exit_status == 6
+    assert "--trust" in str(caught.value.hint)
+    assert describe_model(files, world.plugins, trust=True) == ModelInfo("one", "f", safety="pickle")

@@ -1,0 +1,194 @@
+"""Every hook is documented, its example works, and something calls it; a hook without a test here fails the suite."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bentotool import hookspecs
+from bentotool.errors import PluginError, UnsafeError
+from bentotool.interfaces import Credentials, Framework, Loader, PlanAddition, SourceFile
+from bentotool.plugin_load import HOOKS, new_manager
+
+SECTIONS = ("When", "Arguments", "Return", "Example")
+FAIL = "@hookimpl\ndef {hook}(): raise ValueError('boom')"
+
+
+def example(documented: object) -> str:
+    text = inspect.getdoc(documented) or ""
+    return textwrap.dedent(text.partition("Example::")[2])
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_documented(hook: str) -> None:
+    function = getattr(hookspecs, hook)
+    text = inspect.getdoc(function) or ""
+    positions = [text.find(f"\n{section}:") for section in SECTIONS]
+    assert positions == sorted(positions)
+    assert positions[0] > 0
+    arguments = text[positions[1] : positions[2]]
+    for name in inspect.signature(function).parameters:
+        assert f"``{name}``" in arguments
+    assert all(p.annotation is not inspect.Parameter.empty for p in inspect.signature(function).parameters.values())
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_example_compiles_and_registers(hook: str) -> None:
+    module = types.ModuleType("example")
+    exec(compile(example(getattr(hookspecs, hook)), hook, "exec"), module.__dict__)
+    manager = new_manager()
+    manager.register(module, "example")
+    manager.check_pending()
+    assert [implementation.plugin_name for implementation in getattr(manager.hook, hook).get_hookimpls()] == ["example"]
+
+
+@pytest.mark.parametrize("protocol", [Framework, Loader])
+def test_protocols_are_documented_and_small(protocol: type) -> None:
+    text = inspect.getdoc(protocol) or ""
+    assert all(f"{section}:" in text for section in SECTIONS)
+    compile(example(protocol), protocol.__name__, "exec")
+    assert len([name for name in vars(protocol) if not name.startswith("_")]) <= 6
+
+
+def test_framework_example_is_a_framework(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec("from bentotool.interfaces import *\n" + example(Framework), names)
+    framework = names["Text"]()
+    assert isinstance(framework, Framework)
+    framework.save("hello", tmp_path)
+    files = [SourceFile(tmp_path / "model.txtmodel", "model.txtmodel")]
+    assert framework.describe(files).main_file == "model.txtmodel"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_test(hook: str) -> None:
+    assert f"test_hook_{hook.removeprefix('bentotool_')}" in globals()
+
+
+def test_the_reference_page_shows_every_signature(request: pytest.FixtureRequest) -> None:
+    page = (request.config.rootpath / "docs" / "plugins.md").read_text(encoding="utf-8")
+    for hook in HOOKS:
+        arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+        assert f"`{hook}({arguments})`" in page
+    assert set(re.findall(r"`(bentotool_\w+)\(", page)) == set(HOOKS)
+
+
+# -- one test for each hook -------------------------------------------------------------------------------------------
+
+
+def test_hook_frameworks(make: Any, framework_source: Callable[..., str]) -> None:
+    make.add("one", framework_source("text"))
+    assert make.plugins().frameworks()["text"].suffixes == (".txtmodel",)
+
+
+def test_hook_commands(make: Any) -> None:
+    make.add("one", "@hookimpl\ndef bentotool_commands(): yield CommandDecl('hello world', 'a:b', 'Say hello')")
+    assert make.plugins().commands()["hello world"].panel == "Plugins"
+
+
+def test_hook_templates(make: Any) -> None:
+    make.add("one", "@hookimpl\ndef bentotool_templates(): yield TemplateDecl('a', 'json', 'x/y', 'A')")
+    assert make.plugins().templates()["a"].path == "x/y"
+
+
+def test_hook_identify_model(make: Any) -> None:
+    make.add("a", "@hookimpl\ndef bentotool_identify_model(files): return None")
+    make.add("b", "@hookimpl\ndef bentotool_identify_model(files): return 'second'")
+    make.add("c", "@hookimpl\ndef bentotool_identify_model(files): return 'third'")
+    assert make.plugins().call("bentotool_identify_model", files=()) == ["second"]
+
+
+def test_hook_registry_credentials(make: Any) -> None:
+    make.add("broken", FAIL.format(hook="bentotool_registry_credentials"))
+    make.add(
+        "one",
+        """
+@hookimpl
+def bentotool_registry_credentials(registry, actions):
+    return Credentials("user", "secret") if registry == "here" and "push" in actions else None
+""",
+    )
+    plugins = make.plugins()
+    found = plugins.credentials("here", "a/b", ["pull", "push"])
+    assert found == Credentials("user", "secret")
+    assert "secret" not in repr(found)
+    assert plugins.credentials("there", "a/b", ["pull", "push"]) is None
+
+
+ADDITION = "@hookimpl\ndef bentotool_plan_build(models): return PlanAddition({})"
+
+
+def test_hook_plan_build(make: Any) -> None:
+    make.add("a", ADDITION.format("files={'x.txt': b'x'}, requirements=('r1',), env={'A': '1'}, labels={'n': 'v'}"))
+    make.add("b", ADDITION.format("requirements=('r1', 'r2'), env={'A': '1', 'B': '2'}"))
+    assert make.plugins().plan_build({}, []) == PlanAddition(
+        files={"x.txt": b"x"}, requirements=("r1", "r2"), env={"A": "1", "B": "2"}, labels={"n": "v"}
+    )
+
+
+def test_hook_plan_build_clash(make: Any) -> None:
+    make.add("a", ADDITION.format("env={'A': '1'}"))
+    make.add("b", ADDITION.format("env={'A': '2'}"))
+    with pytest.raises(PluginError, match=r"env 'A' of the Bento is declared by .*dist-a 1\.2.* and .*dist-b 1\.2"):
+        make.plugins().plan_build({}, [])
+
+
+@pytest.mark.parametrize("hook", ["plan_build", "before_push", "runtime_middleware"])
+def test_a_failure_stops_the_work_where_going_on_would_be_wrong(make: Any, hook: str) -> None:
+    make.add("a", FAIL.format(hook=f"bentotool_{hook}"))
+    arguments = {"config": {}, "models": (), "artifact": None, "service": "s:S"}
+    with pytest.raises(PluginError, match=rf"plugin 'a' \(dist-a 1\.2\): bentotool_{hook} failed: ValueError: boom"):
+        make.plugins().call(f"bentotool_{hook}", **arguments)
+
+
+def test_hook_after_build(make: Any) -> None:
+    make.add("bad", FAIL.format(hook="bentotool_after_build"))
+    make.add("good", "@hookimpl\ndef bentotool_after_build(bento): bento.seen = True")
+    bento = SimpleNamespace(seen=False)
+    assert make.plugins().call("bentotool_after_build", bento=bento) == []
+    assert bento.seen
+    assert len(make.warnings) == 1
+
+
+def test_hook_before_push(make: Any) -> None:
+    source = """
+from bentotool.errors import UnsafeError
+@hookimpl
+def bentotool_before_push(artifact):
+    if artifact.tag.endswith("draft"):
+        raise UnsafeError("it is a draft", hint="finish it")
+"""
+    make.add("one", source)
+    plugins = make.plugins()
+    plugins.call("bentotool_before_push", artifact=SimpleNamespace(tag="a:1"))
+    with pytest.raises(UnsafeError, match="it is a draft") as caught:
+        plugins.call("bentotool_before_push", artifact=SimpleNamespace(tag="a:draft"))
+    assert caught.value.details["plugin"] == "one"
+
+
+def test_hook_after_push(make: Any) -> None:
+    make.add("one", "@hookimpl\ndef bentotool_after_push(artifact, digest): artifact.append(digest)")
+    seen: list[str] = []
+    make.plugins().call("bentotool_after_push", artifact=seen, digest="sha256:0")
+    assert seen == ["sha256:0"]
+
+
+def test_hook_runtime_middleware(make: Any) -> None:
+    make.add("a", "@hookimpl\ndef bentotool_runtime_middleware(service): return ['m:A', 'm:B']")
+    make.add("b", "@hookimpl\ndef bentotool_runtime_middleware(service): return ['m:B', 'm.n:C']")
+    make.add("c", "@hookimpl\ndef bentotool_runtime_middleware(service): return None")
+    assert make.plugins().runtime_middleware("service:Iris") == ("m:A", "m:B", "m.n:C")
+
+
+def test_middleware_that_is_no_target_stops_the_build(make: Any) -> None:
+    make.add("a", "@hookimpl\ndef bentotool_runtime_middleware(service): return ['just a name']")
+    with pytest.raises(PluginError, match=r"package\.module:attribute"):
+        make.plugins().runtime_middleware("service:Iris")
