@@ -41,7 +41,7 @@ class Probe:
     config: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     envs: tuple[dict[str, str], ...] = ()
-    image: dict[str, Any] | None = None
+    image: dict[str, Any] | str | None = None
     requirements: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
 
@@ -160,7 +160,7 @@ def _probe(document: dict[str, Any]) -> Probe:
             config=dict(document.get("config") or {}),
             labels={str(k): check_text(str(v), (*where, "labels")) for k, v in (document.get("labels") or {}).items()},
             envs=tuple(dict(item) for item in document.get("envs") or ()),
-            image=dict(document["image"]) if document.get("image") else None,
+            image=document.get("image") or None,
             requirements=tuple(str(line) for line in document.get("requirements") or ()),
             depends=tuple(str(name) for name in document.get("depends") or ()),
         )

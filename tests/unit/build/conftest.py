@@ -22,7 +22,8 @@ from bentotool.plugins import load_plugins
 def corpus() -> ModuleType:
     path = Path(__file__).parents[2] / "security" / "corpus.py"
     spec = importlib.util.spec_from_file_location("corpus", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -55,7 +56,8 @@ def make_project(folder: Path, wheelhouse: Path) -> Path:
     (folder / "service.py").write_bytes(b"class Iris:\n    pass\n")
     (folder / "lib").mkdir()
     (folder / "lib" / "more.py").write_bytes(b"X = 1\n")
-    config = f"service: service:Iris\npython:\n  packages: [tiny]\n  no_index: true\n  find_links: ['{wheelhouse.as_posix()}']\n"
+    config = "service: service:Iris\npython:\n  packages: [tiny]\n  no_index: true\n"
+    config += f"  find_links: ['{wheelhouse.as_posix()}']\n"
     (folder / "bentofile.yaml").write_bytes(config.encode())
     return folder
 

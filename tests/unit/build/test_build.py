@@ -122,11 +122,13 @@ def test_nothing_depends_on_the_hash_seed(project: Path, builder: Builder, wheel
 
     builder(project)  # makes the lock
     code = (
-        "import sys; from pathlib import Path; from bentotool.build import api; from bentotool.build.probe import Probe;"
+        "import sys; from pathlib import Path; from bentotool.build import api;"
+        "from bentotool.build.probe import Probe;"
         "from bentotool.oci.layout import Layout; from bentotool.plugins import load_plugins;"
         "api.probe_service = lambda *a, **k: Probe('service:Iris', 'iris', labels={'b': '1', 'a': '2'});"
         "o = api.BuildOptions(runtime_requirements=('fakestar>=2',), locked=True);"
-        "print(api.build_bento(Path(sys.argv[1]), layout=Layout(Path(sys.argv[2])), plugins=load_plugins(), options=o).digest)"
+        "layout = Layout(Path(sys.argv[2]));"
+        "print(api.build_bento(Path(sys.argv[1]), layout=layout, plugins=load_plugins(), options=o).digest)"
     )
     digests = set()
     for seed in ("1", "2"):

@@ -206,6 +206,11 @@ def test_description_from_a_file_inside_only(write: Write, tmp_path: Path, corpu
         load_config(folder)
 
 
+MULTIPLYING = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{below}'] * 10)}]\n" for below, name in ("ab", "bc", "cd", "de")
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -215,12 +220,10 @@ def test_description_from_a_file_inside_only(write: Write, tmp_path: Path, corpu
         ("labels: &a {b: *a}", "contains itself"),
         ("x: !!python/object/apply:os.system [id]", "not YAML"),
         ("[" * 3000, "not YAML"),
-        ("a: &a [x, x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
-         "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c, *c]\n"
-         "e: [*d, *d, *d, *d, *d, *d, *d, *d, *d, *d]", "more than"),
+        (MULTIPLYING, "more than"),
         ("#" * (2 << 20), "larger than"),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_configuration(write: Write, content: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(write({"bentofile.yaml": content}))

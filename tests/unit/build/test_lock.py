@@ -116,7 +116,8 @@ def test_the_form_of_a_lock() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["--index-url https://evil/\n", "a==1.0\n", f"a==1.0 \\\n{HASH}-r other\n", f"a @ file:///x \\\n{HASH}", "../x.whl\n",
+    ["--index-url https://evil/\n", "a==1.0\n", f"a==1.0 \\\n{HASH}-r other\n", f"a @ file:///x \\\n{HASH}",
+     "../x.whl\n",
      f"a==1.0 \\\n{HASH}--find-links x\n", f"a @ https://u:p@h/x \\\n{HASH}", f"a>=1 \\\n{HASH}", HASH + "b==1\n"],
 )  # fmt: skip
 def test_a_lock_with_anything_else_is_refused(body: str) -> None:

@@ -50,7 +50,8 @@ def test_the_runtime_wheel_imports_without_the_rest(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import bentotool, bentotool.models.reader, bentotool.errors;"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+        "import bentotool, bentotool.models.reader, bentotool.errors;"
         "assert bentotool.__file__.startswith(sys.path[0]); print(bentotool.__version__)"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, timeout=30)
