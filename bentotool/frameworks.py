@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from bentotool.errors import BentotoolError, MissingDependencyError, NotFoundErr
 
 if TYPE_CHECKING:
     from bentotool.models.reader import BentoModel, Model
+    from bentotool.plugins import Plugins
 
 __all__ = ["FrameworkNamespace", "namespace"]
 
@@ -127,7 +129,6 @@ class FrameworkNamespace:
             raise UsageError(f"{name} cannot be saved inside a Bento, which has no model store")
         try:
             from bentotool.models.api import import_model
-            from bentotool.plugins import load_plugins
         except ModuleNotFoundError:
             raise UsageError(f"{name} cannot be saved with the runtime alone", hint="pip install bentotool") from None
         import tempfile  # pulls in much that loading does not need
@@ -135,7 +136,7 @@ class FrameworkNamespace:
         facts = dict(metadata or {})
         if signatures:
             facts["signatures"] = {method: dict(signature) for method, signature in signatures.items()}
-        framework = load_plugins().framework(self.name)
+        framework = _plugins().framework(self.name)
         with tempfile.TemporaryDirectory(prefix="bentotool-save-") as folder:
             framework.save(model, Path(folder), **options)
             return import_model(
@@ -146,9 +147,7 @@ class FrameworkNamespace:
         bento = os.environ.get(BENTO_ENV)
         if bento:
             return _bundled_loader(Path(bento), self.name)
-        from bentotool.plugins import load_plugins
-
-        return importlib.import_module(load_plugins().framework_decl(self.name).loader)
+        return importlib.import_module(_plugins().framework_decl(self.name).loader)
 
 
 def _known() -> frozenset[str]:
@@ -156,10 +155,22 @@ def _known() -> frozenset[str]:
     if bento:
         return frozenset(_loaders(Path(bento)))
     try:
-        from bentotool.plugins import load_plugins
+        return frozenset(_plugins().frameworks())
     except ModuleNotFoundError:  # the runtime alone, outside a Bento
         return frozenset()
-    return frozenset(load_plugins().frameworks())
+
+
+def _plugins() -> Plugins:
+    """One manager for the process, so that a broken plugin is warned about once."""
+    return _plugins_for(os.environ.get("BENTOTOOL_DISABLE_PLUGINS"), tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _plugins_for(disabled: str | None, path: tuple[str, ...]) -> Plugins:
+    """Both arguments are read by ``load_plugins`` itself; they are here so that a change of either is seen."""
+    from bentotool.plugins import load_plugins
+
+    return load_plugins()
 
 
 def _model(tag: str | Model | BentoModel) -> Model:

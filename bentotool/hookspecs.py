@@ -142,9 +142,7 @@ def bentotool_identify_model(files: Sequence[SourceFile]) -> str | None:
 
 
 @hookspec(firstresult=True)
-def bentotool_registry_credentials(
-    registry: str, repository: str, actions: Sequence[str]
-) -> Credentials | None:
+def bentotool_registry_credentials(registry: str, repository: str, actions: Sequence[str]) -> Credentials | None:
     """Give credentials for a registry.
 
     When:

@@ -22,20 +22,15 @@ __all__ = [
     "JSON",
     "CommandDecl",
     "Credentials",
-    "EngineDecl",
     "Framework",
     "FrameworkDecl",
-    "ImageBuilderDecl",
     "Loader",
     "Magic",
     "Match",
     "ModelInfo",
     "PlanAddition",
     "Safety",
-    "SignerDecl",
-    "SourceDecl",
     "SourceFile",
-    "TargetDecl",
     "TemplateDecl",
     "TensorSpec",
     "is_target",
@@ -57,7 +52,6 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*(?: [a-z][a-z0-9-]*)?")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _TARGET = re.compile(_MODULE.pattern + ":" + _MODULE.pattern)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 
 
 def _matching(pattern: re.Pattern[str], value: object, what: str) -> None:
@@ -149,39 +143,6 @@ class FrameworkDecl(_Declaration):
         for suffix in self.suffixes:
             if not suffix.startswith(".") or suffix != suffix.lower():
                 raise ValueError(f"suffix {suffix!r} is not lower case with a leading dot")
-
-
-@dataclass(frozen=True)
-class SourceDecl(_Declaration):
-    """A place models come from; ``schemes`` are URI schemes such as ``hf``."""
-
-    schemes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _tuple_of(str, self.schemes, "schemes")
-        for scheme in self.schemes:
-            _matching(_SCHEME, scheme, "scheme")
-
-
-@dataclass(frozen=True)
-class TargetDecl(_Declaration):
-    """A deployment target."""
-
-
-@dataclass(frozen=True)
-class ImageBuilderDecl(_Declaration):
-    """A builder of container images."""
-
-
-@dataclass(frozen=True)
-class SignerDecl(_Declaration):
-    """A signer and verifier of artifacts."""
-
-
-@dataclass(frozen=True)
-class EngineDecl(_Declaration):
-    """A model server that runs as a supervised child."""
 
 
 @dataclass(frozen=True)

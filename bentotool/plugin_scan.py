@@ -129,7 +129,7 @@ def _scan_metadata(entries: list[str]) -> Iterator[FoundPlugin]:
 
     seen: set[str] = set()
     for distribution in metadata.distributions(path=entries):
-        name = distribution.metadata["Name"] or ""
+        name = distribution.metadata.get("Name") or ""
         key = name.lower().replace("-", "_").replace(".", "_")
         if key in seen:
             continue
