@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 _FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
-_MAX_FIELDS = 5_000_000  # a large language model's graph has about one million; some seconds of reading
+_MAX_FIELDS = 3_000_000  # a large language model's graph has about one million; some seconds of reading
 _MAX_TEXT = 16 * 1024 * 1024  # bytes of names and metadata kept, all together
 _WINDOW = 16 * 1024
 _MAX_VARINT_BYTES = 10
