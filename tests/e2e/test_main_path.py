@@ -210,7 +210,7 @@ def test_quickstart(place: Workplace, package_index: None, tmp_path: Path) -> No
     assert result["response"] == [0, 2]
     assert fresh.run("quickstart", str(tmp_path / "demo"))["bento"]["digest"] == result["bento"]["digest"]
     (tmp_path / "demo" / "service.py").write_text("mine = 1", encoding="utf-8")
-    fresh.run("quickstart", str(tmp_path / "demo"), expect=2)
+    assert fresh.run("quickstart", str(tmp_path / "demo"), expect=1)["error"]["code"] == "conflict"
 
 
 @pytest.fixture(scope="module")
