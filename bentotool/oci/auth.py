@@ -21,6 +21,7 @@ __all__ = ["TOKEN_LIMIT", "Authenticator", "Challenge", "Scope", "TokenFetcher",
 TOKEN_LIMIT = 64 << 10
 """Largest answer of a token server that is read, in bytes."""
 _PARAMETER = re.compile(r'([a-zA-Z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))', re.ASCII)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SCHEME = re.compile(r"(?:^|,\s*)(basic|bearer)(?=\s|,|$)", re.ASCII | re.IGNORECASE)
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _MARGIN = 5.0  # seconds a token must still live to be worth sending
@@ -54,7 +55,9 @@ class Challenge:
 def parse_challenges(header: str) -> list[Challenge]:
     """The Basic and Bearer challenges of a ``WWW-Authenticate`` header; others are left out."""
     found = []
-    matches = list(_SCHEME.finditer(header[:8192]))
+    header = header[:8192]
+    # What stands in quotes is no scheme, whatever it looks like.
+    matches = list(_SCHEME.finditer(_QUOTED.sub(lambda quoted: "_" * len(quoted[0]), header)))
     for index, match in enumerate(matches):
         end = matches[index + 1].start() if index + 1 < len(matches) else len(header)
         parameters = {

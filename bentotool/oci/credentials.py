@@ -113,7 +113,7 @@ class CredentialStore:
         found = False
         for path in config_files(self._environ):
             config = _read_config(path)
-            names = [key for key in (hub_key(registry), registry) if key in config.get("auths", {})]
+            names = {hub_key(registry), registry} & config.get("auths", {}).keys()
             if helper := _helper(config, registry):
                 found = _run_helper(helper, "get", hub_key(registry), check=False) is not None or found
                 _run_helper(helper, "erase", hub_key(registry), check=False)
