@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.build.collect import CodeFile, collect
-from bentotool.build.config import BuildConfig, bento_name, parse_envs
+from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
 from bentotool.build.configfile import ProjectConfig, load_config
 from bentotool.build.lock import LOCK_FILE, PLATFORMS, Lock, default_platform, make_lock, read_lock
 from bentotool.build.pack import pack
@@ -175,7 +175,13 @@ class _Work:
             needs = [line for _, model in stored for line in model.details.requirements]
             lock = self.lock(project, (*probe.requirements, *addition.requirements, *needs))
         with self.step("files"):
-            files = collect(self.folder, config.include, config.exclude, where=project.origin or "defaults")
+            files = collect(
+                self.folder,
+                config.include,
+                config.exclude,
+                where=project.origin or "defaults",
+                store=self.layout.root,
+            )
             _check_added(files, addition)
             runtime_version, wheel = runtime_wheel(options.runtime_requirements)
         return Plan(
@@ -189,7 +195,11 @@ class _Work:
             wheel=wheel,
             api=canonical_json({"openapi": probe.openapi, "schema": probe.schema}),
             description=config.description or probe.description,
-            labels={**probe.labels, **addition.labels, **config.labels},
+            labels={
+                **parse_labels(probe.labels, ("service", "labels")),
+                **parse_labels(dict(addition.labels), ("plugins", "labels")),
+                **config.labels,
+            },
             envs=_envs(config, probe, addition),
             models=models,
             loaders=loaders,

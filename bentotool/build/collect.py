@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,12 +53,18 @@ class CodeFile:
 
 
 def collect(
-    project: Path, include: Sequence[str] = ("*",), exclude: Sequence[str] = (), *, where: str = "bentofile.yaml"
+    project: Path,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    *,
+    where: str = "bentofile.yaml",
+    store: Path | None = None,
 ) -> tuple[CodeFile, ...]:
     """Find and hash the files of a project, sorted by the bytes of their names.
 
     Args:
         where: the configuration file, for messages.
+        store: the store's folder, left out when it lies in the project.
 
     Raises:
         UnsafeError: a link out of the project, a link to a folder, something that is no file, or a name that is not
@@ -65,7 +72,8 @@ def collect(
         ConfigError: a pattern is not valid.
     """
     included = _spec(include, (where, "include"))
-    rules = [("", _spec(_NEVER, ("built in",))), ("", _spec(exclude, (where, "exclude")))]
+    never = (*_NEVER, *_store_pattern(project, store))
+    rules = [("", _spec(never, ("built in",))), ("", _spec(exclude, (where, "exclude")))]
     found: list[CodeFile] = []
     for source in _walk(project, "", rules, included):
         digest, size = hashlib.sha256(), 0
@@ -100,6 +108,16 @@ def read_unchanged(project: Path, file: CodeFile) -> Iterator[bytes]:
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(CHUNK):
         yield piece
+
+
+def _store_pattern(project: Path, store: Path | None) -> tuple[str, ...]:
+    """A store that someone keeps in the project is not part of the code."""
+    base = os.path.realpath(project)
+    inside = os.path.realpath(store) if store is not None else base
+    if inside == base or not Path(inside).is_relative_to(base):
+        return ()
+    relative = Path(inside).relative_to(base).as_posix()
+    return ("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", relative) + "/",)
 
 
 def _spec(patterns: Sequence[str], where: tuple[str, ...]) -> GitIgnoreSpec:

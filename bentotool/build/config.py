@@ -36,6 +36,7 @@ __all__ = [
     "PythonConfig",
     "bento_name",
     "parse_envs",
+    "parse_labels",
     "python_version",
 ]
 
@@ -165,6 +166,12 @@ def _env(value: object, where: Where) -> EnvConfig:
     return env
 
 
+def parse_labels(value: object, where: Where) -> dict[str, str]:
+    """Parser of ``labels``, for those that a service or a plugin gives too."""
+    result: dict[str, str] = text_map(LABEL_PATTERN, "a label name")(value, where)
+    return result
+
+
 def parse_envs(value: object, where: Where) -> tuple[EnvConfig, ...]:
     """Parser of ``envs``, for those that a service or a plugin declares too."""
     return tuple(sequence(_env)(value, where))
@@ -182,7 +189,7 @@ class BuildConfig:
         text(VERSION_PATTERN, "a version"), None, "version of the Bento; default: made from its content"
     )
     description: str | None = key(text(multiline=True), None, "description, or file:PATH")
-    labels: Mapping[str, str] = key(text_map(LABEL_PATTERN, "a label name"), {}, "labels")
+    labels: Mapping[str, str] = key(parse_labels, {}, "labels")
     include: tuple[str, ...] = key(_texts, ("*",), "files to take, patterns as in .gitignore")
     exclude: tuple[str, ...] = key(_texts, (), "files to leave out, patterns as in .gitignore")
     python: PythonConfig = key(table(PythonConfig), PythonConfig, "Python packages")
@@ -206,7 +213,7 @@ class BuildConfig:
         if version is not None:
             changes["version"] = text(VERSION_PATTERN, "a version")(version, ("--version",))
         if labels:
-            checked = text_map(LABEL_PATTERN, "a label name")(dict(labels), ("--label",))
+            checked = parse_labels(dict(labels), ("--label",))
             changes["labels"] = {**self.labels, **checked}
         return replace(self, **changes) if changes else self
 

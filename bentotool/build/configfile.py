@@ -72,7 +72,7 @@ def load_config(project: Path, file: str | None = None) -> ProjectConfig:
     if config.service is None:
         if not (project / "service.py").is_file():
             raise NotFoundError(
-                f"{origin or str(project)!r} names no service and there is no service.py",
+                f"{origin or 'the folder ' + repr(str(project))} names no service and there is no service.py",
                 hint="bentotool init DIR makes a project, or set `service: module:Class` in bentofile.yaml",
             )
         config = replace(config, service="service")

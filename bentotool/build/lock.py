@@ -81,7 +81,7 @@ def inputs_digest(requirements: Requirements, python: str, platform: str) -> str
         "index_url": indexes.index_url,
         "extra_index_url": list(indexes.extra_index_url),
         # A wheelhouse in the project has another absolute path on each machine.
-        "find_links": [link.rsplit("/", 1)[-1] for link in indexes.find_links],
+        "find_links": [link if "://" in link else Path(link).name for link in indexes.find_links],
         "no_index": indexes.no_index,
         "litestar": list(LITESTAR_NEEDS) if requirements.lean_litestar else None,
     }
@@ -276,7 +276,9 @@ def _explain(stderr: str, offline: bool) -> BuildError | RemoteError:
     """Turn uv's report into one line; credentials that a URL in it may hold are removed."""
     words = re.sub(r"//[^/@\s]*@", "//***@", re.sub(r"[^\x00-\x7f]+", " ", stderr))
     lines = [line for line in words.splitlines() if line.strip() and not line.lstrip().lower().startswith("warning:")]
-    message = " ".join(" ".join(lines).split()).removeprefix("error: ")[:600] or "uv failed without saying why"
+    message = " ".join(" ".join(lines).split()).removeprefix("error: ")
+    message = re.sub(r"^No solution found when resolving dependencies[^:]*:\s*(cause:\s*)?", "", message)
+    message = re.sub(r"^cause:\s*", "", message)[:600] or "uv failed without saying why"
     lowered = message.lower()
     if any(
         sign in lowered

@@ -97,7 +97,7 @@ def probe_service(
         if document is None:
             raise _crash(service, done.returncode, printed)
     if "error" in document:
-        raise _failure(document["error"], service)
+        raise _failure(document["error"], service, is_there=_is_there(project, service))
     return _probe(document)
 
 
@@ -138,13 +138,20 @@ def _crash(service: str, status: int, printed: Path) -> ServiceLoadError:
     )
 
 
-def _failure(error: Any, service: str) -> ServiceLoadError | NotFoundError | ConfigError:
+def _is_there(project: Path, service: str) -> bool:
+    module = service.partition(":")[0]
+    path = project / (module if module.endswith(".py") else module.replace(".", "/"))
+    return path.exists() or path.with_name(path.name + ".py").is_file()
+
+
+def _failure(error: Any, service: str, *, is_there: bool) -> ServiceLoadError | NotFoundError | ConfigError:
     error = error if isinstance(error, dict) else {}
     message = " ".join(str(error.get("message") or f"service {service!r} failed to import").split())[:1000]
     hint = str(error["hint"]) if error.get("hint") else None
     kinds: dict[str, type[ServiceLoadError] | type[NotFoundError] | type[ConfigError]]
     kinds = {"not_found": NotFoundError, "config": ConfigError, "usage": ConfigError}
-    return kinds.get(str(error.get("code")), ServiceLoadError)(message, hint=hint)
+    kind = kinds.get(str(error.get("code")), ServiceLoadError)
+    return (kind if is_there else NotFoundError)(message, hint=hint)
 
 
 def _probe(document: dict[str, Any]) -> Probe:

@@ -117,3 +117,8 @@ def test_a_folder_exchanged_for_a_link_is_noticed(
     monkeypatch.setattr(os.path, "realpath", swap)
     with pytest.raises(UnsafeError):
         open_inside(folder, "sub/data")
+
+
+def test_a_store_in_the_project_is_not_code(write: Write) -> None:
+    folder = write({"service.py": "", "my [store]/blobs/x": "", "my s/x": ""})
+    assert [file.name for file in collect(folder, store=folder / "my [store]")] == ["my s/x", "service.py"]
