@@ -129,7 +129,7 @@ def _scan_metadata(entries: list[str]) -> Iterator[FoundPlugin]:
 
     seen: set[str] = set()
     for distribution in metadata.distributions(path=entries):
-        name = distribution.metadata["Name"] if "Name" in distribution.metadata else ""
+        name = distribution.metadata["Name"] if "Name" in distribution.metadata else ""  # noqa: SIM401 - it has no get
         key = name.lower().replace("-", "_").replace(".", "_")
         if key in seen:
             continue

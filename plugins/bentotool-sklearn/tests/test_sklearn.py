@@ -107,6 +107,35 @@ def test_save_load_and_predict() -> None:
     assert np.array_equal(loaded.predict_proba(X), MODEL.predict_proba(X))
 
 
+def test_the_same_model_has_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from bentotool_sklearn.framework import SklearnFramework
+junk = [object() for _ in range(int(sys.argv[2]))]  # other addresses
+X, Y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+model = make_pipeline(StandardScaler(), RandomForestClassifier(5, random_state=0)).fit(X, Y)
+SklearnFramework().save(model, Path(sys.argv[1]))
+"""
+    saved = []
+    for number in (1, 5000):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        subprocess.run([sys.executable, "-c", code, str(folder), str(number)], check=True, timeout=120)
+        saved.append((folder / "model.skops").read_bytes())
+    assert saved[0] == saved[1]
+    path = tmp_path / "1" / "model.skops"
+    trees = ["sklearn.tree._tree.Tree"]
+    assert describe(path).metadata["load_with_trusted"] == trees
+    with pytest.raises(loader.UnsafeModelError, match=r"pass trusted=\['sklearn\.tree\._tree\.Tree'\]"):
+        loader.load(path)
+    assert loader.load(path, trusted=trees).predict([[0.0, 1.0]]).shape == (1,)
+
+
 @pytest.mark.parametrize("thing", [{"a": 1}, LogisticRegression, "text"])
 def test_only_estimators_are_saved(tmp_path: Path, thing: object) -> None:
     with pytest.raises(UsageError, match="is not a scikit-learn estimator"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -11,7 +12,8 @@ from typing import Any
 
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
-from bentotool_sklearn.loader import InvalidModelError, nodes, read_schema, unknown_types
+from bentotool_sklearn.canonical import rewrite
+from bentotool_sklearn.loader import TO_BE_NAMED, InvalidModelError, nodes, read_schema, type_names, unknown_types
 
 NAME = "sklearn"
 _PICKLES = (".joblib", ".pkl", ".pickle")
@@ -61,6 +63,8 @@ class SklearnFramework:
             metadata["n_features_in"] = features
         if unknown:
             metadata["unknown_types"] = unknown
+        if named := [name for name in TO_BE_NAMED if name in type_names(schema)]:
+            metadata["load_with_trusted"] = named
         return ModelInfo(
             framework=NAME,
             format="skops",
@@ -73,7 +77,7 @@ class SklearnFramework:
         )
 
     def save(self, obj: object, directory: Path, **options: object) -> None:
-        """Write an estimator as ``model.skops``."""
+        """Write an estimator as ``model.skops``; the same estimator gives the same bytes."""
         if options:
             raise UsageError(f"sklearn takes no option {', '.join(sorted(options))} when saving")
         if isinstance(obj, type) or not callable(getattr(obj, "get_params", None)):
@@ -82,7 +86,7 @@ class SklearnFramework:
             import skops.io
         except ImportError as error:
             raise MissingDependencyError("skops", purpose="to save scikit-learn models") from error
-        skops.io.dump(obj, Path(directory) / "model.skops")
+        rewrite(io.BytesIO(skops.io.dumps(obj)), Path(directory) / "model.skops")
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:

@@ -38,6 +38,11 @@ SAFE_OTHERS = frozenset(
     {"collections.OrderedDict", "collections.defaultdict", "datetime.datetime", "datetime.timedelta"}
 )
 
+# Arrays of these are used as indices without a check, so a hostile file could make scikit-learn read foreign memory.
+# No code of # the file's runs, hence not class "pickle"; but the caller has to name them: load_model(...,
+# trusted=["…"]).
+TO_BE_NAMED = ("sklearn.tree._tree.Tree",)
+
 
 class InvalidModelError(ValueError):
     """The file is not a skops file, or a damaged one."""
@@ -62,12 +67,14 @@ def load(path, *, trusted: Iterable[str] = (), trust: bool = False):
     path = Path(path)
     if not zipfile.is_zipfile(path):
         return _load_pickle(path, trust)
-    ours = unknown_types(read_schema(path))
+    schema = read_schema(path)
+    ours = unknown_types(schema)
 
     import skops.io
 
     theirs = skops.io.get_untrusted_types(file=path)
-    needed = sorted(set(ours) | set(theirs))
+    named = [name for name in TO_BE_NAMED if name in type_names(schema)]
+    needed = sorted({*ours, *theirs, *named})
     refused = [name for name in needed if name not in set(trusted)]
     if refused and not trust:
         raise UnsafeModelError(
@@ -129,6 +136,11 @@ def nodes(schema: object) -> Iterator[dict[str, Any]]:
             elif isinstance(item, list):
                 inner.extend(item)
         level = inner
+
+
+def type_names(schema: object) -> set[str]:
+    """Full names of all types in an object tree."""
+    return {f"{node.get('__module__')}.{node.get('__class__')}" for node in nodes(schema)}
 
 
 def unknown_types(schema: object) -> list[str]:
