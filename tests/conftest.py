@@ -60,7 +60,7 @@ def _hermetic(tmp_path: Path, _empty_home: Path) -> Iterator[None]:
     """Every test has its own store and an empty home, and fails if it leaves something in either environment."""
     before = _tracked_environment()
     with pytest.MonkeyPatch.context() as patch:  # its own, so that the test's is undone before the check below
-        _keep_package_settings(patch)
+        _keep_package_settings(patch, _empty_home.with_name("cache"))
         for name in ("HOME", "USERPROFILE"):
             patch.setenv(name, str(_empty_home))
         for name in _UNSET:
@@ -98,20 +98,19 @@ def _tracked_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ignored)}
 
 
-def _keep_package_settings(patch: pytest.MonkeyPatch) -> None:
+def _keep_package_settings(patch: pytest.MonkeyPatch, spare_cache: Path) -> None:
     """pip and uv keep the person's indexes and caches, although the home is another."""
     real = Path(os.environ.get("HOME") or os.environ.get("USERPROFILE") or ".")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or real / ".config")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or real / ".cache")
-    kept = {
-        "PIP_CONFIG_FILE": config / "pip" / "pip.conf",
-        "UV_CONFIG_FILE": config / "uv" / "uv.toml",
-        "PIP_CACHE_DIR": cache / "pip",
-        "UV_CACHE_DIR": cache / "uv",
-    }
-    for name, path in kept.items():
+    files = {"PIP_CONFIG_FILE": config / "pip" / "pip.conf", "UV_CONFIG_FILE": config / "uv" / "uv.toml"}
+    for name, path in files.items():
         if name not in os.environ and path.exists():
             patch.setenv(name, str(path))
+    for name in ("pip", "uv"):
+        variable = f"{name.upper()}_CACHE_DIR"
+        if variable not in os.environ:
+            patch.setenv(variable, str(cache / name if (cache / name).exists() else spare_cache / name))
 
 
 def _remove(path: Path) -> None:
