@@ -333,7 +333,9 @@ class Batcher:
     def _after_failure(self, batch: list[Entry], error: BaseException) -> list[list[Entry]]:
         """Halve a failed batch, so that a bad item fails alone. A batch of one gets its error."""
         if len(batch) == 1:
-            batch[0].settle(None, error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}"))
+            # a future cannot carry StopIteration, and what ends a process must not end the event loop
+            harmless = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            batch[0].settle(None, error if harmless else RuntimeError(f"{type(error).__name__}: {error}"))
             return []
         middle, now = len(batch) // 2, self._clock()
         halves = []

@@ -98,7 +98,8 @@ def _documents(app: Application) -> list[Any]:
         return Response(html, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     @get("/assets/{name:str}")
-    async def asset(name: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def asset(request: Request[Any, Any, Any]) -> Response[bytes]:
+        name = request.path_params["name"]
         if name == "start.js":
             return Response(_START.encode(), media_type="text/javascript")
         if name not in _TYPES:

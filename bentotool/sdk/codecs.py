@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import msgspec
+import msgspec.inspect
 
 from bentotool.sdk.validators import ContentType
 
@@ -135,6 +136,9 @@ def _native(tp: Any, metadata: tuple[Any, ...]) -> Codec:
     wire = Annotated[(tp, *constraints)] if constraints else tp  # type: ignore[valid-type]
     try:
         msgspec.json.Decoder(wire, dec_hook=_load_foreign)
+        if isinstance(msgspec.inspect.type_info(wire), msgspec.inspect.CustomType):
+            raise TypeError("unknown type")
+        _native_schema(wire)("{name}", False)  # looks into containers too
     except TypeError as error:
         raise TypeError(f"type {tp!r} has no JSON form: {error}") from None
     if tp is str:

@@ -1,0 +1,374 @@
+"""The batcher's policy and executor. Clocks are injected; threads are real, and every wait is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from typing import Any
+
+import pytest
+from bentotool.runtime.batcher import Batcher, BatchQueue, Entry, Observer
+from bentotool.runtime.costmodel import CostModel
+from bentotool.sdk.exceptions import DeadlineExceeded, InvalidOutput, ServiceUnavailable
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LIMIT = 10.0
+FAR = 1e12
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Shed(Observer):
+    def __init__(self) -> None:
+        self.causes: list[str] = []
+
+    def shed(self, cause: str) -> None:
+        self.causes.append(cause)
+
+
+def linear_cost(alpha: float, beta: float) -> CostModel:
+    cost = CostModel()
+    for units in (1, 10, 20, 30) * 5:
+        cost.observe(units, alpha + beta * units)
+    return cost
+
+
+def make_queue(max_units: int = 8, max_items: int = 100, cost: CostModel | None = None) -> tuple[BatchQueue, Clock, Shed]:
+    clock, shed = Clock(), Shed()
+    return BatchQueue(max_units, max_items, cost or CostModel(), clock, shed), clock, shed
+
+
+def make_entry(value: Any, units: int = 1, key: object = None, deadline: float = FAR, *, gone: bool = False) -> tuple[Entry, list]:
+    outcomes: list[tuple[Any, BaseException | None]] = []
+    return Entry(value, units, key, deadline, lambda: gone, lambda r, e: outcomes.append((r, e))), outcomes
+
+
+def values(batch: list[Entry]) -> list[Any]:
+    return [entry.value for entry in batch]
+
+
+def test_a_single_entry_is_taken_at_once():
+    queue, _, _ = make_queue()
+    queue.put(make_entry("a")[0])
+    assert values(queue.take()) == ["a"]
+    assert queue.take() == []
+
+
+def test_units_never_exceed_the_maximum():
+    queue, _, _ = make_queue(max_units=8)
+    for units in (5, 4, 3, 8, 1):
+        queue.put(make_entry(units, units)[0])
+    taken = []
+    while batch := queue.take():
+        assert sum(entry.units for entry in batch) <= 8
+        taken += values(batch)
+    assert sorted(taken) == [1, 3, 4, 5, 8]
+
+
+def test_an_entry_larger_than_a_batch_is_refused():
+    queue, _, _ = make_queue(max_units=8)
+    with pytest.raises(ValueError, match="do not fit"):
+        queue.put(make_entry("x", 9)[0])
+
+
+def test_keys_do_not_mix_and_the_oldest_key_goes_first():
+    queue, clock, _ = make_queue()
+    for number, key in enumerate("abab"):
+        clock.now += 1
+        queue.put(make_entry(number, key=key)[0])
+    assert values(queue.take()) == [0, 2]
+    assert values(queue.take()) == [1, 3]
+
+
+def test_the_queue_is_bounded_and_says_when_to_return():
+    queue, _, shed = make_queue(max_items=2)
+    queue.put(make_entry(1)[0])
+    queue.put(make_entry(2)[0])
+    with pytest.raises(ServiceUnavailable) as raised:
+        queue.put(make_entry(3)[0])
+    assert raised.value.retry_after >= 1
+    assert shed.causes == ["queue_full"]
+
+
+def test_gone_entries_make_room_in_a_full_queue():
+    queue, _, _ = make_queue(max_items=1)
+    queue.put(make_entry(1, gone=True)[0])
+    queue.put(make_entry(2)[0])
+    assert values(queue.take()) == [2]
+
+
+def test_expired_and_gone_entries_are_never_run():
+    queue, clock, shed = make_queue()
+    late, outcomes = make_entry("late", deadline=clock.now + 1)
+    queue.put(late)
+    queue.put(make_entry("gone", gone=True)[0])
+    clock.now += 2
+    assert queue.take() == []
+    assert isinstance(outcomes[0][1], DeadlineExceeded)
+    assert sorted(shed.causes) == ["expired", "gone"]
+
+
+def test_what_cannot_be_in_time_is_shed_and_the_feasible_is_not():
+    queue, clock, shed = make_queue(cost=linear_cost(1.0, 0.1))
+    hopeless, outcomes = make_entry("hopeless", deadline=clock.now + 0.5)
+    queue.put(hopeless)
+    queue.put(make_entry("fine", deadline=clock.now + 2)[0])
+    assert values(queue.take()) == ["fine"]
+    assert isinstance(outcomes[0][1], ServiceUnavailable)
+    assert shed.causes == ["infeasible"]
+
+
+def test_two_batches_save_everybody_where_one_cannot():
+    queue, clock, _ = make_queue(max_units=30, cost=linear_cost(1.0, 0.1))
+    queue.put(make_entry("urgent", deadline=clock.now + 1.15)[0])
+    for number in range(5):
+        queue.put(make_entry(number, deadline=clock.now + 10)[0])
+    assert values(queue.take()) == ["urgent"]
+    assert values(queue.take()) == [0, 1, 2, 3, 4]
+
+
+def test_entries_are_ordered_by_deadline():
+    queue, clock, _ = make_queue(max_units=2)
+    for offset in (9, 3, 6, 1):
+        queue.put(make_entry(offset, deadline=clock.now + offset)[0])
+    assert values(queue.take()) == [1, 3]
+
+
+async def with_batcher(function, work, **options):
+    batcher = Batcher(function, name="test", **{"max_units": 8, **options})
+    batcher.start()
+    try:
+        return await asyncio.wait_for(work(batcher), LIMIT)
+    finally:
+        batcher.close()
+
+
+def submit(batcher: Batcher, value: Any, **options: Any) -> Any:
+    return batcher.submit(value, **{"units": 1, "key": None, "deadline": FAR, **options})
+
+
+def test_a_cancelled_caller_does_not_hurt_the_batch():
+    """MLServer: one of four cancelled, and the other three never completed (STYLE d.17)."""
+    gate, entered, seen = threading.Event(), threading.Event(), []
+
+    def model(batch):
+        seen.append(list(batch))
+        entered.set()
+        assert gate.wait(LIMIT)
+        return [value * 2 for value in batch]
+
+    async def work(batcher):
+        first = asyncio.create_task(submit(batcher, 0))
+        await asyncio.to_thread(entered.wait, LIMIT)
+        rest = [asyncio.create_task(submit(batcher, value)) for value in (1, 2, 3, 4)]
+        await asyncio.sleep(0)
+        rest[1].cancel()
+        first.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*rest, return_exceptions=True)
+
+    results = asyncio.run(with_batcher(model, work))
+    assert results[0] == 2
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert results[2:] == [6, 8]
+    assert seen[1] == [1, 3, 4], "a cancelled item was run"
+
+
+def test_an_idle_batcher_does_not_poll():
+    """LitServe spins and BentoML wakes every millisecond while idle (STYLE d.18)."""
+    asked = []
+
+    async def work(batcher):
+        take = batcher.queue.take
+        batcher.queue.take = lambda: asked.append(1) or take()
+        await submit(batcher, 1)
+        before = len(asked)
+        await asyncio.sleep(0.1)
+        return len(asked) - before
+
+    assert asyncio.run(with_batcher(list, work)) <= 1
+
+
+def test_cancellation_of_the_batch_task_is_not_swallowed():
+    """BentoML turns CancelledError into an answer (STYLE d.19)."""
+
+    async def model(batch):
+        await asyncio.sleep(LIMIT)
+        return batch
+
+    async def work(batcher):
+        caller = asyncio.create_task(submit(batcher, 1))
+        await asyncio.sleep(0.01)
+        task = batcher._task
+        task.cancel()
+        with pytest.raises(ServiceUnavailable):
+            await caller
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(with_batcher(model, work))
+
+
+def test_deadlines_do_not_follow_the_wall_clock(monkeypatch):
+    """BentoML and MLServer measure deadlines with time.time() (STYLE d.20)."""
+    monkeypatch.setattr("time.time", lambda: 1e18)
+    import time
+
+    assert asyncio.run(with_batcher(list, lambda b: submit(b, 7, deadline=time.monotonic() + LIMIT))) == 7
+
+
+def test_adaptive_means_that_the_cost_is_learnt():
+    """MLServer's wait is a constant (STYLE d.21)."""
+    cost = linear_cost(0.008, 0.001)
+    assert cost(20) == pytest.approx(0.028, rel=0.02)
+    for units in (1, 10, 20, 30) * 60:
+        cost.observe(units, 0.004 + 0.002 * units)
+    assert cost(20) == pytest.approx(0.044, rel=0.05)
+
+
+def test_the_cost_model_survives_outliers_and_one_size_repeated():
+    cost = linear_cost(0.008, 0.001)
+    cost.observe(10, 5.0)
+    assert cost(10) == pytest.approx(0.018, rel=0.1)
+    for _ in range(500):
+        cost.observe(10, 0.018)
+    assert cost(30) == pytest.approx(0.038, rel=0.15)
+
+
+def test_one_odd_request_fails_alone():
+    """Group by what can be batched, and let the bad item fail by itself (STYLE d.22)."""
+    calls = []
+
+    def model(batch):
+        calls.append(len(batch))
+        if "poison" in batch:
+            raise ValueError("bad item")
+        return [value.upper() for value in batch]
+
+    async def work(batcher):
+        gate = threading.Event()
+        texts = ["poison" if number == 13 else f"v{number}" for number in range(32)]
+        with batcher._wake:  # everything gathers while the executor is held up
+            tasks = [asyncio.create_task(submit(batcher, text)) for text in texts]
+        gate.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = asyncio.run(with_batcher(model, work, max_units=32))
+    failed = [number for number, result in enumerate(results) if isinstance(result, Exception)]
+    assert failed == [13]
+    assert isinstance(results[13], ValueError)
+    assert max(calls) <= 32
+
+
+def test_the_number_of_results_is_checked():
+    with pytest.raises(InvalidOutput):
+        asyncio.run(with_batcher(lambda batch: [*batch, 0], lambda b: submit(b, 1)))
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), StopIteration(), RuntimeError("x")])
+def test_the_executor_outlives_whatever_the_model_raises(error):
+    def model(batch):
+        if batch[0] == "bad":
+            raise error
+        return list(batch)
+
+    async def work(batcher):
+        with pytest.raises(Exception, match=r".*"):
+            await submit(batcher, "bad")
+        return await submit(batcher, "good")
+
+    assert asyncio.run(with_batcher(model, work)) == "good"
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+@pytest.mark.parametrize("kind", ["thread", "task"])
+def test_context_variables_of_a_request_do_not_reach_the_batch(kind):
+    def in_thread(batch):
+        return [variable.get() for _ in batch]
+
+    async def in_task(batch):
+        return in_thread(batch)
+
+    async def work(batcher):
+        variable.set("mine")
+        return await submit(batcher, 1)
+
+    assert asyncio.run(with_batcher(in_thread if kind == "thread" else in_task, work)) == "unset"
+
+
+def test_closing_answers_what_still_waits():
+    gate, entered = threading.Event(), threading.Event()
+
+    def model(batch):
+        entered.set()
+        gate.wait(LIMIT)
+        return list(batch)
+
+    async def work(batcher):
+        first = asyncio.create_task(submit(batcher, 1))
+        await asyncio.to_thread(entered.wait, LIMIT)
+        second = asyncio.create_task(submit(batcher, 2))
+        await asyncio.sleep(0)
+        batcher.close()
+        gate.set()
+        return await asyncio.gather(first, second, return_exceptions=True)
+
+    first, second = asyncio.run(with_batcher(model, work))
+    assert first == 1
+    assert isinstance(second, ServiceUnavailable)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.sampled_from("ab"), st.sampled_from(["ok", "ok", "poison", "cancel"])), max_size=40),
+    st.booleans(),
+)
+def test_each_caller_gets_its_own_answer_or_its_own_error(items, is_async):
+    broken: list[str] = []
+
+    def check(batch):
+        if sum(units for _, units, _, _ in batch) > 8:
+            broken.append("too large")
+        if len({key for _, _, key, _ in batch}) != 1:
+            broken.append("keys mixed")
+        poison = [number for number, _, _, fate in batch if fate == "poison"]
+        if poison:
+            raise ValueError(str(poison[0]))
+        return [number for number, _, _, _ in batch]
+
+    async def check_async(batch):
+        await asyncio.sleep(0)
+        return check(batch)
+
+    async def work(batcher):
+        tasks = []
+        for number, (units, key, fate) in enumerate(items):
+            value = (number, units, key, fate)
+            tasks.append(asyncio.create_task(submit(batcher, value, units=units, key=key)))
+        await asyncio.sleep(0)
+        for task, (_, _, fate) in zip(tasks, items, strict=True):
+            if fate == "cancel":
+                task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = asyncio.run(with_batcher(check_async if is_async else check, work))
+    assert not broken
+    for number, ((_, _, fate), result) in enumerate(zip(items, results, strict=True)):
+        if fate == "ok":
+            assert result == number
+        elif fate == "poison":
+            assert isinstance(result, ValueError)
+            assert str(result) == str(number)
+        else:
+            assert isinstance(result, asyncio.CancelledError)
