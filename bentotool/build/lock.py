@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bentotool.build.contain import open_inside
-from bentotool.build.requirements import LITESTAR_NEEDS, Requirements
+from bentotool.build.requirements import LITESTAR_NEEDS, Requirements, demanded_hashes, normal_name
 from bentotool.errors import BuildError, NotFoundError, RemoteError, UsageError, VerificationError
 from bentotool.oci.descriptor import canonical_json
 from bentotool.oci.digest import sha256_bytes
@@ -178,9 +178,36 @@ def make_lock(
         _resolve(workspace, _arguments(requirements, python, platform, offline), offline, timeout)
         lines = (workspace / "lock.txt").read_text(encoding="utf-8").splitlines()
     body = "".join(f"{line.rstrip()}\n" for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    body = _only_demanded(body, demanded_hashes(requirements))
     header = f"# bento.lock, format {_FORMAT}: made by `bentotool build`, not to be edited\n"
     header += f"# inputs: {inputs}\n# python: {python}\n# platform: {platform}\n"
     return parse_lock(header + body)
+
+
+def _only_demanded(body: str, demanded: dict[str, frozenset[str]]) -> str:
+    """Keep, of each package whose hashes the project pins, those hashes alone.
+
+    Raises:
+        VerificationError: the index offers no file with a pinned hash.
+    """
+    if not demanded:
+        return body
+    blocks: list[list[str]] = []
+    for line in body.splitlines():
+        if line[0] in " \t":
+            blocks[-1].append(line.strip().removesuffix("\\").strip())
+        else:
+            blocks.append([line.removesuffix("\\").strip()])
+    for block in blocks:
+        wanted = demanded.get(normal_name(block[0]))
+        if wanted is not None:
+            block[1:] = [item for item in block[1:] if item.removeprefix("--hash=") in wanted]
+        if len(block) == 1:
+            raise VerificationError(
+                f"{block[0]}: the package index has no file with a hash that the requirements pin",
+                hint="correct the hashes in the requirements file, or find out who changed the package",
+            )
+    return "".join(" \\\n    ".join(block) + "\n" for block in blocks)
 
 
 def _arguments(requirements: Requirements, python: str, platform: str, offline: bool) -> list[str]:

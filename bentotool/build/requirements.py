@@ -17,7 +17,15 @@ from bentotool.build.contain import check_relative, read_inside
 from bentotool.build.schema import Where, check_text
 from bentotool.errors import ConfigError, UnsafeError
 
-__all__ = ["LITESTAR_NEEDS", "RUNTIME_REQUIREMENTS", "Indexes", "Requirements", "gather"]
+__all__ = [
+    "LITESTAR_NEEDS",
+    "RUNTIME_REQUIREMENTS",
+    "Indexes",
+    "Requirements",
+    "demanded_hashes",
+    "gather",
+    "normal_name",
+]
 
 RUNTIME_REQUIREMENTS = (
     "litestar>=2.18,<3",
@@ -72,6 +80,16 @@ class Requirements:
     lean_litestar: bool = True
 
 
+def demanded_hashes(requirements: Requirements) -> dict[str, frozenset[str]]:
+    """The hashes that requirements files pin, by normalised name. uv's resolution does not look at them."""
+    found: dict[str, frozenset[str]] = {}
+    for line in (*requirements.lines, *requirements.constraints):
+        hashes = frozenset(re.findall(r"--hash[= ](sha256:[0-9a-f]{64})", line))
+        if hashes:
+            found[normal_name(line)] = hashes | found.get(normal_name(line), frozenset())
+    return found
+
+
 @dataclass
 class _Gathering:
     """What has been read so far."""
@@ -86,7 +104,7 @@ class _Gathering:
     trusted_host: list[str] = field(default_factory=list)
 
     def requirement(self, line: str, where: Where, *, constraint: bool = False) -> None:
-        if re.fullmatch(r"bentotool(-.*)?", _name(line)):
+        if re.fullmatch(r"bentotool(-.*)?", normal_name(line)):
             return  # the embedded runtime and loaders are bentotool there; the distribution would lie on top of them
         (self.constraints if constraint else self.lines).append(_check_requirement(line, where))
 
@@ -149,9 +167,9 @@ def gather(
             found.requirement(line, (*where, "packages", str(index)))
     for index, line in enumerate(project.dependencies):
         found.requirement(line, ("pyproject.toml", "project", "dependencies", str(index)))
-    named = {_name(line) for line in found.lines}
+    named = {normal_name(line) for line in found.lines}
     for line in extra:
-        if _name(_check_requirement(line, ("requirements",))) not in named:
+        if normal_name(_check_requirement(line, ("requirements",))) not in named:
             found.requirement(line, ("requirements",))
     lean = not any(re.match(r"litestar\s*\[", line, re.IGNORECASE) for line in found.lines)
     runtime_lines = [_check_requirement(line, ("runtime",)) for line in runtime]
@@ -181,7 +199,8 @@ def _logical_lines(content: str) -> Iterable[tuple[int, str]]:
             yield start, whole
 
 
-def _name(line: str) -> str:
+def normal_name(line: str) -> str:
+    """The normalised name (PEP 503) that a requirement or a pin starts with; empty when it starts with none."""
     match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
     return re.sub(r"[-_.]+", "-", match.group()).lower() if match else ""
 
@@ -195,7 +214,7 @@ def _check_requirement(line: str, where: Where) -> str:
             f"not supported yet: {_shown(line)!r}", path=where, hint="name a released package, or NAME @ https://…"
         )
     spec, *hashes = re.split(r"\s+(?=--hash[= ])", line)
-    if not all(re.fullmatch(r"--hash[= ]sha(256|384|512):[0-9a-f]{64,128}\s*", item) for item in hashes):
+    if not all(re.fullmatch(r"--hash[= ]sha256:[0-9a-f]{64}\s*", item) for item in hashes):
         raise ConfigError(f"not a requirement: {_shown(line)!r}", path=where)
     try:
         parsed = Requirement(spec)

@@ -101,6 +101,20 @@ def test_litestar_is_locked_without_what_serving_never_imports(tmp_path: Path, w
     assert "httpx==9.0" in with_tool, "whoever else needs a left-out package still gets it"
 
 
+def test_hashes_that_the_project_pins_are_the_only_ones(wanted: Requirements, wheelhouse: Path) -> None:
+    from bentotool.oci.digest import hash_file
+
+    digest, _ = hash_file(wheelhouse / "tiny-2.0-py3-none-any.whl")
+    pinned = Requirements((f"Tiny==2.0 --hash={digest} --hash=sha256:{'0' * 64}",), (), wanted.indexes)
+    lock = make_lock(pinned, "3.12", "linux/amd64")
+    assert digest in lock.text
+    assert "0" * 64 not in lock.text
+    assert lock.pins == ("tiny==2.0", "tinydep==1.5")
+    changed = Requirements((f"tiny==2.0 --hash=sha256:{'0' * 64}",), (), wanted.indexes)
+    with pytest.raises(VerificationError, match="tiny==2.0"):
+        make_lock(changed, "3.12", "linux/amd64")
+
+
 HEADER = (
     "# bento.lock, format 1: made by `bentotool build`, not to be edited\n"
     f"# inputs: sha256:{'0' * 64}\n# python: 3.12\n# platform: linux/amd64\n"

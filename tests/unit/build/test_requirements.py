@@ -61,7 +61,9 @@ def test_litestar_with_extras_keeps_its_own_metadata(gathered: Gathered) -> None
 @pytest.mark.parametrize(
     "line",
     ["git+https://example.org/x", "./local", "/abs/x.whl", "-e .", "x @ file:///tmp/x.whl", "x @ git+https://h/x",
-     "x==$V", "no good", "x>>1", "--pre", "x --hash=md5:00", "C:\\x.whl", "http://host/x.whl", "${INDEX}"],
+     "x==$V", "no good", "x>>1", "--pre", "x --hash=md5:00",
+     f"x==1 --hash=sha512:{'0' * 128}",
+     "C:\\x.whl", "http://host/x.whl", "${INDEX}"],
 )  # fmt: skip
 def test_a_line_that_cannot_be_honoured_names_its_place(gathered: Gathered, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
