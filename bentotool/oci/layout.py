@@ -245,6 +245,21 @@ class BlobWriter:
         except OSError as error:
             raise storage_error(error, self._layout.root) from None
 
+    def seal(self) -> None:
+        """Write everything to disk and close the file; only :meth:`commit` may follow.
+
+        Raises:
+            BentotoolError: when the disk is full or refuses.
+        """
+        if self._file.closed:
+            return
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise storage_error(error, self._layout.root) from None
+
     def commit(self, digest: str | None = None, size: int | None = None) -> tuple[str, int]:
         """Publish the blob under its digest.
 
@@ -265,10 +280,8 @@ class BlobWriter:
             raise VerificationError(f"expected {digest}, got {actual}")
         target = self._layout.blob_path(actual)
         if not target.exists():
+            self.seal()
             try:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
                 self._path.chmod(0o444)
                 os.replace(self._path, target)
             except OSError as error:
@@ -349,6 +362,9 @@ class LayerSink:
             raise VerificationError(f"layer {self._descriptor.digest} is not the canonical form of the files it lists")
         self._within += count
         if self._within == length:
+            if isinstance(segment, LayerFile):
+                # A layer may bundle thousands of files, more than a process may have open.
+                self._writers[-1][0].seal()
             self._segments.pop(0)
             self._within = 0
             while self._segments and not self._length(self._segments[0]):
@@ -361,7 +377,9 @@ class LayerSink:
 
     def _skip_empty(self, segment: bytes | LayerFile) -> None:
         if isinstance(segment, LayerFile):
-            self._writers.append((self._layout.writer(), segment.sha256, 0))
+            writer = self._layout.writer()
+            self._writers.append((writer, segment.sha256, 0))
+            writer.seal()
 
     def commit(self) -> None:
         """Publish the layer.

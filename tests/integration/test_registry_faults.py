@@ -153,6 +153,26 @@ def test_a_registry_that_cannot_continue_is_read_from_the_start(
         assert fetch(registry, layout, blob) == data
 
 
+def test_a_layer_of_many_files_needs_few_open_at_once(
+    tmp_path: Path, layout: Layout, make_model: Callable[..., StoredModel]
+) -> None:
+    resource = pytest.importorskip("resource")
+    source = Layout(tmp_path / "source")
+    files = {f"{number}.bin": b"%d" % number if number % 7 else b"" for number in range(120)}
+    (layer,) = make_model(source, files=files).manifest.layers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with source.open_layer(layer) as stream:
+        data = stream.read()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        with layout.layer_sink(layer) as sink:
+            sink.write(data)
+            sink.commit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert layout.has_layer(layer)
+
+
 def test_other_bytes_are_never_kept(faulty: Any, layout: Layout) -> None:
     blob = blob_of(faulty, b"good bytes")
     faulty.blobs[blob.digest] = b"evil bytes"
