@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +24,17 @@ _Remote = Annotated[
     str | None,
     typer.Argument(metavar="[REMOTE]", help=f"HOST[:PORT]/REPOSITORY[:TAG]; without it ${_DEFAULT}/NAME:VERSION."),
 ]
+
+
+@dataclass(frozen=True)
+class _Artifact:
+    """What the push hooks are told of a stored Bento or model; ``tag`` is ``name:version``, ``size`` is in bytes."""
+
+    name: str
+    version: str
+    tag: str
+    digest: str
+    size: int
 
 
 def push(
@@ -65,10 +77,11 @@ def _push(state: State, ref: Ref, remote: str | None, jobs: int, plain_http: boo
     from bentotool import transfer
 
     move = transfer.push_bento if ref.kind == "bentos" else transfer.push_model
-    state.plugins.call("bentotool_before_push", artifact=ref)
+    artifact = _Artifact(ref.name, ref.tag, ref.ref, ref.digest, ref.size)
+    state.plugins.call("bentotool_before_push", artifact=artifact)
     with open_registry(state, target, push=True, jobs=jobs, plain_http=plain_http) as registry:
         done = move(state.layout, ref, target, registry, jobs=jobs, progress=transfer_progress(state))
-    state.plugins.call("bentotool_after_push", artifact=ref, digest=done.digest)
+    state.plugins.call("bentotool_after_push", artifact=artifact, digest=done.digest)
     state.console.result(done.to_dict("sent"), lambda: _show(state, done))
 
 
