@@ -59,7 +59,7 @@ def load_config(project: Path, file: str | None = None) -> ProjectConfig:
     if not project.is_dir():
         raise NotFoundError(f"no folder {str(project)!r}", hint="bentotool init DIR makes a project")
     pyproject = _read_toml(project, "pyproject.toml") if (project / "pyproject.toml").is_file() else {}
-    origin, raw, where = _find(project, file, pyproject)
+    origin, raw, where = _find(project, _in_project(project, file) if file else None, pyproject)
     config = read_table(BuildConfig, raw, where)
     meta = pyproject.get("project", {}) if origin.endswith("pyproject.toml") else {}
     dependencies: tuple[str, ...] = ()
@@ -77,6 +77,15 @@ def load_config(project: Path, file: str | None = None) -> ProjectConfig:
             )
         config = replace(config, service="service")
     return ProjectConfig(project, origin, config, dependencies, _python(project, config))
+
+
+def _in_project(project: Path, file: str) -> str:
+    """The name inside the project of a file that the command line gives, from there or from the working directory."""
+    base = project.resolve()
+    for candidate in (project / file, Path(file)):
+        if candidate.is_file() and candidate.resolve().is_relative_to(base):
+            return candidate.resolve().relative_to(base).as_posix()
+    return file
 
 
 def _find(project: Path, file: str | None, pyproject: Mapping[str, Any]) -> tuple[str, object, tuple[str, ...]]:

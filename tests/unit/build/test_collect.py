@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bentotool.build.collect import collect, read_unchanged
 from bentotool.build.contain import open_inside, read_inside
@@ -122,3 +125,26 @@ def test_a_folder_exchanged_for_a_link_is_noticed(
 def test_a_store_in_the_project_is_not_code(write: Write) -> None:
     folder = write({"service.py": "", "my [store]/blobs/x": "", "my s/x": ""})
     assert [file.name for file in collect(folder, store=folder / "my [store]")] == ["my s/x", "service.py"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    files=st.dictionaries(
+        st.text("abc_é", min_size=1, max_size=6).map(lambda name: name + ".py"), st.binary(max_size=50), min_size=1
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_order_and_place_never_matter(files: dict[str, bytes], order: object) -> None:
+    found = []
+    for shuffle in (False, True):
+        names = sorted(files)
+        if shuffle:
+            order.shuffle(names)  # type: ignore[attr-defined]
+        with tempfile.TemporaryDirectory() as folder:
+            for name in names:
+                path = Path(folder) / name[0] / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(files[name])
+            found.append(collect(Path(folder)))
+    assert found[0] == found[1]
+    assert [file.name for file in found[0]] == sorted((file.name for file in found[0]), key=str.encode)

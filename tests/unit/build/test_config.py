@@ -165,6 +165,11 @@ def test_the_first_file_found_wins(write: Write) -> None:
     assert load_config(folder).config.name == "theirs"
     write({"other.yaml": "name: other"})
     assert load_config(folder, "other.yaml").config.name == "other"
+    assert load_config(folder, str(folder / "other.yaml")).config.name == "other"
+    (folder.parent / "outside.yaml").write_text("name: outside")
+    for outside in ("../outside.yaml", str(folder.parent / "outside.yaml")):
+        with pytest.raises(UnsafeError):
+            load_config(folder, outside)
 
 
 def test_without_a_file_service_py_is_built(write: Write) -> None:
