@@ -133,7 +133,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
 
     # What oras' own methods call, and those of its methods that must not be reached.
 
-    def do_request(  # noqa: PLR0917 - the signature is oras'
+    def do_request(
         self,
         url: str,
         method: str = "GET",
@@ -169,9 +169,14 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             raise RemoteError(f"{self.registry} is not an OCI registry") from None
 
     def blob_exists(self, repository: str, digest: str) -> bool:
-        """Whether a repository has a blob."""
+        """Whether a repository is known to have a blob.
+
+        403 and 405 count as no: storage behind some registries refuses HEAD though it allows GET, and where access is
+        really refused the next request says so.
+        """
         url = self._url(self._container(repository).get_blob_url(check_digest(digest)))
-        with self._transport.request("HEAD", url, self._scope(repository), accept=(200, 404)) as response:
+        accept = (200, 403, 404, 405)
+        with self._transport.request("HEAD", url, self._scope(repository), accept=accept) as response:
             return response.status_code == requests.codes.ok
 
     def upload_blob(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bentotool.build.bentos import BentoStore
 from bentotool.errors import ConflictError, UsageError, VerificationError
 from bentotool.models.manifest import model_files
 from bentotool.models.store import ModelStore
@@ -39,10 +40,6 @@ class _Remote:
     @property
     def parts(self) -> tuple[Descriptor, ...]:
         return (*self.manifest.layers, self.manifest.config)
-
-    @property
-    def content_size(self) -> int:
-        return sum(part.size for part in self.parts)
 
 
 class _Pull:
@@ -147,10 +144,9 @@ def _pull_model(work: _Pull, model: _Remote, rename: str | None) -> Transferred:
     model_files(model.manifest, name)  # a model without a list of its files cannot be kept: say so before fetching it
     _check_free(work.layout, "models", name, version, model.descriptor.digest)
     work.fetch([model], f"pull {name}:{version}")
-    ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
+    stored = ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, model.descriptor.digest)
-    size = model.content_size
-    return Transferred("model", name, version, model.descriptor.digest, size, str(work.remote), work.fetched)
+    return Transferred("model", name, version, stored.digest, stored.size, str(work.remote), work.fetched)
 
 
 def _pull_index(
@@ -175,16 +171,14 @@ def _pull_bento(work: _Pull, bento: _Remote, index: tuple[Index, Descriptor] | N
     remotes = [remote for _, remote in models.values()]
     work.fetch([*remotes, bento], f"pull {name}:{version}")
     tags = tuple(_adopt(work.layout, needed, remote) for needed, remote in models.values())
-    size = bento.content_size
-    stored = Descriptor(MANIFEST, bento.descriptor.digest, bento.descriptor.size, artifact_type=BENTO_TYPE)
-    RefStore(work.layout).set("bentos", name, version, stored, size=size, replace=False)
+    stored = BentoStore(work.layout).adopt(name, version, bento.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, *models)
     return Transferred(
         kind="bento",
         name=name,
         version=version,
-        digest=bento.descriptor.digest,
-        size=size + sum(remote.content_size for remote in remotes),
+        digest=stored.digest,
+        size=stored.size,
         remote=str(work.remote),
         moved=work.fetched,
         index=index[1].digest if index else None,

@@ -53,10 +53,6 @@ class _Stored:
     data: bytes
     manifest: Manifest
 
-    @property
-    def content_size(self) -> int:
-        return self.manifest.config.size + sum(layer.size for layer in self.manifest.layers)
-
     def blobs(self, layout: Layout, mount_from: tuple[str, ...] = ()) -> list[_Blob]:
         parts = [*self.manifest.layers, self.manifest.config]
         return [_Blob(part, partial(layout.open_layer, part), mount_from) for part in parts]
@@ -151,8 +147,7 @@ def push_model(
     work.put(work.tag + _VOLUME, view.manifest)
     work.put(work.tag, model.data)
     places.remember(remote.registry, remote.repository, ref.digest)
-    size = model.content_size
-    return Transferred("model", ref.name, ref.tag, ref.digest, size, str(remote.with_tag(work.tag)), work.sent)
+    return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, str(remote.with_tag(work.tag)), work.sent)
 
 
 def push_bento(
@@ -191,7 +186,7 @@ def push_bento(
         name=ref.name,
         version=ref.tag,
         digest=ref.digest,
-        size=bento.content_size + sum(model.content_size for _, model in models),
+        size=ref.size,
         remote=str(remote.with_tag(work.tag)),
         moved=work.sent,
         index=sha256_bytes(data),

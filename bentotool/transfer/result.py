@@ -51,7 +51,7 @@ class Transferred:
     Attributes:
         kind: ``"model"`` or ``"bento"``.
         digest: of its manifest: the same on both sides, whatever the tag.
-        size: bytes of its content, a Bento's models included.
+        size: bytes of its own content, as ``show`` gives it; a Bento's models are not counted.
         remote: the reference in the registry.
         moved: bytes of blobs that went over the wire.
         index: digest of the index that a Bento's tag points to.

@@ -118,7 +118,17 @@ def make_bento() -> Callable[..., Ref]:
             for m in models
         ]
         config = canonical_json(
-            {"schema": 1, "name": name, "version": version, "service": "service:S", "python": "3.12", "models": entries}
+            {
+                "schema": 1,
+                "name": name,
+                "version": version,
+                "service": "service:S",
+                "python": "3.12",
+                "platform": "linux/amd64",
+                "description": "",
+                "labels": {},
+                "models": entries,
+            }
         )
         layers = (
             layout.put(b"code " * 5000, "application/vnd.bentotool.bento.code.v1.tar"),
@@ -133,7 +143,8 @@ def make_bento() -> Callable[..., Ref]:
         data = manifest.to_bytes()
         stored = layout.put(data, MANIFEST)
         descriptor = Descriptor(MANIFEST, stored.digest, stored.size, artifact_type=manifest.artifact_type)
-        return RefStore(layout).set("bentos", name, version, descriptor, size=1)
+        size = stored.size + manifest.config.size + sum(layer.size for layer in layers)
+        return RefStore(layout).set("bentos", name, version, descriptor, size=size)
 
     return make
 

@@ -472,6 +472,14 @@ def test_a_blob_that_is_there_is_not_sent(faulty: Any, layout: Layout) -> None:
     assert faulty.requests("POST") == []
 
 
+@pytest.mark.parametrize("status", [403, 405])
+def test_storage_that_refuses_head_is_no_reason_to_stop(faulty: Any, reply: Any, layout: Layout, status: int) -> None:
+    blob = layout.put(b"data", BLOB)
+    faulty.script["HEAD", "/v2/"] = [reply(status)]
+    with client(faulty.host, push=True) as registry:
+        assert registry.upload_blob("r", blob, lambda: layout.open_layer(blob)) == 4
+
+
 @pytest.mark.parametrize("status", [202, 403, 404])
 def test_a_mount_that_is_not_possible_becomes_an_upload(faulty: Any, reply: Any, layout: Layout, status: int) -> None:
     blob = layout.put(b"data", BLOB)
