@@ -34,7 +34,9 @@ def _failure(name: str, status: int, body: Any) -> CallError:
     found = body.get("error") if isinstance(body, dict) else None
     if isinstance(found, dict):
         message = str(found.get("message", ""))
-        return CallError(f"{name}: {message}", status=status, remote_code=str(found.get("code", "")), hint=found.get("hint"))
+        return CallError(
+            f"{name}: {message}", status=status, remote_code=str(found.get("code", "")), hint=found.get("hint")
+        )
     return CallError(f"{name}: {found or f'HTTP status {status}'}", status=status)
 
 
@@ -108,7 +110,9 @@ class _Base:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def _unreachable(self, error: Exception) -> RemoteError:
-        return RemoteError(f"{self.url} does not answer: {error or type(error).__name__}", hint="is the service running?")
+        return RemoteError(
+            f"{self.url} does not answer: {error or type(error).__name__}", hint="is the service running?"
+        )
 
 
 def _check(name: str, response: httpx.Response) -> None:
@@ -150,7 +154,7 @@ class SyncHTTPClient(_Base):
     def is_ready(self) -> bool:
         """Whether the service answers requests now."""
         try:
-            return bool(self._client.get("/readyz").status_code == 200)  # noqa: PLR2004
+            return bool(self._client.get("/readyz").status_code == 200)
         except _httpx().HTTPError:
             return False
 
@@ -218,7 +222,9 @@ class AsyncHTTPClient(_Base):
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 30.0) -> None:
         super().__init__(url, token=token, timeout=timeout)
-        self._client: httpx.AsyncClient = _httpx().AsyncClient(base_url=self.url, headers=self._headers, timeout=timeout)
+        self._client: httpx.AsyncClient = _httpx().AsyncClient(
+            base_url=self.url, headers=self._headers, timeout=timeout
+        )
 
     async def __aenter__(self) -> AsyncHTTPClient:
         return self
@@ -232,7 +238,7 @@ class AsyncHTTPClient(_Base):
     async def is_ready(self) -> bool:
         """Whether the service answers requests now."""
         try:
-            return bool((await self._client.get("/readyz")).status_code == 200)  # noqa: PLR2004
+            return bool((await self._client.get("/readyz")).status_code == 200)
         except _httpx().HTTPError:
             return False
 

@@ -90,7 +90,7 @@ class Application:
             self._routes.setdefault(path, {})[endpoint.spec.options.method] = endpoint
         from bentotool.runtime.pages import make_pages
 
-        self._pages = make_pages(self)
+        self._pages: Any = make_pages(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -122,7 +122,7 @@ class Application:
     def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
         """The caller's X-Request-ID where it is harmless, else a new one."""
         given = headers.get(b"x-request-id")
-        if given is not None and len(given) <= 128 and given.isascii() and given.decode().isprintable():  # noqa: PLR2004
+        if given is not None and len(given) <= 128 and given.isascii() and given.decode().isprintable():
             return given
         return b"%s-%x" % (self._prefix, next(self._numbers))
 

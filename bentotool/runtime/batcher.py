@@ -1,7 +1,7 @@
 """The adaptive batcher: a queue that says what to run next, and the executor that runs it.
 
-Work-conserving: whenever the executor is free it takes what waits, at once; requests gather only while it is busy. So an
-idle service adds no delay and a busy one finds its batch size by itself, without a knob. Nothing polls: the executor
+Work-conserving: whenever the executor is free it takes what waits, at once; requests gather only while it is busy. So
+an idle service adds no delay and a busy one finds its batch size by itself, without a knob. Nothing polls: the executor
 sleeps on a condition and is woken by an arrival.
 
 `BatchQueue` is the policy alone, with an injected clock: no threads, no event loop. `Batcher` joins it to a thread (or,
@@ -75,8 +75,16 @@ class BatchQueue:
         clock: monotonic seconds.
     """
 
-    def __init__(self, max_units: int, max_items: int, cost: CostModel, clock: Callable[[], float], observer: Observer) -> None:
-        self.max_units, self.max_items, self.cost, self.clock, self.observer = max_units, max_items, cost, clock, observer
+    def __init__(
+        self, max_units: int, max_items: int, cost: CostModel, clock: Callable[[], float], observer: Observer
+    ) -> None:
+        self.max_units, self.max_items, self.cost, self.clock, self.observer = (
+            max_units,
+            max_items,
+            cost,
+            clock,
+            observer,
+        )
         self._keys: dict[object, list[Entry]] = {}
         self._size = 0
 
@@ -236,7 +244,7 @@ class Batcher:
             DeadlineExceeded: the deadline passed in the queue.
             Exception: what the function raised for this very value.
         """
-        assert self._loop is not None, "start() comes first"  # noqa: S101
+        assert self._loop is not None, "start() comes first"
         future: asyncio.Future[Any] = self._loop.create_future()
         entry = Entry(value, units, key, deadline, lambda: future.done() or gone(), self._settler(future))
         with self._wake:
@@ -260,7 +268,7 @@ class Batcher:
 
     def _settler(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
         loop = self._loop
-        assert loop is not None  # noqa: S101
+        assert loop is not None
 
         def deliver(result: Any, error: BaseException | None) -> None:
             if future.done():  # a cancelled caller is nobody else's concern

@@ -67,7 +67,9 @@ def read_bento(path: Path) -> Bento:
             name=str(document["name"]),
             version=str(document["version"]),
             service=str(document["service"]),
-            envs=tuple((str(e["name"]), str(e["value"])) for e in document.get("envs", ()) if e.get("value") is not None),
+            envs=tuple(
+                (str(e["name"]), str(e["value"])) for e in document.get("envs", ()) if e.get("value") is not None
+            ),
             middleware=tuple(document.get("middleware", ())),
         )
     except (KeyError, TypeError) as error:

@@ -38,7 +38,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _TIMEOUT_HEADER = b"x-request-timeout-ms"
 
 
-class Disconnected(Exception):  # noqa: N818 - not a failure
+class Disconnected(Exception):
     """The client went away while it was sending; there is nobody to answer."""
 
 
@@ -49,10 +49,10 @@ def _never() -> bool:
 def disconnect_probe(receive: Receive) -> Callable[[], bool]:
     """A cheap question whether the client is still there.
 
-    uvicorn's request cycle, whose bound method `receive` is, has a flag; asking it costs nothing, where ASGI's own way
-    needs a task per request that waits for ``http.disconnect``. Other servers have no such flag: then nobody ever leaves.
+    The request cycle of uvicorn, whose bound method `receive` is, has a flag; asking it costs nothing, where ASGI's own
+    way needs a task per request that waits for ``http.disconnect``. Other servers have no such flag: nobody leaves.
     """
-    cycle = getattr(receive, "__self__", None)
+    cycle: Any = getattr(receive, "__self__", None)
     if not hasattr(cycle, "disconnected"):
         return _never
     return lambda: bool(cycle.disconnected)
@@ -161,7 +161,9 @@ class Endpoint:
         self._waiting = 0
         media = spec.output.media_type
         self._content_type = media.encode()
-        self._invoke: Callable[..., Coroutine[Any, Any, Any]] = self._call_async if spec.kind == "async" else self._call_sync
+        self._invoke: Callable[..., Coroutine[Any, Any, Any]] = (
+            self._call_async if spec.kind == "async" else self._call_sync
+        )
 
     def bind(self, instance: object) -> None:
         """Take the service's instance; start the batcher."""
@@ -263,7 +265,9 @@ class Endpoint:
             status = 200
             if context is not None:
                 status = context.response.status_code
-                start += [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in context.response.headers.items()]
+                start += [
+                    (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in context.response.headers.items()
+                ]
             await send({"type": "http.response.start", "status": status, "headers": start})
             await send({"type": "http.response.body", "body": payload})
             return status
@@ -279,8 +283,10 @@ class Endpoint:
             partial(self._bound, *args, **named), deadline=deadline, gone=disconnect_probe(receive)
         )
 
-    async def _call_batched(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
-        assert self.batcher is not None  # noqa: S101 - bind() made it
+    async def _call_batched(
+        self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive
+    ) -> Any:
+        assert self.batcher is not None
         value = args[0] if args else next(iter(named.values()))
         options, gone = self.spec.options, disconnect_probe(receive)
         batching = self._input_batching
@@ -307,7 +313,7 @@ class Endpoint:
     @property
     def _input_batching(self) -> Batching:
         make = self.spec.parameters[0].codec.batching
-        assert make is not None  # noqa: S101 - checked when the API was declared
+        assert make is not None
         return make(self.spec.options.batch_dim[0])
 
     def _output_batching(self, value: Any) -> Batching:
@@ -355,7 +361,6 @@ class Endpoint:
                 await produced.aclose()
             else:
                 produced.close()
-
 
     async def _next(self, produced: Any, end: object, gone: Callable[[], bool]) -> Any:
         if self.spec.kind == "async_generator":

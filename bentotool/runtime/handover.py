@@ -14,7 +14,9 @@ __all__ = ["receive_sockets", "spawn"]
 _WINDOWS = sys.platform == "win32"
 
 
-def spawn(module: str, arguments: Sequence[str], sockets: Sequence[socket.socket], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn(
+    module: str, arguments: Sequence[str], sockets: Sequence[socket.socket], env: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Run ``python -m module arguments`` with the sockets.
 
     POSIX: descriptors are inherited and named by number. Windows: the sockets are shared with the new process
@@ -24,9 +26,9 @@ def spawn(module: str, arguments: Sequence[str], sockets: Sequence[socket.socket
     if not _WINDOWS:
         numbers = [sock.fileno() for sock in sockets]
         command = [*base, "--sockets", ",".join(map(str, numbers)), *arguments]
-        return subprocess.Popen(command, pass_fds=numbers, stdin=subprocess.DEVNULL, env=dict(env))  # noqa: S603
-    process = subprocess.Popen([*base, "--sockets", "stdin", *arguments], stdin=subprocess.PIPE, env=dict(env))  # noqa: S603
-    assert process.stdin is not None  # noqa: S101
+        return subprocess.Popen(command, pass_fds=numbers, stdin=subprocess.DEVNULL, env=dict(env))
+    process = subprocess.Popen([*base, "--sockets", "stdin", *arguments], stdin=subprocess.PIPE, env=dict(env))
+    assert process.stdin is not None
     for sock in sockets:
         process.stdin.write(base64.b64encode(sock.share(process.pid)) + b"\n")  # type: ignore[attr-defined,unused-ignore]
     process.stdin.close()

@@ -53,7 +53,8 @@ class Lane:
         def work() -> None:
             if future.done() or gone() or (deadline is not None and time.monotonic() >= deadline):
                 return
-            result, failure = None, None
+            result: Any = None
+            failure: Exception | None = None
             try:
                 result = context.run(call)
             except StopIteration as error:  # a future cannot carry it

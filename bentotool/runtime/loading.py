@@ -39,7 +39,8 @@ def _import(name: str, folder: Path) -> Any:
     except ModuleNotFoundError as error:
         if error.name == name or (error.name and name.startswith(error.name + ".")):
             raise ServiceLoadError(
-                f"no module {name!r} in {folder}", hint=f"write {name.replace('.', '/')}.py, or name the service as module:Class"
+                f"no module {name!r} in {folder}",
+                hint=f"write {name.replace('.', '/')}.py, or name the service as module:Class",
             ) from error
         hint = f"install {error.name}, or add it to the Bento's python packages"
         raise ServiceLoadError(f"{_place(error, folder)}: no module named {error.name!r}", hint=hint) from error
@@ -47,7 +48,9 @@ def _import(name: str, folder: Path) -> Any:
         message = f"{_place(error, folder)}: {error.message}"
         raise ServiceLoadError(message, hint=error.hint, details=error.details) from error
     except SystemExit as error:
-        raise ServiceLoadError(f"{_place(error, folder)}: exits while it is imported (SystemExit: {error.code})") from error
+        raise ServiceLoadError(
+            f"{_place(error, folder)}: exits while it is imported (SystemExit: {error.code})"
+        ) from error
     except Exception as error:
         text = str(error).partition("\n")[0]
         raise ServiceLoadError(f"{_place(error, folder)}: {type(error).__name__}: {text}") from error
@@ -90,7 +93,9 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
         if service is None:
             raise ServiceLoadError(f"{module_name} has no {attribute!r}", hint=_declared(module))
         if not isinstance(service, Service):
-            raise ServiceLoadError(f"{module_name}:{attribute} is not a service", hint="put @bentotool.service on the class")
+            raise ServiceLoadError(
+                f"{module_name}:{attribute} is not a service", hint="put @bentotool.service on the class"
+            )
     else:
         service = _entry(module, folder)
     try:

@@ -26,13 +26,10 @@ _WAITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 def use_slot(slot: str) -> None:
     """Name this process's metric files after its slot. Comes before any metric is made."""
-    import prometheus_client.metrics as metrics
     from prometheus_client import values
 
-    multiprocess = values.MultiProcessValue(process_identifier=lambda: slot)  # type: ignore[no-untyped-call]
-    values.ValueClass = multiprocess
-    for module in (metrics,):
-        module.values.ValueClass = multiprocess
+    # the metric classes look the name up in this module each time they make a value
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: slot)  # type: ignore[no-untyped-call]
 
 
 class RouteMetrics:
@@ -93,7 +90,11 @@ class Metrics:
         route, answer = ("endpoint",), ("endpoint", "http_response_code")
         self.total = Counter(f"{prefix}_request_total", "Requests answered", answer, **common)
         self.duration = Histogram(
-            f"{prefix}_request_duration_seconds", "Time to the last byte of the answer", answer, buckets=buckets, **common
+            f"{prefix}_request_duration_seconds",
+            "Time to the last byte of the answer",
+            answer,
+            buckets=buckets,
+            **common,
         )
         self.in_progress = Gauge(
             f"{prefix}_request_in_progress", "Requests being answered", route, multiprocess_mode="livesum", **common

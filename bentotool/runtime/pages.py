@@ -20,8 +20,8 @@ __all__ = ["make_pages"]
 _ASSETS = Path(__file__).parent / "swagger"
 _TYPES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; frame-ancestors 'none'"
 )
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -104,7 +104,10 @@ def _documents(app: Application) -> list[Any]:
             return Response(_START.encode(), media_type="text/javascript")
         if name not in _TYPES:
             raise NotFoundException
-        content, headers = (_ASSETS / f"{name}.gz").read_bytes(), {"Cache-Control": "max-age=86400", "Vary": "Accept-Encoding"}
+        content, headers = (
+            (_ASSETS / f"{name}.gz").read_bytes(),
+            {"Cache-Control": "max-age=86400", "Vary": "Accept-Encoding"},
+        )
         if "gzip" in request.headers.get("accept-encoding", ""):
             headers["Content-Encoding"] = "gzip"
         else:

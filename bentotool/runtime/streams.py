@@ -23,8 +23,8 @@ _ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
 def frame_event(item: Any) -> bytes:
     """One server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-    A text that already is an event, as BentoML services write it, is sent as it is; any other becomes ``data:`` lines, and
-    what is not a text becomes one line of JSON.
+    A text that already is an event, as BentoML services write it, is sent as it is; any other becomes ``data:`` lines,
+    and what is not a text becomes one line of JSON.
     """
     if isinstance(item, str):
         if item.startswith(_FIELDS) and item.endswith("\n\n"):

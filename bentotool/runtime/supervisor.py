@@ -1,7 +1,7 @@
 """The parent process: binds the socket, keeps the workers alive, stops them in order.
 
-It imports the standard library alone, so that it costs next to nothing beside the workers. One loop waits on the workers'
-lines, on signals and on the next restart; a worker's death is seen as the end of its line.
+It imports the standard library alone, so that it costs next to nothing beside the workers. One loop waits on the
+workers' lines, on signals and on the next restart; a worker's death is seen as the end of its line.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def bind(host: str, port: int) -> socket.socket:
         UsageError: no such address on this machine, or a port that may not be used.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
     except (OSError, OverflowError) as error:
         raise UsageError(f"host {host!r}: {getattr(error, 'strerror', error)}", hint="use --host 127.0.0.1") from error
     listener = socket.socket(family, kind, protocol)
@@ -206,7 +208,7 @@ class Supervisor:
         return max(0.0, min(due) - now) if due else None
 
     def _receive(self, slot: _Slot) -> None:
-        assert slot.line is not None  # noqa: S101
+        assert slot.line is not None
         try:
             data = slot.line.recv(65536)
         except BlockingIOError:
@@ -246,7 +248,8 @@ class Supervisor:
 
     def _lost(self, slot: _Slot) -> None:
         """A worker's line has ended: it is dead, or about to be."""
-        assert slot.line is not None and slot.process is not None  # noqa: S101
+        assert slot.line is not None
+        assert slot.process is not None
         self._selector.unregister(slot.line)
         slot.line.close()
         try:

@@ -1,8 +1,8 @@
 """One worker process: the service, a uvicorn server on the inherited socket, a line to the supervisor.
 
-The line is a socket with one JSON object per line. To the supervisor: ``{"type": "ready", "workers": 2}``, ``{"type": "failed", "error":
-{...}}``. From it: ``{"type": "drain"}``, ``{"type": "problem", "message": ...}``. When it closes, the supervisor is gone
-and the worker ends too: no worker outlives its supervisor.
+The line is a socket with one JSON object per line. To the supervisor: ``{"type": "ready", "workers": 2}``, ``{"type":
+"failed", "error": {...}}``. From it: ``{"type": "drain"}``, ``{"type": "problem", "message": ...}``. When it closes,
+the supervisor is gone and the worker ends too: no worker outlives its supervisor.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class _JSONFormatter(logging.Formatter):
 
 def _set_up_logging(form: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JSONFormatter() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(
+        _JSONFormatter() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    )
     logger = logging.getLogger("bentotool")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
@@ -74,7 +76,9 @@ class Worker:
         grace: seconds for requests in flight.
     """
 
-    def __init__(self, app: Application, listener: socket.socket, line: socket.socket, drain_delay: float, grace: float) -> None:
+    def __init__(
+        self, app: Application, listener: socket.socket, line: socket.socket, drain_delay: float, grace: float
+    ) -> None:
         self.app, self.listener, self.line = app, listener, line
         self.drain_delay, self.grace = drain_delay, grace
         self._server: uvicorn.Server | None = None
@@ -149,7 +153,7 @@ class Worker:
 
 
 def _make_server(config: uvicorn.Config, on_started: Callable[[], None]) -> uvicorn.Server:
-    """uvicorn without its signal handlers, and telling when it has started."""
+    """A uvicorn server without its signal handlers, and telling when it has started."""
     import uvicorn
 
     class Server(uvicorn.Server):

@@ -56,7 +56,11 @@ def _loader(dtype: np.dtype[Any] | None, shape: tuple[int | None, ...] | None) -
             # an empty list has no element type of its own
             if array.size and array.dtype.kind not in _KINDS.get(dtype.kind, dtype.kind):
                 raise ValueError(f"expected elements of type {dtype}, got {array.dtype}")
-            if array.size and dtype.kind in "iu" and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
+            if (
+                array.size
+                and dtype.kind in "iu"
+                and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max)
+            ):
                 raise ValueError(f"an element does not fit into {dtype}")
             array = array.astype(dtype)
         _check_shape(array, shape)

@@ -2,13 +2,14 @@
 
 A codec says which plain type msgspec decodes (`wire`), and what turns that into the Python value and back. Types that
 msgspec knows (scalars, containers, dataclasses, Structs, TypedDict, Enum, Literal, Optional, Union, datetime) need
-nothing more. Other families register a factory under the name of the package that defines the type, so that a package is
+nothing more. Other families register a factory under the name of the package that defines the type, so that it is
 touched only when a service's annotation already imported it.
 """
 
 from __future__ import annotations
 
 import importlib
+import operator
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ def split_annotated(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
     return annotation, ()
 
 
+def annotate(tp: Any, metadata: tuple[Any, ...]) -> Any:
+    """``Annotated[T, a, b]`` from its parts; `tp` itself where there is no metadata."""
+    return operator.getitem(Annotated, (tp, *metadata)) if metadata else tp
+
+
 def _package(tp: Any) -> str:
     return str(getattr(tp, "__module__", "")).partition(".")[0]
 
@@ -91,7 +97,7 @@ def family_of(annotation: Any) -> str | None:
 
 
 def to_plain(value: Any) -> Any:
-    """msgspec's hook for values it does not know: numpy arrays and scalars, pydantic models, sets of those."""
+    """The hook for values that msgspec does not know: numpy arrays and scalars, pydantic models, sets of those."""
     for base in type(value).__mro__:
         family = _FAMILIES.get(_package(base))
         if family:
@@ -99,8 +105,8 @@ def to_plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
 
 
-def _load_foreign(tp: type, value: Any) -> Any:
-    """msgspec's hook for types inside containers that it does not know."""
+def load_foreign(tp: type, value: Any) -> Any:
+    """The hook for types inside containers that msgspec does not know."""
     codec = codec_for(tp)
     return codec.load(value) if codec.load else value
 
@@ -133,9 +139,9 @@ def _list_batching(dimension: int) -> Batching:
 def _native(tp: Any, metadata: tuple[Any, ...]) -> Codec:
     media = next((item.content_type for item in metadata if isinstance(item, ContentType)), None)
     constraints = tuple(item for item in metadata if isinstance(item, msgspec.Meta))
-    wire = Annotated[(tp, *constraints)] if constraints else tp  # type: ignore[valid-type]
+    wire = annotate(tp, constraints)
     try:
-        msgspec.json.Decoder(wire, dec_hook=_load_foreign)
+        msgspec.json.Decoder(wire, dec_hook=load_foreign)
         if isinstance(msgspec.inspect.type_info(wire), msgspec.inspect.CustomType):
             raise TypeError("unknown type")
         _native_schema(wire)("{name}", False)  # looks into containers too
@@ -176,7 +182,7 @@ def codec_for(annotation: Any) -> Codec:
     if family == "numpy" and get_origin(tp) in (Union, types.UnionType):
         members = [member for member in get_args(tp) if member is not type(None)]
         if len(members) == 1 and len(get_args(tp)) == 2:
-            return _optional(codec_for(Annotated[(members[0], *metadata)] if metadata else members[0]))  # type: ignore[valid-type]
+            return _optional(codec_for(annotate(members[0], metadata)))
     module = importlib.import_module(_FAMILIES[family])
     made: Codec | None = module.make(tp, metadata)
     return made if made is not None else _native(tp, metadata)

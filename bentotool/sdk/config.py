@@ -104,7 +104,11 @@ _SCHEMA: _Schema = {
         "external_queue": _FLAG,
         "max_queue": _COUNT,
     },
-    "metrics": {"enabled": _FLAG, "namespace": _TEXT, "duration": {k: _ANY for k in ("buckets", "min", "max", "factor")}},
+    "metrics": {
+        "enabled": _FLAG,
+        "namespace": _TEXT,
+        "duration": dict.fromkeys(("buckets", "min", "max", "factor"), _ANY),
+    },
     "logging": {"access": _ANY},
     "ssl": _ANY,
     "http": {

@@ -61,7 +61,9 @@ def _operation(service: str, spec: MethodSpec, shared: dict[str, Any]) -> dict[s
     answer, answer_definitions = output_schema(spec, _TEMPLATE, False)
     shared.update(body_definitions)
     shared.update(answer_definitions)
-    responses: dict[str, Any] = {"200": {"description": "The answer", "content": {_media_type(spec): {"schema": answer}}}}
+    responses: dict[str, Any] = {
+        "200": {"description": "The answer", "content": {_media_type(spec): {"schema": answer}}}
+    }
     responses.update({status: _failure(text) for status, text in _FAILURES.items()})
     operation: dict[str, Any] = {
         "operationId": f"{service}__{spec.name}",

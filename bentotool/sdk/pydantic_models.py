@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import pydantic
 
-from bentotool.sdk.codecs import Codec
+from bentotool.sdk.codecs import Codec, annotate
 
 __all__ = ["make", "plain"]
 
@@ -20,7 +20,7 @@ def plain(value: Any) -> Any:
 
 def make(tp: Any, metadata: tuple[Any, ...]) -> Codec:
     """The codec of any annotation with pydantic in it: pydantic validates, serializes and describes it."""
-    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(Annotated[(tp, *metadata)] if metadata else tp)
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(annotate(tp, metadata))
 
     def load(value: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""The service schema, in the form of BentoML's ``/schema.json`` that clients read (``Service.schema()``, BentoML 1.4)."""
+"""The service schema, in the form of the ``/schema.json`` that BentoML's clients read (BentoML 1.4)."""
 
 from __future__ import annotations
 

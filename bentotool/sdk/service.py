@@ -39,7 +39,9 @@ class Service(Generic[T]):
         self.inner = inner
         self.name: str = own.get("name") or inner.__name__
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", self.name):
-            raise ConfigError(f"{self.name!r} cannot be the name of a service", hint="use letters, digits, '-', '_', '.'")
+            raise ConfigError(
+                f"{self.name!r} cannot be the name of a service", hint="use letters, digits, '-', '_', '.'"
+            )
         self.config: ServiceConfig = parse_config(
             self.name, {key: value for key, value in options.items() if key not in _OWN}, declared=_OWN
         )

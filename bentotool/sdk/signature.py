@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import collections.abc as abc
 import inspect
 import os
 import re
+from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,7 +14,7 @@ import msgspec
 
 from bentotool.errors import ConfigError
 from bentotool.sdk.api import ApiOptions
-from bentotool.sdk.codecs import Codec, _load_foreign, codec_for, split_annotated, to_plain
+from bentotool.sdk.codecs import Codec, annotate, codec_for, load_foreign, split_annotated, to_plain
 from bentotool.sdk.context import Context
 from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput
 from bentotool.sdk.importing import PROBE_VARIABLE
@@ -99,7 +99,7 @@ class MethodSpec:
     def decode_query(self, query: dict[str, str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments in a query string, for an API whose method is GET. Raises as `decode` does."""
         try:
-            value = msgspec.convert(query, self._decoder.type, strict=False, dec_hook=_load_foreign)
+            value = msgspec.convert(query, self._decoder.type, strict=False, dec_hook=load_foreign)
         except msgspec.ValidationError as error:
             raise _invalid(str(error)) from None
         return self._bind(value)
@@ -154,11 +154,11 @@ class MethodSpec:
 
     def _check(self, value: Any) -> Any:
         try:
-            return msgspec.convert(value, self._checked_output, dec_hook=_load_foreign)
+            return msgspec.convert(value, self._checked_output, dec_hook=load_foreign)
         except msgspec.ValidationError:
             # numpy scalars and models inside containers are right once they are plain
             plain = msgspec.to_builtins(value, enc_hook=to_plain)
-            return msgspec.convert(plain, self._checked_output, dec_hook=_load_foreign)
+            return msgspec.convert(plain, self._checked_output, dec_hook=load_foreign)
 
 
 def _hints(func: Callable[..., Any], where: str) -> dict[str, Any]:
@@ -181,7 +181,9 @@ def _is_context(name: str, annotation: Any) -> bool:
     return annotation is Context or (name in ("ctx", "context") and annotation is inspect.Parameter.empty)
 
 
-def _parameters(func: Callable[..., Any], hints: dict[str, Any], where: str) -> tuple[list[Parameter], bool, str | None]:
+def _parameters(
+    func: Callable[..., Any], hints: dict[str, Any], where: str
+) -> tuple[list[Parameter], bool, str | None]:
     found: list[Parameter] = []
     context, roots = None, 0
     for position, (name, parameter) in enumerate(inspect.signature(func).parameters.items()):
@@ -196,19 +198,13 @@ def _parameters(func: Callable[..., Any], hints: dict[str, Any], where: str) -> 
         roots += parameter.kind is parameter.POSITIONAL_ONLY
         required, default = parameter.default is parameter.empty, parameter.default
         if type(default).__module__.startswith("pydantic"):  # x: int = pydantic.Field(default=3, gt=0)
-            annotation = _annotate(annotation, default)
+            annotation = annotate(annotation, (default,))
             required, default = default.is_required(), default.get_default(call_default_factory=True)
         codec = _codec(annotation, f"parameter {name!r} of {where}")
         found.append(Parameter(name, codec, required, default, parameter.kind is parameter.KEYWORD_ONLY))
     if roots and (roots != 1 or len(found) != 1):
         raise ConfigError(f"{where}: a positional-only parameter is the whole body, so it stands alone")
     return found, bool(roots), context
-
-
-def _annotate(annotation: Any, metadata: Any) -> Any:
-    from typing import Annotated
-
-    return Annotated[annotation, metadata]
 
 
 def _input_type(name: str, parameters: list[Parameter]) -> Any:
@@ -230,13 +226,17 @@ def _kind(func: Callable[..., Any]) -> str:
     return "generator" if inspect.isgeneratorfunction(func) else "sync"
 
 
-def _check_batchable(options: ApiOptions, parameters: list[Parameter], context: str | None, kind: str, where: str) -> None:
+def _check_batchable(
+    options: ApiOptions, parameters: list[Parameter], context: str | None, kind: str, where: str
+) -> None:
     if len(parameters) != 1 or context is not None:
         raise ConfigError(f"{where}: a batchable API has exactly one parameter and no context")
     if kind in ("generator", "async_generator"):
         raise ConfigError(f"{where}: a stream cannot be batchable")
     if parameters[0].codec.batching is None:
-        raise ConfigError(f"{where}: a batchable API takes an array or a list", hint="annotate it as np.ndarray or list[...]")
+        raise ConfigError(
+            f"{where}: a batchable API takes an array or a list", hint="annotate it as np.ndarray or list[...]"
+        )
 
 
 def describe_method(service: str, attribute: str, func: Callable[..., Any], options: ApiOptions) -> MethodSpec:
@@ -273,7 +273,7 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
         output=output,
         stream_media_type=media,
         doc=options.description or inspect.getdoc(func) or "",
-        _decoder=msgspec.json.Decoder(wire, dec_hook=_load_foreign),
+        _decoder=msgspec.json.Decoder(wire, dec_hook=load_foreign),
         _checked_output=output.wire,
         _simple=all(p.codec.load is None and p.required and not p.keyword_only for p in parameters),
     )

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from bentotool.client.http import AsyncHTTPClient, CallError, SyncHTTPClient
 
 LIMIT = 30.0
-SERVICE = '''
+SERVICE = """
 import asyncio, os, signal, sys, time
 import bentotool
 
@@ -51,13 +52,22 @@ class Demo:
     @bentotool.api
     def modules(self) -> list[str]:
         return sorted(name for name in sys.modules if "." not in name)
-'''
+"""
 
 
 class Server:
     def __init__(self, folder: Path, *options: str, start: bool = True) -> None:
         self.port_file = folder.parent / "port"
-        command = [sys.executable, "-m", "bentotool.runtime", str(folder), "--port", "0", "--port-file", str(self.port_file)]
+        command = [
+            sys.executable,
+            "-m",
+            "bentotool.runtime",
+            str(folder),
+            "--port",
+            "0",
+            "--port-file",
+            str(self.port_file),
+        ]
         self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if start:
             line = self.process.stdout.readline()
@@ -267,7 +277,13 @@ def test_a_bento_on_disk(serve, tmp_path):
     code = "import os, bentotool\n@bentotool.service\nclass S:\n  @bentotool.api\n  def env(self) -> list[str]:\n"
     code += "    return [os.environ['GREETING'], os.environ['BENTOTOOL_BENTO'], os.getcwd()]\n"
     (home / "app" / "main.py").write_text(code)
-    document = {"format": 1, "name": "s", "version": "1", "service": "main:S", "envs": [{"name": "GREETING", "value": "hi"}]}
+    document = {
+        "format": 1,
+        "name": "s",
+        "version": "1",
+        "service": "main:S",
+        "envs": [{"name": "GREETING", "value": "hi"}],
+    }
     (home / "bento.json").write_text(json.dumps(document))
     url = serve(folder=tmp_path / "root").url
     answer = httpx.post(f"{url}/env", json={}).json()

@@ -3,9 +3,10 @@
 import asyncio
 import threading
 
-import bentotool
 import httpx
 import pytest
+
+import bentotool
 from bentotool.exceptions import NotFound
 from bentotool.runtime.app import Application
 from bentotool.runtime.streams import frame_event
@@ -152,7 +153,9 @@ def test_the_deadline_of_the_client_is_kept():
     async def work(client, app):
         short = {"X-Request-Timeout-Ms": "30"}
         answers = await asyncio.gather(
-            client.post("/sleep", headers=short), client.post("/block", headers=short), client.post("/block", headers=short)
+            client.post("/sleep", headers=short),
+            client.post("/block", headers=short),
+            client.post("/block", headers=short),
         )
         running = app.instance.running
         app.instance.gate.set()
@@ -227,7 +230,11 @@ def test_probes_follow_the_service():
         app.problem = "workers crash in a loop"
         answer = await client.get("/readyz")
         assert "crash" in answer.json()["error"]["message"]
-        seen += [answer.status_code, (await client.get("/livez")).status_code, (await client.get("/healthz")).status_code]
+        seen += [
+            answer.status_code,
+            (await client.get("/livez")).status_code,
+            (await client.get("/healthz")).status_code,
+        ]
         return seen
 
     started.clear()
@@ -261,14 +268,17 @@ def test_metrics_count_by_route_template():
     assert 'batch_size_sum{endpoint="/double"} 2.0' in text
 
 
-@pytest.mark.parametrize(("host", "path", "status"), [
-    ("localhost:3000", "/add?a=1", 200),
-    ("[::1]:3000", "/add?a=1", 200),
-    ("evil.example", "/add?a=1", 421),
-    ("evil.example", "/", 421),
-    ("10.0.0.7:3000", "/readyz", 200),
-    ("10.0.0.7:3000", "/metrics", 200),
-])
+@pytest.mark.parametrize(
+    ("host", "path", "status"),
+    [
+        ("localhost:3000", "/add?a=1", 200),
+        ("[::1]:3000", "/add?a=1", 200),
+        ("evil.example", "/add?a=1", 421),
+        ("evil.example", "/", 421),
+        ("10.0.0.7:3000", "/readyz", 200),
+        ("10.0.0.7:3000", "/metrics", 200),
+    ],
+)
 def test_only_loopback_names_are_answered_on_loopback(host, path, status):
     assert served(lambda c, app: c.get(path, headers={"Host": host}), loopback=True).status_code == status
 
