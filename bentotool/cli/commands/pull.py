@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bentotool.cli.formats import human_size
 from bentotool.cli.registries import Jobs, PlainHttp, open_registry, transfer_progress
 from bentotool.cli.state import State, current
 
@@ -51,5 +52,5 @@ def _show(state: State, done: Transferred) -> None:
     models = f" with {', '.join(done.models)}" if done.models else ""
     state.console.line(f"pulled {done.tag}{models} from {done.remote}")
     state.console.fields(
-        {"digest": done.digest, "index": done.index, "size": f"{done.size} bytes", "fetched": f"{done.moved} bytes"}
+        {"digest": done.digest, "index": done.index, "size": human_size(done.size), "fetched": human_size(done.moved)}
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bentotool.cli.formats import human_size
 from bentotool.cli.registries import Jobs, PlainHttp, open_registry, transfer_progress
 from bentotool.cli.state import State, current
 from bentotool.errors import NotFoundError, UsageError
@@ -102,5 +103,5 @@ def _show(state: State, done: Transferred) -> None:
     models = f" with {', '.join(done.models)}" if done.models else ""
     state.console.line(f"pushed {done.tag}{models} to {done.remote}")
     state.console.fields(
-        {"digest": done.digest, "index": done.index, "size": f"{done.size} bytes", "sent": f"{done.moved} bytes"}
+        {"digest": done.digest, "index": done.index, "size": human_size(done.size), "sent": human_size(done.moved)}
     )
