@@ -17,7 +17,7 @@ from bentotool.models.store import ModelStore, link_file
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
 from bentotool.oci.digest import check_digest
 from bentotool.oci.layout import Layout, storage_error
-from bentotool.oci.refs import Ref, RefStore, check_name, check_version, split_reference
+from bentotool.oci.refs import Ref, RefStore, check_name, check_version
 from bentotool.oci.tar import check_entry_name, untar
 
 __all__ = ["BentoModelRef", "BentoStore", "StoredBento"]
@@ -126,31 +126,8 @@ class BentoStore:
         return self._load(self.refs.set(KIND, name, version, descriptor, size=found.size, replace=replace))
 
     def tag(self, reference: str, version: str) -> StoredBento:
-        """Give a Bento one more version name. It keeps its age, so ``latest`` does not move.
-
-        Args:
-            version: the new version, or ``name:version`` for a new name as well.
-        """
-        ref = self.refs.get(KIND, reference)
-        name, new_version, _ = split_reference(version) if ":" in version else (ref.name, version, None)
-        named = self.refs.set(KIND, name, new_version or ref.tag, ref.descriptor, size=ref.size, created=ref.created)
-        return self._load(named)
-
-    def delete(self, reference: str) -> tuple[Ref, ...]:
-        """Remove one version, or every version when a bare name is given.
-
-        Returns:
-            what was removed.
-
-        Raises:
-            NotFoundError: when there is none.
-        """
-        name, version, digest = split_reference(reference)
-        found = self.refs.get(KIND, reference)
-        doomed = (found,) if version or digest else tuple(self.refs.list(KIND, name))
-        for ref in doomed:
-            self.refs.delete(KIND, ref.name, ref.tag)
-        return doomed
+        """Give a Bento one more version name; see :meth:`RefStore.alias`."""
+        return self._load(self.refs.alias(KIND, reference, version))
 
     def requirements(self, bento: StoredBento) -> str:
         """The text of its lock: a requirements file with hashes."""

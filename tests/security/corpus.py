@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-CONTROL_CHARACTERS = ("a\nb", "a\rb", "a\r\nb", "a\x00b", "a\x1bb", "a\x7fb", "a\u2028b", "a\u2029b", "a\x85b", "a\udc80b")
+CONTROL_CHARACTERS = (
+    "a\nb",
+    "a\rb",
+    "a\r\nb",
+    "a\x00b",
+    "a\x1bb",
+    "a\x7fb",
+    "a\u2028b",
+    "a\u2029b",
+    "a\x85b",
+    "a\udc80b",
+)
 """Class 3: characters that end a line, or drive a terminal, somewhere downstream."""
 
-SHELL = ("a;b", "a&&b", "$(touch x)", "`touch x`", "{{ 7*7 }}", "{% raw %}", "a#b", "a\\", "'", '"', "a|b", "a>b", "${HOME}")
+SHELL = (
+    "a;b",
+    "a&&b",
+    "$(touch x)",
+    "`touch x`",
+    "{{ 7*7 }}",
+    "{% raw %}",
+    "a#b",
+    "a\\",
+    "'",
+    '"',
+    "a|b",
+    "a>b",
+    "${HOME}",
+)
 """Class 3: what a shell, a Dockerfile or a template would act on."""
 
 PATHS = (

@@ -240,8 +240,9 @@ def test_names_tags_and_deletion(project: Path, builder: Builder) -> None:
     store = BentoStore(builder.layout)
     assert store.tag("iris", "prod").digest == result.digest
     assert store.get(f"iris@{result.digest}").tag
-    assert [ref.tag for ref in store.delete("iris:prod")] == ["prod"]
-    assert len(store.delete("iris")) == 1
+    assert [ref.tag for ref in store.refs.matching("bentos", "iris:prod")] == ["prod"]
+    for ref in store.refs.matching("bentos", "iris"):
+        store.refs.delete("bentos", ref.name, ref.tag)
     with pytest.raises(NotFoundError):
         store.get("iris")
 
