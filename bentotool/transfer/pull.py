@@ -172,7 +172,7 @@ def _pull_bento(work: _Pull, bento: _Remote, index: tuple[Index, Descriptor] | N
     work.fetch([*remotes, bento], f"pull {name}:{version}")
     tags = tuple(_adopt(work.layout, needed, remote) for needed, remote in models.values())
     stored = BentoStore(work.layout).adopt(name, version, bento.descriptor.digest, replace=False)
-    KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, *models)
+    KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, stored.digest, *models)
     return Transferred(
         kind="bento",
         name=name,

@@ -173,14 +173,16 @@ def push_bento(
         model = work.load(needed.digest, MODEL_TYPE, f"model {needed.tag} of Bento {ref.ref}")
         models.append((needed, model))
         blobs += model.blobs(layout, _sources(needed, remote, places))
-    work.send_blobs([*blobs, *bento.blobs(layout)], f"push {ref.ref}")
+    blobs += bento.blobs(layout, places.find(remote.registry, ref.digest))
+    work.send_blobs(blobs, f"push {ref.ref}")
     for _, model in models:
         work.put(model.descriptor.digest, model.data)
     work.put(ref.digest, bento.data)
     index = bento_index(bento.descriptor, config, [(needed, model.descriptor) for needed, model in models])
     data = index.to_bytes()
     work.put(work.tag, data, INDEX)
-    places.remember(remote.registry, remote.repository, *(model.descriptor.digest for _, model in models))
+    known = (ref.digest, *(model.descriptor.digest for _, model in models))
+    places.remember(remote.registry, remote.repository, *known)
     return Transferred(
         kind="bento",
         name=ref.name,
