@@ -36,6 +36,16 @@ _access = logging.getLogger("bentotool.access")
 _CLIENT_ERRORS = 500
 
 
+class _WrongHost(ServiceError):
+    code = "host_not_served"
+    http_status = 421
+
+
+class _WrongMethod(ServiceError):
+    code = "method_not_allowed"
+    http_status = 405
+
+
 def _log_access(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
     client = scope.get("client")
     _access.info(
@@ -102,8 +112,8 @@ class Application:
         path = scope["path"]
         if self._hosts.active and not self._hosts.allows(scope, self.service.path_prefix):
             host = self._hosts.of(scope)
-            error = ServiceError(f"host {host!r} is not served here", 421, hint="set http.allowed_hosts")
-            await self.send_failure(error, send, self.request_id({}), path)
+            wrong = _WrongHost(f"host {host!r} is not served here", hint="set http.allowed_hosts")
+            await self.send_failure(wrong, send, self.request_id({}), path)
             return
         methods = self._routes.get(path)
         if methods is None:
@@ -116,7 +126,7 @@ class Application:
             await self._pages(scope, receive, send)  # an API at / leaves the page to browsers
         else:
             allowed = ", ".join(sorted(methods))
-            error = ServiceError(f"{scope['method']} is not answered at {path}", 405, hint=f"use {allowed}")
+            error = _WrongMethod(f"{scope['method']} is not answered at {path}", hint=f"use {allowed}")
             await self.send_failure(error, send, self.request_id({}), path, {"allow": allowed})
 
     def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bentotool.runtime.costmodel import CostModel
-from bentotool.sdk.exceptions import DeadlineExceeded, InvalidOutput, ServiceUnavailable
+from bentotool.sdk.exceptions import ClientGone, DeadlineExceeded, InvalidOutput, ServiceUnavailable
 
 __all__ = ["BatchQueue", "Batcher", "Entry", "Observer"]
 
@@ -141,9 +141,16 @@ class BatchQueue:
         self._size = 0
         return entries
 
+    @staticmethod
+    def _is_gone(entry: Entry) -> bool:
+        if not entry.gone():
+            return False
+        entry.settle(None, ClientGone("the client went away before its request was run"))
+        return True
+
     def _discard_gone(self) -> None:
         for key, waiting in list(self._keys.items()):
-            left = [entry for entry in waiting if not entry.gone()]
+            left = [entry for entry in waiting if not self._is_gone(entry)]
             self._size -= len(waiting) - len(left)
             if left:
                 self._keys[key] = left
@@ -154,7 +161,7 @@ class BatchQueue:
         now = self.clock()
         feasible = []
         for entry in waiting:
-            if entry.gone():
+            if self._is_gone(entry):
                 self.observer.shed("gone")
             elif entry.deadline <= now:
                 self.observer.shed("expired")

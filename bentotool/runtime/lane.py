@@ -10,9 +10,18 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bentotool.sdk.exceptions import ServiceUnavailable
+from bentotool.sdk.exceptions import ClientGone, ServiceUnavailable
 
 __all__ = ["Lane"]
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class Lane:
@@ -43,26 +52,21 @@ class Lane:
         future: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()
 
-        def deliver(result: Any, error: BaseException | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
-
         def work() -> None:
-            if future.done() or gone() or (deadline is not None and time.monotonic() >= deadline):
-                return
             result: Any = None
             failure: Exception | None = None
             try:
+                if future.done() or (deadline is not None and time.monotonic() >= deadline):
+                    return  # the caller's own timer answers
+                if gone():
+                    raise ClientGone("the client went away before its call was started")
                 result = context.run(call)
             except StopIteration as error:  # a future cannot carry it
                 failure = RuntimeError(f"StopIteration: {error}")
             except BaseException as error:
                 failure = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
             try:
-                loop.call_soon_threadsafe(deliver, result, failure)
+                loop.call_soon_threadsafe(_deliver, future, result, failure)
             except RuntimeError:
                 return  # the loop is closed: nobody waits
 

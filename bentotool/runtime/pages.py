@@ -117,9 +117,17 @@ def _documents(app: Application) -> list[Any]:
     return [schema, docs, page, asset]
 
 
+class _Pages(Litestar):
+    """Litestar without the plugins it adds for whatever is installed: they import pydantic for no use of ours."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[Any]) -> list[Any]:
+        return plugins
+
+
 def make_pages(app: Application) -> Litestar:
     """Everything that is not an API."""
-    return Litestar(
+    return _Pages(
         route_handlers=[*_probes(app), *_documents(app)],
         path=app.service.path_prefix or None,
         openapi_config=None,

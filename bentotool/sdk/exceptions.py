@@ -14,6 +14,7 @@ from bentotool.errors import BentotoolError
 __all__ = [
     "BadInput",
     "BentoMLException",
+    "ClientGone",
     "DeadlineExceeded",
     "InternalServerError",
     "InvalidArgument",
@@ -100,6 +101,13 @@ class DeadlineExceeded(ServiceError):
 
     code = "deadline_exceeded"
     http_status = 504
+
+
+class ClientGone(ServiceError):
+    """The caller closed its connection (499, seen in logs and metrics only)."""
+
+    code = "client_gone"
+    http_status = 499
 
 
 class InternalServerError(ServiceError):

@@ -39,6 +39,14 @@ class Demo:
         time.sleep(seconds)
         return os.getpid()
 
+    calls = 0
+
+    @bentotool.api
+    def counted(self, seconds: float) -> int:
+        Demo.inner.calls += 1
+        time.sleep(seconds)
+        return Demo.inner.calls
+
     @bentotool.api
     async def ticks(self, n: int):
         for number in range(n):
@@ -160,8 +168,31 @@ def test_only_the_runtime_is_imported(serve):
     url = serve().url
     httpx.post(f"{url}/double", json={"rows": [1]}).raise_for_status()
     loaded = set(httpx.post(f"{url}/modules", json={}).json())
-    forbidden = {"typer", "rich_click", "pluggy", "oras", "sigstore", "tomlkit", "numpy", "pandas", "onnxruntime"}
+    forbidden = {
+        "typer",
+        "rich_click",
+        "pluggy",
+        "oras",
+        "sigstore",
+        "tomlkit",
+        "numpy",
+        "pandas",
+        "pydantic",
+        "onnxruntime",
+    }
     assert not loaded & forbidden
+
+
+def test_work_of_clients_that_left_is_not_started(serve):
+    url = serve().url
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(httpx.post, f"{url}/counted", json={"seconds": 1}, timeout=LIMIT)
+        time.sleep(0.2)
+        impatient = [pool.submit(httpx.post, f"{url}/counted", json={"seconds": 0}, timeout=0.2) for _ in range(5)]
+        assert all(isinstance(call.exception(LIMIT), httpx.ReadTimeout) for call in impatient)
+        assert first.result(LIMIT).json() == 1
+    assert httpx.post(f"{url}/counted", json={"seconds": 0}, timeout=LIMIT).json() == 2
+    assert 'endpoint="/counted",http_response_code="499"} 5.0' in httpx.get(f"{url}/metrics").text
 
 
 def test_ctrl_c_gives_130(serve):

@@ -7,8 +7,9 @@ import httpx
 import pytest
 
 import bentotool
-from bentotool.exceptions import NotFound
+from bentotool.exceptions import ClientGone, NotFound
 from bentotool.runtime.app import Application
+from bentotool.runtime.lane import Lane
 from bentotool.runtime.streams import frame_event
 
 started = []
@@ -116,7 +117,7 @@ def test_a_call():
         ("POST", "/noop", b'{"x": ["a"]}', 400, "invalid_input"),
         ("POST", "/noop", b"{", 400, "invalid_input"),
         ("POST", "/noop", b"x" * 101, 413, "payload_too_large"),
-        ("GET", "/noop", None, 405, "service_error"),
+        ("GET", "/noop", None, 405, "method_not_allowed"),
         ("POST", "/nowhere", b"{}", 404, "not_found"),
         ("POST", "/livez", b"{}", 405, "method_not_allowed"),
         ("POST", "/missing", b"{}", 404, "not_found"),
@@ -295,3 +296,20 @@ def test_a_path_prefix():
         return (await client.post("/v1/ping")).json(), [(await client.get(path)).status_code for path in paths]
 
     assert served(work, Prefixed) == (1, [200, 200, 200, 404, 404])
+
+
+def test_a_call_whose_client_has_left_is_not_started_and_does_not_hang():
+    """A stream whose client leaves between two items once waited for a thread for ever."""
+    calls = []
+
+    async def main():
+        lane = Lane(threads=1, max_waiting=5)
+        with pytest.raises(ClientGone):
+            await asyncio.wait_for(lane.run(lambda: calls.append(1), gone=lambda: True), 5)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await asyncio.wait_for(lane.run(lambda: next(iter(()))), 5)
+        assert await asyncio.wait_for(lane.run(lambda: 7), 5) == 7
+        lane.close()
+
+    asyncio.run(main())
+    assert calls == []
