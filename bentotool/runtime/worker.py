@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -83,6 +84,7 @@ class Worker:
         self.drain_delay, self.grace = drain_delay, grace
         self._server: uvicorn.Server | None = None
         self._draining = False
+        self._orphaned = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def tell(self, message: dict[str, object]) -> None:
@@ -116,6 +118,8 @@ class Worker:
             await server.serve(sockets=[self.listener])
         finally:
             await self.app.stop()
+            if self._orphaned:  # the supervisor cannot remove its folder any more
+                shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
 
     def drain(self) -> None:
         """Stop in order; the second call stops at once."""
@@ -149,6 +153,7 @@ class Worker:
                 self.app.problem = message["message"]
         if not self._draining:  # the supervisor died: nobody restarts us and nobody stops us
             self.drain_delay = 0.0
+            self._orphaned = True
             self.drain()
 
 

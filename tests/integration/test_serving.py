@@ -252,11 +252,14 @@ def test_the_service_says_how_many_workers(serve, project):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_no_worker_outlives_its_supervisor(serve):
+def test_no_worker_outlives_its_supervisor(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     server = serve()
+    assert list(tmp_path.glob("bentotool-metrics-*"))
     pid = httpx.post(f"{server.url}/slow", json={"seconds": 0}).json()
     server.process.kill()
     wait_for(lambda: not alive(pid))
+    assert not list(tmp_path.glob("bentotool-metrics-*"))
 
 
 @pytest.mark.parametrize(
