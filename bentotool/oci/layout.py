@@ -10,71 +10,29 @@ Every blob is written under a temporary name, synced, made read-only and renamed
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import json
 import os
-import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
-from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.errors import NotFoundError, VerificationError
+from bentotool.oci.blobs import BlobWriter, DiskFullError, LayerSink, storage_error
 from bentotool.oci.descriptor import MANIFEST_LIMIT, Descriptor, canonical_json
 from bentotool.oci.digest import check_digest, hash_file, sha256_bytes
-from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, VirtualTar, check_entry_names, tar_header, tar_size
-from bentotool.paths import fsync_directory, write_atomic
+from bentotool.oci.layers import FILES_ANNOTATION, LayerFile, layer_files
+from bentotool.oci.linked import LinkedFiles
+from bentotool.oci.tar import VirtualTar
+from bentotool.paths import write_atomic
 
-__all__ = ["FILES_ANNOTATION", "BlobWriter", "LayerFile", "LayerSink", "Layout", "layer_files"]
-
-FILES_ANNOTATION = "io.bentotool.files"
-
-
-@dataclass(frozen=True)
-class LayerFile:
-    """One file inside a virtual layer: its name in the archive, its size in bytes, the digest of its raw bytes."""
-
-    path: str
-    size: int
-    sha256: str
-
-    @property
-    def entry(self) -> TarEntry:
-        return TarEntry(self.path, self.size)
-
-
-def _layer_file(item: object) -> LayerFile:
-    if not isinstance(item, dict):
-        raise VerificationError(f"annotation {FILES_ANNOTATION} must list objects")
-    path, size = item.get("path"), item.get("size")
-    if not isinstance(path, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise VerificationError(f"annotation {FILES_ANNOTATION} has a damaged entry")
-    return LayerFile(path, size, check_digest(f"sha256:{item.get('sha256')}"))
-
-
-def layer_files(descriptor: Descriptor) -> tuple[LayerFile, ...] | None:
-    """The files of a virtual layer in archive order, or None for an ordinary blob.
-
-    Raises:
-        VerificationError: when the annotation is damaged or contradicts the descriptor's size.
-        UnsafeError: when a file name could not be written safely on every platform.
-    """
-    text = descriptor.annotations.get(FILES_ANNOTATION)
-    if text is None:
-        return None
-    try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
-        raise VerificationError(f"annotation {FILES_ANNOTATION} of {descriptor.digest} is not JSON") from None
-    if not isinstance(items, list) or not items:
-        raise VerificationError(f"annotation {FILES_ANNOTATION} of {descriptor.digest} is not a list of files")
-    files = tuple(_layer_file(item) for item in items)
-    check_entry_names(file.path for file in files)
-    if tar_size(file.entry for file in files) != descriptor.size:
-        raise VerificationError(f"the files of layer {descriptor.digest} do not add up to its size")
-    return files
+__all__ = [
+    "FILES_ANNOTATION",
+    "BlobWriter",
+    "DiskFullError",
+    "LayerFile",
+    "LayerSink",
+    "Layout",
+    "layer_files",
+    "storage_error",
+]
 
 
 class Layout:
@@ -82,6 +40,7 @@ class Layout:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.linked = LinkedFiles(self.root / "linked")
 
     @property
     def blobs(self) -> Path:
@@ -139,7 +98,7 @@ class Layout:
     ) -> Descriptor:
         """Store bytes from memory and describe them."""
         digest = sha256_bytes(data)
-        if not self.has(digest):
+        if not self.renew(digest):
             with self.writer() as writer:
                 writer.write(data)
                 writer.commit(digest, len(data))
@@ -149,6 +108,51 @@ class Layout:
         """A new blob that appears only when it is committed."""
         self.prepare()
         return BlobWriter(self)
+
+    def renew(self, digest: str) -> bool:
+        """Say that a blob is about to be used, so that a collection that runs beside us leaves it alone.
+
+        Returns:
+            whether it is stored.
+        """
+        path = self.blob_path(digest)
+        if not path.is_file():
+            return False
+        try:
+            # A linked file's time belongs to its owner, and says whether the file was changed.
+            if self.linked.knows(digest):
+                raise PermissionError
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        except OSError:  # another user's blob in a shared store: only the owner may set its time
+            with contextlib.suppress(OSError):
+                write_atomic(self._used(digest), b"")
+        return path.is_file()
+
+    def _used(self, digest: str) -> Path:
+        return self.root / "used" / check_digest(digest)[7:]
+
+    def last_used(self, digest: str, path: Path | None = None) -> float:
+        """When a blob was written or last renewed, in seconds since the epoch.
+
+        Args:
+            path: where it lies now, when it is not at its place.
+
+        Raises:
+            FileNotFoundError: when it is not stored.
+        """
+        times = [(path or self.blob_path(digest)).stat().st_mtime]
+        for trace in (self._used(digest), self.linked.path(digest)):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(trace.stat().st_mtime)
+        return max(times)
+
+    def forget_traces(self, digest: str) -> None:
+        """Remove what is noted about a blob that is gone."""
+        for trace in (self._used(digest), self.linked.path(digest)):
+            with contextlib.suppress(OSError):
+                trace.unlink()
 
     def verify_blob(self, digest: str) -> bool:
         """Read a stored blob whole and compare it with its digest."""
@@ -182,6 +186,7 @@ class Layout:
         )
 
     def _open(self, digest: str) -> BinaryIO:
+        self.linked.check(digest, self.blob_path(digest))
         try:
             return self.blob_path(digest).open("rb", buffering=0)
         except FileNotFoundError:
@@ -191,209 +196,3 @@ class Layout:
         """Receives the bytes of a layer; see :class:`LayerSink`."""
         self.prepare()
         return LayerSink(self, descriptor)
-
-
-def storage_error(error: OSError, where: Path) -> BentotoolError:
-    """What the user is told when the disk refuses."""
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return BentotoolError(
-            f"no space left on the disk that holds {where}", hint="free some space, or choose another disk with --store"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return BentotoolError(
-            f"{where} cannot be written: {error.strerror}", hint="choose a folder of yours with --store"
-        )
-    return BentotoolError(f"{where} cannot be written: {error}")
-
-
-class BlobWriter:
-    """Writes one blob: hash while writing, publish by rename. Without :meth:`commit` nothing remains."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._path = layout.temporary() / secrets.token_hex(16)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self._file = os.fdopen(os.open(self._path, flags, 0o600), "wb", buffering=0)
-        except OSError as error:
-            raise storage_error(error, layout.root) from None
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def __enter__(self) -> BlobWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink()
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes.
-
-        Raises:
-            BentotoolError: when the disk is full or refuses.
-        """
-        self._hash.update(data)
-        self.size += len(data)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
-            raise storage_error(error, self._layout.root) from None
-
-    def seal(self) -> None:
-        """Write everything to disk and close the file; only :meth:`commit` may follow.
-
-        Raises:
-            BentotoolError: when the disk is full or refuses.
-        """
-        if self._file.closed:
-            return
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        except OSError as error:
-            raise storage_error(error, self._layout.root) from None
-
-    def commit(self, digest: str | None = None, size: int | None = None) -> tuple[str, int]:
-        """Publish the blob under its digest.
-
-        Args:
-            digest: the digest it must have, when it is known.
-            size: the size in bytes it must have, when it is known.
-
-        Returns:
-            its digest and size.
-
-        Raises:
-            VerificationError: when the bytes written are not the ones expected; nothing is published.
-        """
-        actual = f"sha256:{self._hash.hexdigest()}"
-        if size is not None and size != self.size:
-            raise VerificationError(f"expected {size} bytes for {digest}, got {self.size}")
-        if digest is not None and digest != actual:
-            raise VerificationError(f"expected {digest}, got {actual}")
-        target = self._layout.blob_path(actual)
-        if not target.exists():
-            self.seal()
-            try:
-                self._path.chmod(0o444)
-                os.replace(self._path, target)
-            except OSError as error:
-                # Windows refuses to replace a file that another process has open: same content, already there.
-                if not target.exists():
-                    raise storage_error(error, self._layout.root) from None
-            fsync_directory(target.parent)
-        return actual, self.size
-
-
-class LayerSink:
-    """Receives a layer in pieces of any length, verifies it, and publishes it whole.
-
-    An ordinary layer becomes one blob. A virtual layer is taken apart on the way: headers and padding must equal, byte
-    for byte, those that would be generated, each file must have its recorded digest, and all of it the layer's digest.
-    """
-
-    def __init__(self, layout: Layout, descriptor: Descriptor) -> None:
-        self._layout = layout
-        self._descriptor = descriptor
-        self._files = layer_files(descriptor)
-        self._hash = hashlib.sha256()
-        self._received = 0
-        self._segments = list(self._plan(self._files)) if self._files is not None else []
-        self._within = 0
-        self._writers: list[tuple[BlobWriter, str, int]] = []
-        self._blob = layout.writer() if self._files is None else None
-
-    @staticmethod
-    def _plan(files: Sequence[LayerFile]) -> list[bytes | LayerFile]:
-        segments: list[bytes | LayerFile] = []
-        for file in files:
-            segments += [tar_header(file.entry), file, bytes(-file.size % BLOCK)]
-        return [*segments, TRAILER]
-
-    def __enter__(self) -> LayerSink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for writer, _, _ in self._writers:
-            writer.__exit__(kind, error, trace)
-        if self._blob:
-            self._blob.__exit__(kind, error, trace)
-
-    @property
-    def received(self) -> int:
-        """Bytes written so far."""
-        return self._received
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes of the layer.
-
-        Raises:
-            VerificationError: as soon as the bytes cannot be those of the layer.
-        """
-        self._received += len(data)
-        if self._received > self._descriptor.size:
-            raise VerificationError(f"layer {self._descriptor.digest} is longer than its {self._descriptor.size} bytes")
-        if self._blob:
-            self._blob.write(data)
-            return
-        self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._consume(view) :]
-
-    def _consume(self, view: memoryview) -> int:
-        segment = self._segments[0]
-        length = segment.size if isinstance(segment, LayerFile) else len(segment)
-        count = min(len(view), length - self._within)
-        if isinstance(segment, LayerFile):
-            if self._within == 0:
-                self._writers.append((self._layout.writer(), segment.sha256, segment.size))
-            self._writers[-1][0].write(view[:count])
-        elif segment[self._within : self._within + count] != view[:count]:
-            raise VerificationError(f"layer {self._descriptor.digest} is not the canonical form of the files it lists")
-        self._within += count
-        if self._within == length:
-            if isinstance(segment, LayerFile):
-                # A layer may bundle thousands of files, more than a process may have open.
-                self._writers[-1][0].seal()
-            self._segments.pop(0)
-            self._within = 0
-            while self._segments and not self._length(self._segments[0]):
-                self._skip_empty(self._segments.pop(0))
-        return count
-
-    @staticmethod
-    def _length(segment: bytes | LayerFile) -> int:
-        return segment.size if isinstance(segment, LayerFile) else len(segment)
-
-    def _skip_empty(self, segment: bytes | LayerFile) -> None:
-        if isinstance(segment, LayerFile):
-            writer = self._layout.writer()
-            self._writers.append((writer, segment.sha256, 0))
-            writer.seal()
-
-    def commit(self) -> None:
-        """Publish the layer.
-
-        Raises:
-            VerificationError: when bytes are missing or a digest differs; nothing is published.
-        """
-        expected = self._descriptor
-        if self._blob:
-            self._blob.commit(expected.digest, expected.size)
-            return
-        if self._received != expected.size:
-            raise VerificationError(f"expected {expected.size} bytes for {expected.digest}, got {self._received}")
-        if f"sha256:{self._hash.hexdigest()}" != expected.digest:
-            raise VerificationError(f"expected {expected.digest}, got sha256:{self._hash.hexdigest()}")
-        for writer, digest, size in self._writers:
-            writer.commit(digest, size)

@@ -11,7 +11,8 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +22,8 @@ from bentotool.errors import BentotoolError, ConflictError, NotFoundError, Usage
 from bentotool.oci.descriptor import INDEX, Descriptor, canonical_json
 from bentotool.oci.digest import check_digest
 from bentotool.oci.layout import Layout, storage_error
+from bentotool.oci.reach import reach
+from bentotool.oci.refcache import RefCache, Stamp, stamp_of
 from bentotool.paths import write_atomic
 
 __all__ = ["Ref", "RefStore", "check_name", "check_version", "split_reference"]
@@ -102,12 +105,17 @@ class Ref:
         return f"{self.name}:{self.tag}"
 
 
+def _document(ref: Ref) -> dict[str, Any]:
+    return {"descriptor": ref.descriptor.to_dict(), "created": ref.created, "size": ref.size}
+
+
 class RefStore:
     """The names in a layout. ``kind`` is ``"models"`` or ``"bentos"`` throughout."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._root = layout.root / "refs"
+        self._cache = RefCache(self._root / ".cache.json")
         self.damaged: list[Path] = []
         """Entries that the last :meth:`list` could not read and left out."""
 
@@ -138,9 +146,10 @@ class RefStore:
         name, tag = check_name(name), check_version(tag)
         created = created or datetime.now(timezone.utc).isoformat(timespec="microseconds")
         ref = Ref(kind, name, tag, descriptor, created, size)
-        document = canonical_json({"descriptor": descriptor.to_dict(), "created": created, "size": size})
+        document = canonical_json(_document(ref))
         path = self._path(kind, name, tag)
         self._layout.prepare()
+        content = self._claim(descriptor.digest)
         try:
             if replace or not self._create(path, document):
                 standing = None if replace else self._read(kind, name, tag)
@@ -152,10 +161,28 @@ class RefStore:
                 if standing:
                     return standing
                 write_atomic(path, document)
+            self._confirm(ref, content, path)
             self._write_index()
         except OSError as error:
             raise storage_error(error, self._layout.root) from None
         return ref
+
+    def _claim(self, digest: str) -> list[str]:
+        """Renew all content of an artifact before it gets a name, so that a collection beside us spares it."""
+        return [each for each in reach(self._layout, digest).blobs if self._layout.renew(each)]
+
+    def _confirm(self, ref: Ref, content: Sequence[str], path: Path) -> None:
+        """Look again after naming. What a collection took before it saw the name, it puts back within moments."""
+        for pause in (0.0, 0.05, 0.2, 1.0):
+            time.sleep(pause)
+            gone = [each for each in content if not self._layout.has(each)]
+            if not gone:
+                return
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        raise ConflictError(
+            f"part of {_KINDS[ref.kind]} {ref.ref} was collected as garbage while it was added", hint="add it again"
+        )
 
     @staticmethod
     def _create(path: Path, document: bytes) -> bool:
@@ -179,20 +206,34 @@ class RefStore:
     def _read(self, kind: str, name: str, tag: str) -> Ref | None:
         path = self._path(kind, name, tag)
         try:
-            document: Any = json.loads(path.read_bytes())
-            return Ref(
-                kind,
-                name,
-                tag,
-                Descriptor.from_dict(document["descriptor"]),
-                str(document["created"]),
-                int(document["size"]),
-            )
+            return self._decode(kind, name, tag, json.loads(path.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, KeyError, TypeError, BentotoolError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, BentotoolError):
             self.damaged.append(path)
             return None
+
+    @staticmethod
+    def _decode(kind: str, name: str, tag: str, document: Any) -> Ref:
+        described = Descriptor.from_dict(document["descriptor"])
+        return Ref(kind, name, tag, described, str(document["created"]), int(document["size"]))
+
+    def _read_cached(self, kind: str, name: str, tag: str) -> Ref | None:
+        """As :meth:`_read`, by way of the cache: for a list of all, where opening each file would take the time."""
+        key = f"{kind}/{name}:{tag}"
+        try:
+            stamp = stamp_of(self._path(kind, name, tag).stat())
+        except OSError:
+            return None
+        try:
+            if document := self._cache.get(key, stamp):
+                return self._decode(kind, name, tag, document)
+        except (ValueError, KeyError, TypeError, BentotoolError):
+            pass
+        if ref := self._read(kind, name, tag):
+            self._cache.put(key, stamp, _document(ref))
+            return ref
+        return None
 
     def names(self, kind: str) -> list[str]:
         """All names of a kind, sorted."""
@@ -215,7 +256,8 @@ class RefStore:
         """Entries, newest first; a damaged one is left out and remembered in :attr:`damaged`."""
         self.damaged = []
         names = self.names(kind) if name is None else [check_name(name)]
-        found = (self._read(kind, each, tag) for each in names for tag in self._tags(kind, each))
+        read = self._read if name else self._read_cached
+        found = (read(kind, each, tag) for each in names for tag in self._tags(kind, each))
         return sorted((ref for ref in found if ref), key=lambda ref: (ref.created, ref.name, ref.tag), reverse=True)
 
     def get(self, kind: str, reference: str) -> Ref:
@@ -283,14 +325,14 @@ class RefStore:
         except OSError as error:
             raise storage_error(error, self._layout.root) from None
 
-    def _stamp(self) -> frozenset[tuple[str, int]]:
+    def _stamp(self) -> frozenset[tuple[str, Stamp]]:
         """What the files look like from outside; equal stamps mean equal content, as files are only replaced."""
-        stamp: dict[str, int] = {}
+        stamp: dict[str, Stamp] = {}
         for kind in _KINDS:
             for name in self.names(kind):
                 for tag in self._tags(kind, name):
                     with contextlib.suppress(FileNotFoundError):
-                        stamp[f"{kind}/{name}:{tag}"] = self._path(kind, name, tag).stat().st_mtime_ns
+                        stamp[f"{kind}/{name}:{tag}"] = stamp_of(self._path(kind, name, tag).stat())
         return frozenset(stamp.items())
 
     def _write_index(self) -> None:
@@ -310,5 +352,6 @@ class RefStore:
                 self._layout.root / "index.json",
                 canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}),
             )
+            self._cache.save({key for key, _ in before})
             if self._stamp() == before:
                 return

@@ -1,0 +1,99 @@
+"""What belongs to an artifact: the blobs that must stay as long as somebody names it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.oci.descriptor import MANIFEST_LIMIT, Index, Manifest, parse_json_object
+from bentotool.oci.digest import check_digest
+from bentotool.oci.layers import layer_files
+from bentotool.oci.layout import Layout
+
+__all__ = ["Reach", "reach", "subject_of"]
+
+_NAMED_MODELS = "application/vnd.bentotool.bento.config.v1+json"
+"""The one config that names other artifacts of the store: its ``models`` are kept with the Bento."""
+
+
+@dataclass
+class Reach:
+    """The outcome of a walk.
+
+    Attributes:
+        blobs: digest and size in bytes of everything that belongs to the artifact and should be stored; -1 for
+            a size that nothing states.
+        manifests: digests of its manifests and indexes.
+        damaged: digest and reason of manifests and configs that could not be read, whose content is thus unknown.
+    """
+
+    blobs: dict[str, int] = field(default_factory=dict)
+    manifests: set[str] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+def reach(layout: Layout, digest: str, found: Reach | None = None) -> Reach:
+    """Walk from a manifest or index to all that belongs to it.
+
+    Args:
+        found: a walk to go on with; what it has seen is not read again.
+    """
+    found = found if found is not None else Reach()
+    waiting = [digest]
+    while waiting:
+        current = waiting.pop()
+        if current in found.manifests:
+            continue
+        found.manifests.add(current)
+        found.blobs.setdefault(current, -1)
+        try:
+            waiting += _children(layout, current, found)
+        except (BentotoolError, OSError) as error:
+            found.damaged[current] = getattr(error, "message", str(error))
+    return found
+
+
+def _children(layout: Layout, digest: str, found: Reach) -> Iterator[str]:
+    data = layout.read(digest)
+    found.blobs[digest] = len(data)
+    body = parse_json_object(data, f"manifest {digest}")
+    if "manifests" in body:
+        # An index names platforms and artifacts that need not all have been pulled.
+        return iter([each.digest for each in Index.from_bytes(data).manifests if layout.has(each.digest)])
+    manifest = Manifest.from_bytes(data)
+    for part in manifest.layers:
+        files = layer_files(part)
+        if files is None or layout.has(part.digest):
+            found.blobs[part.digest] = part.size
+        found.blobs.update({file.sha256: file.size for file in files or ()})
+    found.blobs[manifest.config.digest] = manifest.config.size
+    if manifest.config.media_type != _NAMED_MODELS:
+        return iter(())
+    try:
+        return iter([_model_digest(item) for item in json.loads(layout.read(manifest.config.digest))["models"]])
+    except NotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise VerificationError(f"the config {manifest.config.digest} is damaged") from None
+
+
+def _model_digest(item: Any) -> str:
+    return check_digest(item["digest"])
+
+
+def subject_of(layout: Layout, digest: str) -> str | None:
+    """What a blob refers to, if it is a manifest with a ``subject`` (a signature, a view); None for any other blob."""
+    try:
+        with layout.blob_path(digest).open("rb") as file:
+            data = file.read(1)
+            if data != b"{":
+                return None
+            data += file.read(MANIFEST_LIMIT)
+        body = parse_json_object(data, "a blob")
+        subject = body.get("subject")
+        return check_digest(subject.get("digest")) if isinstance(subject, dict) else None
+    except (BentotoolError, OSError):
+        return None
