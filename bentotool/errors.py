@@ -81,7 +81,8 @@ class ConfigError(UsageError):
 
     def __init__(self, message: str, *, path: tuple[str, ...] = (), hint: str | None = None) -> None:
         where = " → ".join(path)
-        super().__init__(f"{where}: {message}" if where else message, hint=hint, details={"path": list(path)} if path else None)
+        located = f"{where}: {message}" if where else message
+        super().__init__(located, hint=hint, details={"path": list(path)} if path else None)
         self.path = path
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentotool.build.pack import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL
-from bentotool.build.wheel import open_wheel
+from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL
 from bentotool.errors import VerificationError
 from bentotool.models.store import ModelStore, link_file
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
@@ -168,10 +167,13 @@ class BentoStore:
             NotFoundError: a model or layer is not in the store.
             VerificationError: a layer is damaged.
         """
+        # It brings the reader of configurations along, which listing and showing can do without.
+        from bentotool.build.wheel import open_wheel
+
         folder = self.layout.root / "views" / "bentos" / bento.digest[7:]
         if folder.is_dir():
             return folder
-        draft = self.layout.temporary() / secrets.token_hex(16)
+        draft = self.layout.temporary() / os.urandom(16).hex()
         try:
             draft.mkdir(mode=0o700)
             self._unpack_code(bento, draft)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bentotool.build.collect import read_unchanged
+from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL
 from bentotool.build.plan import Plan
 from bentotool.errors import ConflictError
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
@@ -13,15 +14,7 @@ from bentotool.oci.layout import Layout
 from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, check_entry_names, tar_header
 
-__all__ = ["ARTIFACT_TYPE", "CODE", "CONFIG", "KIND", "LOCK", "WHEEL", "pack"]
-
-KIND = "bentos"
-ARTIFACT_TYPE = "application/vnd.bentotool.bento.v1"
-CONFIG = "application/vnd.bentotool.bento.config.v1+json"
-CODE = "application/vnd.bentotool.bento.code.v1.tar"
-LOCK = "application/vnd.bentotool.bento.lock.v1+txt"
-WHEEL = "application/vnd.bentotool.bento.wheel.v1+zip"
-API = "application/vnd.bentotool.bento.api.v1+json"
+__all__ = ["pack"]
 
 _HOME = "home/bento"
 

@@ -19,7 +19,15 @@ from bentotool.oci.tar import check_entry_names
 
 __all__ = ["as_text", "make_wheel", "open_wheel", "runtime_files", "runtime_wheel"]
 
-_MODULES = ("__init__.py", "errors.py", "frameworks.py", "models/__init__.py", "models/reader.py")
+_MODULES = (
+    "__init__.py",
+    "errors.py",
+    "exceptions.py",
+    "frameworks.py",
+    "models/__init__.py",
+    "models/reader.py",
+    "validators.py",
+)
 _PACKAGES = ("sdk", "runtime", "client")
 _TEXT = {".py", ".pyi", ".json", ".html", ".css", ".js", ".svg", ".txt", ".md", ".typed"}
 _DATE = (1980, 1, 1, 0, 0, 0)

@@ -17,7 +17,7 @@ import pytest
 
 from bentotool.build.api import BuildOptions, build_bento
 from bentotool.build.bentos import BentoStore
-from bentotool.build.pack import WHEEL
+from bentotool.build.media import WHEEL
 from bentotool.errors import RemoteError
 from bentotool.oci.layout import Layout
 from bentotool.plugins import load_plugins

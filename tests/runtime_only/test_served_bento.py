@@ -21,7 +21,6 @@ CLI_SIDE = (
     "oras",
     "sigstore",
     "tomlkit",
-    "yaml",
     "bentotool.cli",
     "bentotool.oci",
     "bentotool.build",

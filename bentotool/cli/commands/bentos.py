@@ -27,9 +27,11 @@ def list_bentos(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this Bento's versions.")] = None,
 ) -> None:
     """List the Bentos in the store"""
+    from bentotool.oci.refs import RefStore
+
     state = current()
-    store = _bentos()
-    refs = store.list(name)
+    store = RefStore(state.layout)  # the references say it all: no Bento is opened
+    refs = store.list("bentos", name)
     document = [
         {
             "name": ref.name,
@@ -41,7 +43,7 @@ def list_bentos(
         }
         for ref in refs
     ]
-    for path in store.refs.damaged:
+    for path in store.damaged:
         state.console.note(f"warning: {path} is damaged and left out")
 
     def human() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from bentotool.build.bentos import BentoStore
 from bentotool.build.lock import read_lock
-from bentotool.build.pack import CODE, LOCK
+from bentotool.build.media import CODE, LOCK
 from bentotool.build.probe import Probe
 from bentotool.errors import BentotoolError, BuildError, ConfigError, ConflictError, NotFoundError, UsageError
 from bentotool.models.manifest import ModelDetails, ModelFile

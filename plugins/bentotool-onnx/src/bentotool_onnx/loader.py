@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -17,6 +18,9 @@ def load(path, *, providers=None, provider_options=None, session_options=None, *
 
     Raises FileNotFoundError where there is no model, ValueError where a folder holds several.
     """
+    # From 1.2x on, importing ONNX Runtime starts a telemetry client that writes below the home folder. Nothing here
+    # reports on its user, so it is off unless the user says otherwise.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     file = _model_file(Path(path))
