@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, UsageError
+from bentotool.errors import NotFoundError, UnsafeError, UsageError
 from bentotool.models.detect import describe_model
-from bentotool.models.manifest import ModelDetails, ModelFile
+from bentotool.models.intake import take_files
+from bentotool.models.manifest import ModelDetails
 from bentotool.models.store import ModelStore, StoredModel
-from bentotool.oci.digest import CHUNK
 from bentotool.oci.refs import check_name, check_version
 from bentotool.oci.tar import check_entry_names
 
@@ -83,27 +83,6 @@ def local_files(source: Path) -> list[SourceFile]:
     return files
 
 
-def _take(store: ModelStore, file: SourceFile, advance: Advance) -> ModelFile:
-    """Copy one file into the store, hashing it in the same pass."""
-    buffer = memoryview(bytearray(CHUNK))
-    try:
-        source = file.path.open("rb", buffering=0)
-    except OSError as error:
-        raise UsageError(f"{file.path} cannot be read: {error.strerror}") from None
-    with source, store.layout.writer() as writer:
-        before = os.fstat(source.fileno())
-        while count := source.readinto(buffer):
-            writer.write(buffer[:count])
-            advance(count)
-        after = os.fstat(source.fileno())
-        if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size) or writer.size != after.st_size:
-            raise BentotoolError(
-                f"{file.path} changed while it was imported", hint="import it again when it is at rest"
-            )
-        digest, size = writer.commit()
-    return ModelFile(file.name, size, digest)
-
-
 def _details(info: ModelInfo, labels: Mapping[str, str], metadata: Mapping[str, Any]) -> ModelDetails:
     def tensors(specs: Sequence[Any]) -> list[dict[str, Any]]:
         return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
@@ -132,6 +111,7 @@ def import_files(
     metadata: Mapping[str, Any] | None = None,
     trust: bool = False,
     replace: bool = False,
+    link: bool = False,
     advance: Advance = _nothing,
 ) -> StoredModel:
     """Detect, describe and store a model.
@@ -140,6 +120,7 @@ def import_files(
         framework: skips the choice among frameworks, not the check of the files.
         trust: takes in a model of class ``pickle``.
         replace: whether another model under this name and version is replaced.
+        link: whether the store shares the files themselves instead of copying them; they become read-only.
         advance: told the bytes of each piece copied.
 
     Raises:
@@ -151,8 +132,9 @@ def import_files(
     if version is not None:
         check_version(version)
     info = describe_model(files, plugins, framework, trust=trust)
-    stored = [_take(store, file, advance) for file in files]
-    return store.add(name, version, stored, _details(info, labels or {}, metadata or {}), replace=replace)
+    taken = take_files(store.layout, name, files, advance, link=link)
+    details = _details(info, labels or {}, metadata or {})
+    return store.add(name, version, taken.files, details, replace=replace, layers=taken.layers)
 
 
 def import_path(store: ModelStore, source: Path, *, name: str | None = None, **options: Any) -> StoredModel:

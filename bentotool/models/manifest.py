@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from bentotool.errors import UsageError, VerificationError
 from bentotool.oci.descriptor import Descriptor, Manifest, canonical_json
@@ -20,7 +20,16 @@ from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, LayerFile, layer_files
 from bentotool.oci.tar import VirtualTar, tar_size
 
-__all__ = ["ARTIFACT_TYPE", "CONFIG_TYPE", "ModelDetails", "ModelFile", "build_manifest", "model_files", "read_details"]
+__all__ = [
+    "ARTIFACT_TYPE",
+    "CONFIG_TYPE",
+    "ModelDetails",
+    "ModelFile",
+    "build_manifest",
+    "model_files",
+    "plan_layers",
+    "read_details",
+]
 
 ARTIFACT_TYPE = "application/vnd.cncf.model.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.cncf.model.config.v1+json"
@@ -31,6 +40,7 @@ _MAX_LAYERS = 100
 _DOCS = (".md", ".rst", ".pdf")
 _CONFIGS = (".json", ".yaml", ".yml", ".txt", ".toml", ".model", ".jinja", ".spm", ".vocab", ".cfg", ".ini")
 _KINDS = ("weight", "weight.config", "doc", "code")
+DigestOf = Callable[[tuple[LayerFile, ...]], str]
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,19 @@ def _kind(path: str) -> str:
     return "weight.config" if name.endswith(_CONFIGS) or name.startswith(".") else "weight"
 
 
-def _bundles(files: Sequence[ModelFile], limit: int) -> Iterator[tuple[str, list[ModelFile]]]:
+class _Sized(Protocol):
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+
+_File = TypeVar("_File", bound=_Sized)
+
+
+def _bundles(files: Sequence[_File], limit: int) -> Iterator[tuple[str, list[_File]]]:
     for kind in _KINDS:
-        bundle: list[ModelFile] = []
+        bundle: list[_File] = []
         total = 0
         for file in sorted((f for f in files if _kind(f.path) == kind), key=lambda f: f.path.encode()):
             alone = limit == _BUNDLE and file.size >= _OWN_LAYER
@@ -98,21 +118,26 @@ def _bundles(files: Sequence[ModelFile], limit: int) -> Iterator[tuple[str, list
             yield kind, bundle
 
 
-def _layers(files: Sequence[ModelFile]) -> list[tuple[str, list[ModelFile]]]:
+def plan_layers(files: Sequence[_File]) -> list[tuple[str, list[_File]]]:
+    """Which files make which layer, by their names and sizes alone: ``(kind, files in archive order)``."""
     limit = _BUNDLE
     while len(layers := list(_bundles(files, limit))) > _MAX_LAYERS:
         limit *= 2
     return layers
 
 
-def _describe(kind: str, files: Sequence[ModelFile], prefix: str, open_blob: Callable[[str], BinaryIO]) -> Descriptor:
-    listing = [LayerFile(f"{prefix}/{file.path}", file.size, file.sha256) for file in files]
+def _layer_digest(listing: Sequence[LayerFile], open_blob: Callable[[str], BinaryIO]) -> str:
     blobs = {file.path: file.sha256 for file in listing}
     digest = hashlib.sha256()
     with VirtualTar([file.entry for file in listing], lambda entry: open_blob(blobs[entry.name])) as stream:
         buffer = memoryview(bytearray(CHUNK))
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _describe(kind: str, files: Sequence[ModelFile], prefix: str, digest_of: DigestOf) -> Descriptor:
+    listing = tuple(LayerFile(f"{prefix}/{file.path}", file.size, file.sha256) for file in files)
     first = files[0]
     annotations = {
         "org.cncf.model.filepath": f"{prefix}/{first.path}" if len(files) == 1 else prefix,
@@ -127,7 +152,7 @@ def _describe(kind: str, files: Sequence[ModelFile], prefix: str, open_blob: Cal
              "mtime": "1970-01-01T00:00:00Z", "typeflag": ord("0")}
         ).decode()  # fmt: skip
     size = tar_size(file.entry for file in listing)
-    return Descriptor(_LAYER_TYPE.format(kind=kind), f"sha256:{digest.hexdigest()}", size, annotations)
+    return Descriptor(_LAYER_TYPE.format(kind=kind), digest_of(listing), size, annotations)
 
 
 def build_manifest(
@@ -136,12 +161,14 @@ def build_manifest(
     files: Sequence[ModelFile],
     details: ModelDetails,
     open_blob: Callable[[str], BinaryIO],
+    known: Mapping[tuple[LayerFile, ...], str] | None = None,
 ) -> tuple[str, Manifest, bytes]:
     """Describe a model whose files are stored.
 
     Args:
         version: None derives it from the content: twelve hexadecimal digits of a digest over everything else here.
         open_blob: opens a file's bytes by digest.
+        known: digests of layers that need not be computed again, by their files.
 
     Returns:
         the version, the manifest and the bytes of its config.
@@ -152,7 +179,11 @@ def build_manifest(
     if not files:
         raise UsageError(f"model {name} has no files", hint="give a model file, or a folder that holds one")
     prefix = f"models/{name}"
-    layers = tuple(_describe(kind, bundle, prefix, open_blob) for kind, bundle in _layers(files))
+
+    def digest_of(listing: tuple[LayerFile, ...]) -> str:
+        return (known or {}).get(listing) or _layer_digest(listing, open_blob)
+
+    layers = tuple(_describe(kind, bundle, prefix, digest_of) for kind, bundle in plan_layers(files))
     annotations = {
         "io.bentotool.kind": "model",
         "io.bentotool.name": name,

@@ -6,14 +6,15 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bentotool.errors import VerificationError
 from bentotool.models.manifest import ARTIFACT_TYPE, ModelDetails, ModelFile, build_manifest, model_files, read_details
-from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
+from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
+from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.refs import Ref, RefStore, check_name, check_version
 from bentotool.oci.tar import check_entry_name, check_entry_names
@@ -87,12 +88,14 @@ class ModelStore:
         details: ModelDetails,
         *,
         replace: bool = False,
+        layers: Mapping[tuple[LayerFile, ...], str] | None = None,
     ) -> StoredModel:
         """Name a model whose files are blobs of the layout already.
 
         Args:
             version: None derives it from the content, so that the same model always has the same version.
             replace: whether another model under this name and version is replaced.
+            layers: digests of its layers that are known already, by their files.
 
         Raises:
             ConflictError: when the version stands for another model and ``replace`` is False.
@@ -105,6 +108,7 @@ class ModelStore:
             files,
             details,
             lambda d: self.layout.blob_path(d).open("rb", 0),
+            layers,
         )
         self.layout.put(config, manifest.config.media_type)
         digest = self.layout.put(manifest.to_bytes(), MANIFEST).digest
@@ -121,6 +125,8 @@ class ModelStore:
         details = model.details
         # Copied beside the reference so that listing many models reads no manifest.
         brief = {"io.bentotool.framework": details.framework, "io.bentotool.safety": details.safety}
+        if details.labels:
+            brief["io.bentotool.labels"] = canonical_json(dict(details.labels)).decode()
         descriptor = Descriptor(MANIFEST, digest, model.descriptor.size, brief, ARTIFACT_TYPE)
         return self._load(self.refs.set(KIND, name, version, descriptor, size=model.size, replace=replace))
 
@@ -182,6 +188,8 @@ class ModelStore:
         Raises:
             NotFoundError: when a file of the model is not in the store.
         """
+        for file in model.files:
+            self.layout.linked.check(file.sha256, self.layout.blob_path(file.sha256))
         folder = self.layout.root / "views" / "models" / model.digest[7:]
         if folder.is_dir():
             return folder

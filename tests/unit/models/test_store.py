@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bentotool.errors import ConflictError, NotFoundError, UnsafeError, UsageError, VerificationError
-from bentotool.models.importing import _take, local_files, name_for
-from bentotool.models.manifest import ModelDetails, ModelFile, build_manifest
+from bentotool.models.importing import local_files, name_for
+from bentotool.models.intake import take_files
+from bentotool.models.manifest import ModelDetails, ModelFile, build_manifest, plan_layers
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
 
@@ -31,8 +32,8 @@ def folder(path: Path, files: dict[str, bytes] = FILES) -> Path:
 def add(
     store: ModelStore, source: Path, name: str = "iris", version: str | None = None, **options: object
 ) -> StoredModel:
-    files = [_take(store, file, lambda amount: None) for file in local_files(source)]
-    return store.add(name, version, files, DETAILS, **options)  # type: ignore[arg-type]
+    taken = take_files(store.layout, name, local_files(source), lambda amount: None)
+    return store.add(name, version, taken.files, DETAILS, layers=taken.layers, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -69,10 +70,8 @@ def test_same_content_same_version_and_one_copy_of_the_bytes(store: ModelStore, 
 
 def test_large_files_have_their_own_layer_and_layers_stay_few() -> None:
     files = [ModelFile(f"part-{n:04}.bin", 65 << 20, "sha256:" + "0" * 64) for n in range(300)]
-    from bentotool.models.manifest import _layers
-
-    assert len(_layers(files[:100])) == 100
-    grouped = _layers(files)
+    assert len(plan_layers(files[:100])) == 100
+    grouped = plan_layers(files)
     assert len(grouped) <= 100
     assert [file.path for _, bundle in grouped for file in bundle] == [file.path for file in files]
 
