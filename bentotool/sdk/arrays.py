@@ -119,7 +119,7 @@ def _batching(dimension: int) -> Batching:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=dimension)
 
     def split(merged: Any, counts: Sequence[int]) -> list[Any]:
-        return np.split(np.asarray(merged), np.cumsum(counts)[:-1], axis=dimension)
+        return list(np.split(np.asarray(merged), np.cumsum(counts)[:-1], axis=dimension))
 
     return Batching(count, key, merge, split)
 
