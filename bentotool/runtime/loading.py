@@ -7,23 +7,32 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from bentotool.errors import BentotoolError, ServiceLoadError
 from bentotool.sdk.service import Service
 
-__all__ = ["load_service"]
+__all__ = ["load_service", "place", "users_part"]
 
 _DEFAULT_MODULE = "service"
 
 
-def _place(error: BaseException, folder: Path) -> str:
+def place(error: BaseException, folder: Path) -> str:
     """``file:line`` of the innermost frame inside the project, else of the innermost of all."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
     for frame in reversed(inside or frames):
         return f"{_relative(Path(frame.filename), folder)}:{frame.lineno}"
     return str(folder)
+
+
+def users_part(error: BaseException, folder: Path) -> TracebackType | None:
+    """The traceback from the first frame inside the project on: how the runtime got there helps nobody."""
+    part = error.__traceback__
+    while part is not None and not Path(part.tb_frame.f_code.co_filename).is_relative_to(folder):
+        part = part.tb_next
+    return part or error.__traceback__
 
 
 def _relative(path: Path, folder: Path) -> Path:
@@ -43,17 +52,17 @@ def _import(name: str, folder: Path) -> Any:
                 hint=f"write {name.replace('.', '/')}.py, or name the service as module:Class",
             ) from error
         hint = f"install {error.name}, or add it to the Bento's python packages"
-        raise ServiceLoadError(f"{_place(error, folder)}: no module named {error.name!r}", hint=hint) from error
+        raise ServiceLoadError(f"{place(error, folder)}: no module named {error.name!r}", hint=hint) from error
     except BentotoolError as error:
-        message = f"{_place(error, folder)}: {error.message}"
+        message = f"{place(error, folder)}: {error.message}"
         raise ServiceLoadError(message, hint=error.hint, details=error.details) from error
     except SystemExit as error:
         raise ServiceLoadError(
-            f"{_place(error, folder)}: exits while it is imported (SystemExit: {error.code})"
+            f"{place(error, folder)}: exits while it is imported (SystemExit: {error.code})"
         ) from error
     except Exception as error:
         text = str(error).partition("\n")[0]
-        raise ServiceLoadError(f"{_place(error, folder)}: {type(error).__name__}: {text}") from error
+        raise ServiceLoadError(f"{place(error, folder)}: {type(error).__name__}: {text}") from error
 
 
 def _entry(module: Any, folder: Path) -> Service[Any]:

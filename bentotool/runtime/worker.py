@@ -58,11 +58,11 @@ def _set_up_logging(form: str) -> None:
 def _failure(error: Exception, folder: Path) -> dict[str, object]:
     if isinstance(error, BentotoolError):
         return error.to_dict()
-    from bentotool.runtime.loading import _place
+    from bentotool.runtime.loading import place, users_part
 
     text = str(error).partition("\n")[0]
-    message = f"{_place(error, folder)}: {type(error).__name__}: {text}"
-    traceback.print_exception(error)
+    message = f"{place(error, folder)}: {type(error).__name__}: {text}"
+    traceback.print_exception(type(error), error, users_part(error, folder))
     return ServiceLoadError(message, hint="the traceback is above").to_dict()
 
 
