@@ -26,6 +26,9 @@ def import_model(
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Take a model that runs code when it is loaded.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another model of this version.")] = False,
+    link: Annotated[
+        bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")
+    ] = False,
 ) -> None:
     """Import a model into the store"""
     from bentotool.errors import UsageError
@@ -49,7 +52,13 @@ def import_model(
             metadata=parse_metadata(metadata or []),
             trust=trust,
             replace=replace,
+            link=link,
             advance=progress.advance,
+        )
+    if link:
+        state.console.note(
+            f"{path} and the store now share the same files, which are read-only: "
+            "editing one in place would damage the store, and is noticed when the model is served, pushed or verified"
         )
     kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))
     human = f"imported {model.tag} ({kind}, {human_size(model.size)})\n{model.digest}"
@@ -58,10 +67,17 @@ def import_model(
 
 def list_models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this model's versions.")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="KEY=VALUE", help="label=K=V, label=K, framework=F or safety=S (repeatable)."),
+    ] = None,
 ) -> None:
     """List the models in the store"""
+    from bentotool.cli.filters import model_filter
+
     state = current()
-    refs = state.models.list(name)
+    wanted = model_filter(filters or [])
+    refs = [ref for ref in state.models.list(name) if wanted(ref)]
     document = [
         {
             "name": ref.name,

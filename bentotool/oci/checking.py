@@ -1,0 +1,164 @@
+"""Checking a store: every blob against its digest, every name against what it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bentotool.errors import BentotoolError
+from bentotool.oci.collect import KINDS, remove, restore_set_aside, stored_blobs
+from bentotool.oci.digest import hash_file
+from bentotool.oci.layout import Layout, storage_error
+from bentotool.oci.reach import Reach, reach
+from bentotool.oci.refs import Ref, RefStore
+
+__all__ = ["Fault", "Report", "verify_store"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: ``damaged`` (other bytes than its digest says), ``missing``, ``changed`` (a linked file was written to)
+            or ``reference`` (a name that cannot be read).
+        what: the digest, or the path of the reference.
+        touches: ``models/name:version`` and ``bentos/name:version`` that need it.
+        quarantined: where it was moved to, if it was.
+    """
+
+    kind: str
+    what: str
+    reason: str
+    touches: tuple[str, ...] = ()
+    quarantined: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome.
+
+    Attributes:
+        blobs: number of blobs read.
+        size: their bytes.
+        references: number of names followed.
+    """
+
+    blobs: int
+    size: int
+    references: int
+    faults: tuple[Fault, ...] = field(default=())
+
+
+def verify_store(
+    layout: Layout,
+    *,
+    repair: bool = False,
+    advance: Callable[[int], None] = lambda amount: None,
+    jobs: int | None = None,
+) -> Report:
+    """Read every blob, and follow every name.
+
+    Args:
+        repair: whether damaged blobs and references are moved to ``quarantine`` in the store, so that an import or pull
+            brings them anew.
+        advance: told the bytes of each blob checked.
+        jobs: blobs read at once; by default as many as there are processors, up to eight.
+
+    Raises:
+        BentotoolError: when the disk refuses.
+    """
+    restore_set_aside(layout, older_than=0)
+    refs = RefStore(layout)
+    blobs = dict(stored_blobs(layout))
+    damaged = _damaged(layout, blobs, advance, jobs or min(8, os.cpu_count() or 2))
+    known, faults = dict(blobs), []
+    reached: list[tuple[Ref, Reach]] = []
+    for kind in KINDS:
+        reached += [(ref, reach(layout, ref.digest)) for ref in refs.list(kind)]
+        faults += [Fault("reference", str(path), "cannot be read") for path in refs.damaged]
+    reached = _still_named(refs, reached)
+    faults += [Fault(kind, digest, reason, _touched(digest, reached)) for digest, (kind, reason) in damaged.items()]
+    absent = {each for _, found in reached for each in found.blobs if each not in known and not layout.has(each)}
+    faults += [Fault("missing", digest, "is not stored", _touched(digest, reached)) for digest in sorted(absent)]
+    unreadable = {digest: reason for _, found in reached for digest, reason in found.damaged.items()}
+    faults += [
+        Fault("damaged", digest, reason, _touched(digest, reached))
+        for digest, reason in sorted(unreadable.items())
+        if digest not in damaged and digest not in absent
+    ]
+    if repair:
+        faults = _repair(layout, faults, reached)
+    return Report(len(blobs), sum(blobs.values()), len(reached), tuple(faults))
+
+
+def _still_named(refs: RefStore, reached: list[tuple[Ref, Reach]]) -> list[tuple[Ref, Reach]]:
+    """Without what was deleted, and perhaps collected, while the store was read."""
+    now = {(ref.kind, ref.ref, ref.digest) for kind in KINDS for ref in refs.list(kind)}
+    return [(ref, found) for ref, found in reached if (ref.kind, ref.ref, ref.digest) in now]
+
+
+def _touched(digest: str, reached: list[tuple[Ref, Reach]]) -> tuple[str, ...]:
+    return tuple(f"{ref.kind}/{ref.ref}" for ref, found in reached if digest in found.blobs)
+
+
+def _damaged(
+    layout: Layout, blobs: dict[str, int], advance: Callable[[int], None], jobs: int
+) -> dict[str, tuple[str, str]]:
+    def check(digest: str) -> tuple[str, str] | None:
+        path = layout.blob_path(digest)
+        try:
+            layout.linked.check(digest, path)
+        except BentotoolError as error:
+            return "changed", error.message
+        try:
+            actual, _ = hash_file(path)
+        except FileNotFoundError:
+            return None  # collected meanwhile; if a name needs it, it is found missing
+        except OSError as error:
+            return "damaged", f"cannot be read: {error.strerror}"
+        return None if actual == digest else ("damaged", f"its bytes have the digest {actual}")
+
+    # The largest first, so that no thread is left alone with one at the end.
+    ordered = sorted(blobs, key=lambda digest: -blobs[digest])
+    with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
+        found = {}
+        for digest, fault in zip(ordered, pool.map(check, ordered), strict=True):
+            advance(blobs[digest])
+            if fault:
+                found[digest] = fault
+    return found
+
+
+def _repair(layout: Layout, faults: list[Fault], reached: list[tuple[Ref, Reach]]) -> list[Fault]:
+    folder = layout.root / "quarantine"
+    bad = {fault.what for fault in faults if fault.kind in ("damaged", "changed")}
+    try:
+        done = [_set_aside(layout, fault, folder) for fault in faults]
+        # A view shares its files with the blobs, so it holds the same damage.
+        for _, found in reached:
+            if bad & found.blobs.keys():
+                for kind in KINDS:
+                    for digest in found.manifests:
+                        remove(layout.root / "views" / kind / digest[7:])
+    except OSError as error:
+        raise storage_error(error, layout.root) from None
+    return done
+
+
+def _set_aside(layout: Layout, fault: Fault, folder: Path) -> Fault:
+    source = Path(fault.what) if fault.kind == "reference" else layout.blob_path(fault.what)
+    if fault.kind == "missing" or not source.exists():
+        return fault
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{source.name}-{secrets.token_hex(4)}"
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(source, target)
+    if fault.kind != "reference":
+        layout.forget_traces(fault.what)
+    return replace(fault, quarantined=str(target))

@@ -1,0 +1,64 @@
+"""How many bytes of a store belong to which name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bentotool.oci.collect import KINDS, stored_blobs
+from bentotool.oci.layout import Layout
+from bentotool.oci.reach import Reach, reach
+from bentotool.oci.refs import Ref, RefStore
+
+__all__ = ["NameUsage", "Usage", "measure"]
+
+
+@dataclass(frozen=True)
+class NameUsage:
+    """One name's part, in bytes.
+
+    Attributes:
+        total: everything it needs, models of a Bento included.
+        alone: what would be free without it: no other artifact needs it.
+    """
+
+    ref: Ref
+    total: int
+    alone: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A store's blobs, in bytes.
+
+    Attributes:
+        stored: all of them.
+        shared: needed by more than one artifact.
+        unreferenced: needed by none; what a collection would free once it is old enough.
+    """
+
+    names: tuple[NameUsage, ...]
+    stored: int
+    shared: int
+    unreferenced: int
+
+
+def measure(layout: Layout) -> Usage:
+    """Add up the blobs of every name. Two names of one digest are one artifact."""
+    refs = RefStore(layout)
+    sizes = dict(stored_blobs(layout))
+    named = [ref for kind in KINDS for ref in refs.list(kind)]
+    reached: dict[str, Reach] = {digest: reach(layout, digest) for digest in {ref.digest for ref in named}}
+    users = Counter(blob for found in reached.values() for blob in found.blobs)
+    return Usage(
+        names=tuple(_usage(ref, reached[ref.digest], sizes, users) for ref in named),
+        stored=sum(sizes.values()),
+        shared=sum(size for digest, size in sizes.items() if users[digest] > 1),
+        unreferenced=sum(size for digest, size in sizes.items() if not users[digest]),
+    )
+
+
+def _usage(ref: Ref, found: Reach, sizes: Mapping[str, int], users: Mapping[str, int]) -> NameUsage:
+    total = sum(sizes.get(digest, 0) for digest in found.blobs)
+    return NameUsage(ref, total, sum(sizes.get(digest, 0) for digest in found.blobs if users[digest] == 1))
