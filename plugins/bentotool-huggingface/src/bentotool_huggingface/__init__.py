@@ -1,0 +1,3 @@
+"""Hugging Face models and GGUF files for bentotool."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,37 @@
+"""What this plugin declares; imports nothing but bentotool's markers and records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bentotool.hookspecs import hookimpl
+from bentotool.interfaces import FrameworkDecl, Magic, SourceFile
+
+_INDEXES = ("config.json", "modules.json", "model_index.json")
+
+
+@hookimpl
+def bentotool_frameworks() -> list[FrameworkDecl]:
+    return [
+        FrameworkDecl(
+            name="huggingface",
+            target="bentotool_huggingface.framework:HuggingFaceFramework",
+            loader="bentotool_huggingface.loader",
+            summary="transformers, sentence-transformers, diffusers, safetensors and GGUF models",
+            suffixes=(".safetensors", ".gguf", ".json"),
+            magic=(Magic(0, b"GGUF"),),
+            media_types=("application/vnd.safetensors", "application/vnd.gguf"),
+        )
+    ]
+
+
+@hookimpl
+def bentotool_identify_model(files: Sequence[SourceFile]) -> str | None:
+    """A Hugging Face folder with weights of its own is ours, though it also holds an export to ONNX."""
+    names = {file.name for file in files}
+    exported = any(name.endswith(".onnx") for name in names)
+    if not exported or names.isdisjoint(_INDEXES) or not any(name.endswith(".safetensors") for name in names):
+        return None
+    from bentotool_huggingface.folders import read_folder
+
+    return "huggingface" if read_folder(files) is not None else None

@@ -1,0 +1,268 @@
+"""Loads Hugging Face models, offline and without code from the model; what needs such code only with ``trust=True``.
+
+This file travels in a Bento: standard library, and the libraries that load the model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MAX_JSON = 16 * 1024 * 1024  # bytes of a configuration or an index
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+_CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "_attn_implementation_internal")
+# The name of a repository in place of an implementation's name makes transformers fetch and run a kernel from it.
+_KERNEL_KEYS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
+_SENTENCE_MODULE = re.compile(r"sentence_transformers(\.[a-z][a-z0-9_]*)*\.[A-Z]\w*")
+_ACTIVATION_KEYS = ("activation_function", "activation_fn", "sbert_ce_default_activation_function")
+_NN = re.compile(r"torch\.nn\.(modules\.)?([a-z]+\.)?[A-Z]\w*")
+_DIFFUSERS_LIBRARIES = frozenset(
+    {
+        *("diffusers", "transformers", "onnxruntime.training", "audioldm2", "deepfloyd_if", "kandinsky", "wuerstchen"),
+        *("latent_diffusion", "paint_by_example", "stable_cascade", "stable_diffusion", "stable_diffusion_safe"),
+        *("stable_diffusion_xl", "stable_video_diffusion", "unclip", "versatile_diffusion"),
+    }
+)
+
+
+class InvalidModelError(ValueError):
+    """The files are not a model, or a damaged one."""
+
+
+class UnsafeModelError(ValueError):
+    """Loading would run code that came with the model."""
+
+    unsafe = True
+
+
+def load(path: str | Path, *, trust: bool = False, task: str | None = None, model_class: str | None = None, **options: Any) -> Any:
+    """The object that the model's own library makes of it.
+
+    Args:
+        path: the model's folder, or its file.
+        trust: allows code that came with the model, and pickled weights; without it, what needs them is refused.
+        task: for a transformers folder, gives a ``pipeline`` of this task instead of the model.
+        model_class: for a transformers folder, the class's name, e.g. ``AutoModelForCausalLM`` or ``AutoTokenizer``;
+            default: the class that the configuration names if transformers has it, else ``AutoModel``.
+        options: for the library's function that loads (for GGUF, ``llama_cpp.Llama``).
+
+    Raises UnsafeModelError for what needs trust, InvalidModelError where there is no model.
+    """
+    path = Path(path)
+    if path.name.endswith((".safetensors", ".safetensors.index.json")):
+        return _load_tensors(path, **options)
+    if path.suffix.lower() == ".gguf" or (path.is_file() and _starts_with(path, b"GGUF")):
+        return _load_gguf(path, options)
+    if not path.is_dir():
+        raise InvalidModelError(f"{path.name} is neither a model's folder nor a safetensors or GGUF file")
+    files = {item.relative_to(path).as_posix(): item for item in path.rglob("*") if item.is_file()}
+    code, pickles = code_reasons(files), pickled_weights(files)
+    if options.pop("trust_remote_code", False):
+        code = [*code, "the caller passes trust_remote_code"]
+    if (code or pickles) and not trust:
+        reasons = "; ".join([*code, *(f"{name} is a pickle" for name in pickles)])
+        raise UnsafeModelError(f"{path.name} runs code when it is loaded: {reasons}; trust=True loads it")
+    options |= {"trust_remote_code": bool(code), "local_files_only": True}
+    if "modules.json" in files:
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(str(path), **options)
+    if "model_index.json" in files:
+        return _load_diffusers(path, options, safetensors=not pickles)
+    return _load_transformers(path, files, task, model_class, options, safetensors=not pickles)
+
+
+def _load_transformers(
+    path: Path,
+    files: Mapping[str, Path],
+    task: str | None,
+    model_class: str | None,
+    options: dict[str, Any],
+    *,
+    safetensors: bool,
+) -> Any:
+    import transformers
+
+    keywords = dict(options)
+    if task is not None:
+        if safetensors:
+            keywords["model_kwargs"] = {"use_safetensors": True, **keywords.get("model_kwargs", {})}
+        return transformers.pipeline(task, model=str(path), **keywords)
+    if model_class is None:
+        named = read_json(files["config.json"]).get("architectures") if "config.json" in files else None
+        first = named[0] if isinstance(named, list) and named else None
+        known = isinstance(first, str) and first.isidentifier() and hasattr(transformers, first)
+        model_class = str(first) if known else "AutoModel"
+    if not model_class.isidentifier() or not hasattr(getattr(transformers, model_class, None), "from_pretrained"):
+        raise InvalidModelError(f"transformers has no class {model_class!r} that loads a model")
+    if safetensors and "Tokenizer" not in model_class and "Processor" not in model_class:
+        keywords.setdefault("use_safetensors", True)
+    if not model_class.startswith("Auto"):  # a class of transformers itself takes no code from a model
+        keywords.pop("trust_remote_code")
+    return getattr(transformers, model_class).from_pretrained(str(path), **keywords)
+
+
+def _load_diffusers(path: Path, options: dict[str, Any], *, safetensors: bool) -> Any:
+    from diffusers import DiffusionPipeline
+
+    if safetensors:
+        options.setdefault("use_safetensors", True)
+    return DiffusionPipeline.from_pretrained(str(path), **options)
+
+
+def _load_gguf(path: Path, options: dict[str, Any]) -> Any:
+    from llama_cpp import Llama
+
+    return Llama(model_path=str(path), **{"verbose": False, **options})
+
+
+def _load_tensors(path: Path, *, backend: str = "numpy", **options: Any) -> dict[str, Any]:
+    """Tensors by name; ``backend`` is ``numpy`` or ``torch``, and torch takes a ``device``."""
+    if backend == "torch":
+        from safetensors.torch import load_file
+    elif backend == "numpy":
+        from safetensors.numpy import load_file
+    else:
+        raise ValueError(f"backend {backend!r} is neither 'numpy' nor 'torch'")
+    if path.name.endswith(".safetensors"):
+        return dict(load_file(str(path), **options))
+    tensors: dict[str, Any] = {}
+    for name in sorted(set(weight_map(path).values())):
+        tensors |= load_file(str(path.parent / name), **options)
+    return tensors
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
+def read_json(path: Path) -> Any:
+    """A configuration; InvalidModelError where it is no JSON or too large."""
+    with path.open("rb") as file:
+        text = file.read(MAX_JSON + 1)
+    if len(text) > MAX_JSON:
+        raise InvalidModelError(f"{path.name} is larger than {MAX_JSON} bytes")
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelError(f"{path.name} is not JSON: {str(error)[:200]}") from None
+
+
+def contained(name: object) -> bool:
+    """Whether a path that a model writes down stays in the model's folder, on every system."""
+    if not isinstance(name, str) or not name or name.startswith("/"):
+        return False
+    return ".." not in name.split("/") and not any(character in name for character in ("\\", ":", "\0"))
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Which shard holds which tensor, from an index; InvalidModelError where it points elsewhere."""
+    document = read_json(path)
+    table = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(table, dict) or not table:
+        raise InvalidModelError(f"{path.name} has no weight_map")
+    for tensor, name in table.items():
+        if not contained(name) or not name.endswith(".safetensors"):
+            raise InvalidModelError(f"{path.name} keeps {tensor!r:.80} in {name!r:.80}, which is no shard beside it")
+    return dict(table)
+
+
+def pickled_weights(files: Mapping[str, Path]) -> list[str]:
+    """Weights that only a pickle holds: there is no safetensors file in the same folder."""
+    safe = {name.rpartition("/")[0] for name in files if name.endswith(".safetensors")}
+    found = []
+    for name in files:
+        folder, _, base = name.rpartition("/")
+        # optimizer.pt, scheduler.pt and training_args.bin are left by training, and no library loads them
+        if base.lower().endswith(_PICKLES) and folder not in safe and not base.startswith(("optim", "sched", "train")):
+            found.append(name)
+    return sorted(found)
+
+
+def code_reasons(files: Mapping[str, Path]) -> list[str]:
+    """Why loading these files would run code of the model, or code that it picks among what is installed."""
+    reasons = []
+    for name, path in sorted(files.items()):
+        base = name.rpartition("/")[2].lower()
+        if base.endswith(".json") and ("config" in base or base == "model_index.json"):
+            document = read_json(path)
+            reasons += [f"{name} sets {key}" for key in _code_keys(document)]
+            reasons += [f"{name} imports {dotted:.80}" for dotted in _imported(document)]
+        if name.startswith("custom_generate/") and name.endswith(".py"):
+            reasons.append(f"{name} replaces generate()")
+    if "modules.json" in files:
+        reasons += _sentence_reasons(read_json(files["modules.json"]))
+    if "model_index.json" in files:
+        reasons += _diffusers_reasons(read_json(files["model_index.json"]), files)
+    return reasons
+
+
+def _code_keys(document: object) -> list[str]:
+    """Keys, at any depth, with which a configuration asks for code."""
+    found = set()
+    for table in _tables(document):
+        found |= {key for key in _CODE_KEYS if table.get(key) not in (None, False)}
+        for key in _KERNEL_KEYS:
+            if "/" in json.dumps(table.get(key)):  # a name, or one for each part of the model
+                found.add(key)
+    return sorted(found)
+
+
+def _imported(document: object) -> list[str]:
+    """Dotted names that sentence-transformers imports, other than activation functions and modules of the field."""
+    found = set()
+    for table in _tables(document):
+        values = [table.get(key) for key in _ACTIVATION_KEYS]
+        found |= {value for value in values if isinstance(value, str) and "." in value and not _NN.fullmatch(value)}
+        types = table.get("types")  # of a router: class by the name of its folder
+        for value in types.values() if isinstance(types, dict) else ():
+            if isinstance(value, str) and "." in value and not _SENTENCE_MODULE.fullmatch(value):
+                found.add(value)
+    return sorted(found)
+
+
+def _tables(document: object) -> Iterator[dict[str, Any]]:
+    level: Sequence[object] = [document]
+    while level:
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                yield item
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = inner
+
+
+def _sentence_reasons(document: object) -> list[str]:
+    """A module's type is a dotted name that sentence-transformers imports, whatever it is."""
+    if not isinstance(document, list):
+        raise InvalidModelError("modules.json is not a list")
+    reasons = []
+    for module in document:
+        if not isinstance(module, dict) or not isinstance(module.get("type"), str):
+            raise InvalidModelError("modules.json has a module without a type")
+        if module.get("path") and not contained(module["path"]):
+            raise InvalidModelError(f"modules.json keeps a module in {module['path']!r:.80}, outside the model")
+        if not _SENTENCE_MODULE.fullmatch(module["type"]):
+            reasons.append(f"modules.json imports {module['type']:.80}")
+    return reasons
+
+
+def _diffusers_reasons(document: object, files: Mapping[str, Path]) -> list[str]:
+    """A component is a library, which diffusers imports, and a class of it."""
+    if not isinstance(document, dict) or "_class_name" not in document:
+        raise InvalidModelError("model_index.json names no pipeline class")
+    reasons = [f"{name} is code of the pipeline" for name in sorted(files) if name.endswith(".py")]
+    if not isinstance(document["_class_name"], str):
+        reasons.append("model_index.json takes its pipeline class from a module of its own")
+    for name, component in document.items():
+        if not isinstance(component, list) or name.startswith("_"):
+            continue
+        if len(component) == 2 and component[0] is not None and component[0] not in _DIFFUSERS_LIBRARIES:
+            reasons.append(f"model_index.json imports {component[0]!r:.80} for {name!r:.40}")
+    return reasons
