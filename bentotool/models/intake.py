@@ -255,8 +255,9 @@ def _link(shared: _Shared, file: _Planned, source: BinaryIO, layer: _Hash, buffe
     layout.prepare()
     if os.fstat(source.fileno()).st_dev != layout.blobs.stat().st_dev:
         raise UsageError(f"{file.source} lies on another disk than the store {layout.root}", hint="leave out --link")
+    mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
     try:
-        file.source.chmod(stat.S_IMODE(os.fstat(source.fileno()).st_mode) & ~0o222)
+        file.source.chmod(mode & ~0o222)
     except OSError as error:
         raise UsageError(f"{file.source} cannot be made read-only: {error.strerror}", hint="leave out --link") from None
     before = os.fstat(source.fileno())
@@ -265,6 +266,9 @@ def _link(shared: _Shared, file: _Planned, source: BinaryIO, layer: _Hash, buffe
     _same(file, before, os.fstat(source.fileno()))
     digest = f"sha256:{raw.hexdigest()}"
     if layout.renew(digest):
+        with contextlib.suppress(OSError):  # the store had the bytes already and shares nothing, so the mode goes back
+            if not os.path.samestat(before, layout.blob_path(digest).stat()):
+                file.source.chmod(mode)
         return digest
     layout.linked.record(digest, before, file.source)
     try:

@@ -115,7 +115,7 @@ def _damaged(
         try:
             layout.linked.check(digest, path)
         except BentotoolError as error:
-            return "changed", error.message
+            return "changed", error.message.removeprefix(f"blob {digest} ")
         try:
             actual, _ = hash_file(path)
         except FileNotFoundError:

@@ -95,6 +95,9 @@ def list_models(
         state.console.note(f"warning: {path} is damaged and left out")
 
     def human() -> None:
+        if not refs and filters:
+            state.console.note("no model fits the filter")
+            return
         if not refs:
             state.console.note("no models yet; add one with: bentotool model import FILE")
             return
