@@ -69,9 +69,39 @@ def _virtual(layout: Layout, roots: Sequence[Descriptor]) -> VirtualTar:
 
     def open_entry(entry: TarEntry) -> BinaryIO:
         data = small.get(entry.name)
-        return io.BytesIO(data) if data is not None else layout.open_layer(blobs[entry.name])
+        if data is not None:
+            return io.BytesIO(data)
+        return _Verified(layout.open_layer(blobs[entry.name]), blobs[entry.name])  # type: ignore[return-value]
 
     return VirtualTar(entries, open_entry)
+
+
+class _Verified(io.RawIOBase):
+    """A blob read once from start to end, whose last piece is only given when all of it has the right digest."""
+
+    def __init__(self, stream: BinaryIO, part: Descriptor) -> None:
+        super().__init__()
+        self._stream, self._part = stream, part
+        self._hash = hashlib.sha256()
+        self._read = 0
+
+    def tell(self) -> int:
+        return self._read
+
+    def readinto(self, buffer: object) -> int:
+        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        count = int(self._stream.readinto(target) or 0)  # type: ignore[attr-defined]
+        self._hash.update(target[:count])
+        self._read += count
+        if self._read == self._part.size and f"sha256:{self._hash.hexdigest()}" != self._part.digest:
+            raise VerificationError(
+                f"blob {self._part.digest} in the store is damaged", hint="see: bentotool store verify"
+            )
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def archive_size(layout: Layout, roots: Sequence[Descriptor]) -> int:
