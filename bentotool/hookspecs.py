@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Credentials,
         FrameworkDecl,
         PlanAddition,
+        SourceDecl,
         SourceFile,
         TemplateDecl,
     )
@@ -61,6 +62,31 @@ def bentotool_frameworks() -> Iterable[FrameworkDecl]:
                 summary="Plain text models",
                 suffixes=(".txtmodel",),
             )
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_sources() -> Iterable[SourceDecl]:
+    """Declare places that models come from.
+
+    When:
+        ``bentotool model import`` is given a URI whose scheme is not built in; once per process.
+
+    Arguments:
+        None.
+
+    Return:
+        :class:`~bentotool.interfaces.SourceDecl` records. Two plugins that declare one scheme are an error.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import SourceDecl
+
+        @hookimpl
+        def bentotool_sources():
+            return [SourceDecl("greeting", "my_plugin.source:Greeting", "A model that greets", schemes=("hello",))]
     """
     raise NotImplementedError
 

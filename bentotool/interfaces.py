@@ -1,4 +1,4 @@
-"""What a plugin hands over and what it implements: frozen records and small protocols.
+"""What a plugin hands over: frozen records. What it implements stands in :mod:`bentotool.protocols`.
 
 A declaration hook (:mod:`bentotool.hookspecs`) returns records such as :class:`FrameworkDecl`. A record holds names
 and a dotted ``target`` (``"package.module:attribute"``), never the object itself, so that listing plugins imports
@@ -12,25 +12,25 @@ plugin that made it. This module imports the standard library only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, TypeAlias
 
 __all__ = [
     "API_VERSION",
     "JSON",
     "CommandDecl",
     "Credentials",
-    "Framework",
     "FrameworkDecl",
-    "Loader",
     "Magic",
     "Match",
     "ModelInfo",
     "PlanAddition",
     "Safety",
+    "SourceDecl",
     "SourceFile",
+    "SourceRequest",
     "TemplateDecl",
     "TensorSpec",
     "is_target",
@@ -51,6 +51,7 @@ SAFETY_CLASSES = ("data", "program", "pickle")
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*(?: [a-z][a-z0-9-]*)?")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _TARGET = re.compile(_MODULE.pattern + ":" + _MODULE.pattern)
 
 
@@ -146,6 +147,23 @@ class FrameworkDecl(_Declaration):
 
 
 @dataclass(frozen=True)
+class SourceDecl(_Declaration):
+    """A place that models come from; ``target`` is a :class:`Source` (or a class of no arguments that makes one).
+
+    Args:
+        schemes: URI schemes it answers to, without ``://``.
+    """
+
+    schemes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _tuple_of(str, self.schemes, "schemes")
+        for scheme in self.schemes:
+            _matching(_SCHEME, scheme, "scheme")
+
+
+@dataclass(frozen=True)
 class CommandDecl(_Declaration):
     """A command of ``bentotool``; ``target`` is a plain typed function whose docstring starts with ``summary``.
 
@@ -188,6 +206,25 @@ class SourceFile:
 
     path: Path
     name: str
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What a :class:`Source` is asked for.
+
+    Args:
+        uri: as the user wrote it, scheme included.
+        folder: an empty folder on the store's disk to fetch into; removed after the import.
+        max_bytes: the most that may be fetched.
+        checksum: ``sha256:<hex>`` that a source of a single file has to have, or None.
+        advance: told the bytes of each piece fetched.
+    """
+
+    uri: str
+    folder: Path
+    max_bytes: int
+    checksum: str | None
+    advance: Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -303,68 +340,3 @@ class Credentials:
     def __post_init__(self) -> None:
         if not self.identity_token and not (self.username and self.password):
             raise ValueError("credentials have neither user name and password nor an identity token")
-
-
-@runtime_checkable
-class Framework(Protocol):
-    """Reads and writes models of one framework; never executes a model.
-
-    When:
-        The target of a :class:`FrameworkDecl`, made once in a process that looks at or saves a model.
-
-    Arguments:
-        ``files`` are all files of the model. Their content is hostile until proven otherwise: sizes and offsets are
-        checked before they are believed, nothing is unpickled, imported or evaluated, and memory is bounded whatever
-        a header claims.
-
-    Return:
-        See the methods. A file that is of the format and damaged, or asks for what is unsafe, is a
-        :class:`~bentotool.errors.BentotoolError` of one line that names the file.
-
-    Example::
-
-        class Text:
-            def detect(self, files):
-                names = [f.name for f in files if f.name.endswith(".txtmodel")]
-                return Match("text", "txt", 0.5, names[0]) if names else None
-
-            def describe(self, files):
-                return ModelInfo("text", "txt", main_file=self.detect(files).main_file)
-
-            def save(self, obj, directory, **options):
-                (directory / "model.txtmodel").write_text(str(obj), encoding="utf-8")
-    """
-
-    def detect(self, files: Sequence[SourceFile]) -> Match | None:
-        """Whether these files are this framework's, by structure. None: not mine."""
-        ...
-
-    def describe(self, files: Sequence[SourceFile]) -> ModelInfo:
-        """Inputs, outputs, facts and needs of files that :meth:`detect` claimed."""
-        ...
-
-    def save(self, obj: object, directory: Path, **options: object) -> None:
-        """Write ``obj`` into the empty folder ``directory``, in the safest format there is."""
-        ...
-
-
-class Loader(Protocol):
-    """The stand-alone loader module: ``load(path, **options)``, and nothing but the standard library and the framework.
-
-    When:
-        ``bentotool.<framework>.load_model(...)``, outside and inside a Bento.
-
-    Arguments:
-        ``path`` is the main file, or the folder of a model that has none; ``options`` are the caller's. A format of
-        class ``pickle`` is loaded only with ``trust=True``.
-
-    Return:
-        The framework's own object.
-
-    Example::
-
-        def load(path, **options):
-            return open(path, encoding="utf-8").read()
-    """
-
-    def load(self, path: Path, **options: object) -> object: ...

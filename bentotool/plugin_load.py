@@ -24,6 +24,7 @@ from bentotool.interfaces import (
     Credentials,
     FrameworkDecl,
     PlanAddition,
+    SourceDecl,
     TemplateDecl,
     is_target,
 )
@@ -41,6 +42,7 @@ _MAX_RECORDS = 1000  # of one kind from one plugin: a generator that never ends 
 _MANY = {  # hooks that return an iterable, and of what
     "bentotool_frameworks": FrameworkDecl,
     "bentotool_commands": CommandDecl,
+    "bentotool_sources": SourceDecl,
     "bentotool_templates": TemplateDecl,
     "bentotool_runtime_middleware": str,
 }

@@ -24,13 +24,14 @@ from bentotool.errors import BentotoolError, MissingDependencyError, PluginError
 from bentotool.interfaces import (
     CommandDecl,
     Credentials,
-    Framework,
     FrameworkDecl,
     PlanAddition,
+    SourceDecl,
     TemplateDecl,
 )
 from bentotool.plugin_load import PluginFailure, checked, contained, explain, load, new_manager, stdout_kept_clean
 from bentotool.plugin_scan import FoundPlugin, scan
+from bentotool.protocols import Framework, Source
 
 __all__ = ["FoundPlugin", "PluginFailure", "PluginState", "Plugins", "load_plugins"]
 
@@ -123,6 +124,16 @@ class Plugins:
         """Project templates by name. Raises PluginError where two plugins declare one name."""
         return self._unique("bentotool_templates", TemplateDecl, "template")
 
+    def sources(self) -> dict[str, SourceDecl]:
+        """Sources by URI scheme. Raises PluginError where two plugins declare one scheme."""
+        owners: dict[str, tuple[FoundPlugin, SourceDecl]] = {}
+        for plugin, record in self._records("bentotool_sources", SourceDecl):
+            for scheme in record.schemes:
+                if scheme in owners:
+                    raise _clash(f"source {scheme!r}", [owners[scheme][0], plugin])
+                owners[scheme] = plugin, record
+        return {scheme: record for scheme, (_, record) in owners.items()}
+
     def commands(self, reserved: Collection[str] = ()) -> dict[str, CommandDecl]:
         """Commands by name; a name in ``reserved``, or taken by two plugins, is left out with a warning.
 
@@ -161,6 +172,13 @@ class Plugins:
         implementation = self.resolve(decl)
         if not isinstance(implementation, Framework):
             raise PluginError(f"{self._owner(decl)}: {decl.target} is not a Framework")
+        return implementation
+
+    def source(self, decl: SourceDecl) -> Source:
+        """The implementation of a source."""
+        implementation = self.resolve(decl)
+        if not isinstance(implementation, Source):
+            raise PluginError(f"{self._owner(decl)}: {decl.target} is not a Source")
         return implementation
 
     def loader_path(self, name: str) -> Path:

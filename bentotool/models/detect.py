@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bentotool.errors import BentotoolError, PluginError, UnsafeError, UsageError
-from bentotool.interfaces import Framework, FrameworkDecl, Magic, Match, ModelInfo, SourceFile
+from bentotool.interfaces import FrameworkDecl, Magic, Match, ModelInfo, SourceFile
+from bentotool.protocols import Framework
 
 if TYPE_CHECKING:
     from bentotool.plugins import Plugins

@@ -88,12 +88,12 @@ def check_reachable(home: Origin, target: Origin) -> None:
             ``home`` is a public one.
     """
     if home.scheme == "https" and target.scheme != "https":
-        raise UnsafeError(f"registry {home.host} sent us to {target}, which is not encrypted")
+        raise UnsafeError(f"{home.host} sent us to {target}, which is not encrypted")
     if target.host == home.host:
         return
     addresses = _resolve(target)
     if any(map(is_internal, addresses)) and not any(map(is_internal, _resolve(home))):
-        raise UnsafeError(f"registry {home.host} sent us to {target}, an internal address")
+        raise UnsafeError(f"{home.host} sent us to {target}, an internal address")
 
 
 def _resolve(origin: Origin) -> list[str]:

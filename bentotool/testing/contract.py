@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bentotool.errors import BentotoolError
-from bentotool.interfaces import Framework, FrameworkDecl, Match, ModelInfo, SourceFile
+from bentotool.interfaces import FrameworkDecl, Match, ModelInfo, SourceFile
+from bentotool.protocols import Framework
 from bentotool.models.detect import describe_model, detect_framework
 from bentotool.plugins import Plugins, PluginState, load_plugins
 

@@ -15,8 +15,9 @@ import pytest
 
 from bentotool import hookspecs
 from bentotool.errors import PluginError, UnsafeError
-from bentotool.interfaces import Credentials, Framework, Loader, PlanAddition, SourceFile
+from bentotool.interfaces import Credentials, PlanAddition, SourceFile
 from bentotool.plugin_load import HOOKS, new_manager
+from bentotool.protocols import Framework, Loader
 
 SECTIONS = ("When", "Arguments", "Return", "Example")
 FAIL = "@hookimpl\ndef {hook}(): raise ValueError('boom')"
@@ -87,6 +88,14 @@ def test_the_reference_page_shows_every_signature(request: pytest.FixtureRequest
 def test_hook_frameworks(make: Any, framework_source: Callable[..., str]) -> None:
     make.add("one", framework_source("text"))
     assert make.plugins().frameworks()["text"].suffixes == (".txtmodel",)
+
+
+def test_hook_sources(make: Any) -> None:
+    make.add("one", "@hookimpl\ndef bentotool_sources(): yield SourceDecl('s', 'a:b', 'S', schemes=('s3', 'gs'))")
+    assert set(make.plugins().sources()) == {"s3", "gs"}
+    make.add("two", "@hookimpl\ndef bentotool_sources(): yield SourceDecl('t', 'a:b', 'T', schemes=('gs',))")
+    with pytest.raises(PluginError, match="gs"):
+        make.plugins().sources()
 
 
 def test_hook_commands(make: Any) -> None:

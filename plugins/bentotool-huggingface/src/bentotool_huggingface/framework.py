@@ -21,7 +21,7 @@ _DAMAGED = "was it cut short while it was copied, or is it another format?"
 
 
 class HuggingFaceFramework:
-    """See :class:`bentotool.interfaces.Framework`."""
+    """See :class:`bentotool.protocols.Framework`."""
 
     def detect(self, files: Sequence[SourceFile]) -> Match | None:
         try:

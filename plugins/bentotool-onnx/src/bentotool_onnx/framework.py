@@ -17,7 +17,7 @@ REQUIREMENTS = ("numpy", "onnxruntime>=1.17")
 
 
 class OnnxFramework:
-    """See :class:`bentotool.interfaces.Framework`."""
+    """See :class:`bentotool.protocols.Framework`."""
 
     def detect(self, files: Sequence[SourceFile]) -> Match | None:
         main = _main_file(files)

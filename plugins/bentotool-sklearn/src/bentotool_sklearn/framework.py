@@ -23,7 +23,7 @@ _SAMPLE = 64 * 1024
 
 
 class SklearnFramework:
-    """See :class:`bentotool.interfaces.Framework`."""
+    """See :class:`bentotool.protocols.Framework`."""
 
     def detect(self, files: Sequence[SourceFile]) -> Match | None:
         main = _main_file(files)

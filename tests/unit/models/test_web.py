@@ -1,0 +1,185 @@
+"""Models from HTTPS addresses: bounded, checked, continued. The server is real and on this machine: plain HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from bentotool.errors import NotFoundError, RemoteError, UnsafeError, UsageError, VerificationError
+from bentotool.models import web
+from bentotool.models.web import download, file_name
+from bentotool.oci.retry import RetryPolicy
+
+CONTENT = bytes(range(256)) * 4000
+CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server:
+    """Sends CONTENT; tests change how."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, str]] = []
+        self.break_at: list[int] = []
+        self.status = 200
+        self.ranges = True
+        self.etag = '"one"'
+        self.location = ""
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/m/model.onnx"
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        headers = dict(request.headers)
+        self.requests.append(headers)
+        if self.location:
+            request.send_response(302)
+            request.send_header("Location", self.location)
+            request.end_headers()
+            return
+        start = 0
+        asked = headers.get("Range", "")
+        if asked and self.ranges and headers.get("If-Range") == self.etag:
+            start = int(asked.removeprefix("bytes=").rstrip("-"))
+        request.send_response(206 if start else self.status)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        request.send_header("Content-Length", str(len(CONTENT) - start))
+        request.send_header("ETag", self.etag)
+        request.end_headers()
+        end = self.break_at.pop(0) if self.break_at else len(CONTENT)
+        request.wfile.write(CONTENT[start:end])
+        request.close_connection = True
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(web, "RetryPolicy", lambda: RetryPolicy(attempts=4, base=0.01))
+    server = Server()
+    thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+        thread.join(5)
+
+
+Get = Callable[..., Path]
+
+
+@pytest.fixture
+def get(server: Server, tmp_path: Path) -> Get:
+    def run(url: str | None = None, *, max_bytes: int = 1 << 30, checksum: str | None = CHECKSUM) -> Path:
+        target = tmp_path / "model.onnx"
+        seen: list[int] = []
+        download(url or server.url, target, max_bytes=max_bytes, checksum=checksum, advance=seen.append)
+        assert sum(seen) == len(CONTENT)
+        return target
+
+    return run
+
+
+def test_a_file_arrives_whole_and_alone(get: Get, tmp_path: Path) -> None:
+    assert get().read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["model.onnx"]
+
+
+def test_a_broken_connection_is_continued_by_range(server: Server, get: Get) -> None:
+    server.break_at = [300_000, 700_000]
+    assert get().read_bytes() == CONTENT
+    assert [request.get("Range") for request in server.requests] == [None, "bytes=300000-", "bytes=700000-"]
+
+
+def test_a_later_command_continues_too(server: Server, get: Get) -> None:
+    server.break_at = [100_000] * 4
+    with pytest.raises(RemoteError):
+        get()
+    asked = len(server.requests)
+    assert get().read_bytes() == CONTENT
+    assert server.requests[asked]["Range"] == "bytes=100000-"
+
+
+def test_changed_content_is_fetched_anew(server: Server, get: Get) -> None:
+    server.break_at = [100_000] * 4
+    with pytest.raises(RemoteError):
+        get()
+    server.etag = '"two"'
+    assert get().read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_starts_over(server: Server, get: Get) -> None:
+    server.ranges, server.break_at = False, [200_000]
+    assert get().read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_leaves_nothing(get: Get, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError):
+        get(checksum="sha256:" + "0" * 64)
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
+
+
+def test_limits_and_refusals(server: Server, get: Get) -> None:
+    with pytest.raises(UnsafeError, match="larger"):
+        get(max_bytes=1000)
+    server.status = 404
+    with pytest.raises(NotFoundError):
+        get()
+    server.status = 403
+    with pytest.raises(RemoteError, match="403"):
+        get()
+    server.status = 503
+    with pytest.raises(RemoteError, match="503"):
+        get()
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://x/y", "http://user:secret@127.0.0.1/x"])
+def test_redirects_to_where_they_must_not_lead(server: Server, get: Get, location: str) -> None:
+    server.location = location
+    with pytest.raises(UnsafeError):
+        get()
+
+
+def test_an_endless_redirect_ends(server: Server, get: Get) -> None:
+    server.location = server.url
+    with pytest.raises(RemoteError, match="redirects"):
+        get()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://example.com/m.onnx", "https://user:pw@example.com/m.onnx", "http://10.0.0.1/m"]
+)
+def test_plain_http_and_credentials_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsafeError):
+        download(url, tmp_path / "x", max_bytes=1, checksum=None, advance=lambda amount: None)
+
+
+def test_netrc_is_not_read(server: Server, get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "folder" / "netrc"
+    netrc.parent.mkdir()
+    netrc.write_text("machine 127.0.0.1 login me password secret\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(netrc))
+    get()
+    assert "Authorization" not in server.requests[0]
+
+
+def test_names() -> None:
+    assert file_name("https://example.com/a/Model%20One.onnx?x=1#y") == "Model One.onnx"
+    with pytest.raises(UsageError):
+        file_name("https://example.com/")
+    for bad in ("https://example.com/a/..", "https://example.com/a%2F..%2Fb", "https://example.com/a%00b"):
+        with pytest.raises(UnsafeError):
+            file_name(bad)
