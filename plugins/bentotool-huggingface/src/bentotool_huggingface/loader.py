@@ -38,7 +38,9 @@ class UnsafeModelError(ValueError):
     unsafe = True
 
 
-def load(path: str | Path, *, trust: bool = False, task: str | None = None, model_class: str | None = None, **options: Any) -> Any:
+def load(
+    path: str | Path, *, trust: bool = False, task: str | None = None, model_class: str | None = None, **options: Any
+) -> Any:
     """The object that the model's own library makes of it.
 
     Args:

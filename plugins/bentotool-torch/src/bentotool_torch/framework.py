@@ -1,0 +1,153 @@
+"""Detects, describes and saves PyTorch models; torch is imported to save, and not to look at a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from bentotool_huggingface.safetensors import FormatError, read_safetensors
+
+from bentotool.errors import MissingDependencyError, UsageError
+from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile
+from bentotool_torch.loader import EXPORTED, SAFETENSORS, SCRIPT, STATE_DICT, Inspection, InvalidModelError, inspect
+
+NAME = "torch"
+_PICKLED = (".pt", ".pth", ".pt2")
+_DAMAGED = "was it cut short while it was copied, or is it another format?"
+_FOREIGN = ("config.json", "modules.json", "model_index.json")
+_PROGRAMS = (SCRIPT, EXPORTED)
+
+
+class TorchFramework:
+    """See :class:`bentotool.protocols.Framework`."""
+
+    def detect(self, files: Sequence[SourceFile]) -> Match | None:
+        main = _main_file(files)
+        if main is None:
+            return None
+        if main.name.lower().endswith(".safetensors"):
+            _tensors(main)
+            return Match(NAME, SAFETENSORS, 0.9, main.name)
+        found = _inspect(main)
+        return Match(NAME, found.format, 0.9, main.name) if found else None
+
+    def describe(self, files: Sequence[SourceFile]) -> ModelInfo:
+        main = _main_file(files)
+        if main is not None and main.name.lower().endswith(".safetensors"):
+            return ModelInfo(
+                NAME, SAFETENSORS, metadata=_tensors(main), requirements=("safetensors", "torch"), main_file=main.name
+            )
+        found = _inspect(main) if main else None
+        if main is None or found is None:
+            raise UsageError("there is no PyTorch model among the files")
+        metadata: dict[str, JSON] = {}
+        if found.format == STATE_DICT:
+            metadata["weights_only"] = True
+            metadata["needs_trust"] = ["it is a pickle, of tensors only: save it again and it is kept as safetensors"]
+        elif found.reasons:
+            metadata["needs_trust"] = list(found.reasons[:20])
+        return ModelInfo(
+            framework=NAME,
+            format=found.format,
+            metadata=metadata,
+            requirements=("torch",),
+            safety=_safety(found),
+            main_file=main.name,
+        )
+
+    def save(self, obj: object, directory: Path, **options: object) -> None:
+        """Write a state dict or a module's as safetensors, a ``ScriptModule`` as TorchScript, a program as pt2."""
+        if options:
+            raise UsageError(f"torch takes no option {', '.join(sorted(options))} when saving")
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingDependencyError("torch", purpose="to save PyTorch models") from error
+        folder = Path(directory)
+        if isinstance(obj, torch.jit.ScriptModule):
+            # not torch.jit.save, which warns that it is deprecated and then does this
+            obj.save(str(folder / "model.pt"))
+        elif isinstance(obj, torch.export.ExportedProgram):
+            torch.export.save(obj, str(folder / "model.pt2"))
+        elif isinstance(obj, torch.nn.Module):
+            _save_tensors(obj.state_dict(), folder / "model.safetensors")
+        elif isinstance(obj, Mapping):
+            _save_tensors(obj, folder / "model.safetensors")
+        else:
+            raise UsageError(
+                f"a {type(obj).__name__} is not a PyTorch model",
+                hint="give a state dict, an nn.Module, a ScriptModule or an ExportedProgram",
+            )
+
+
+def _save_tensors(state: Mapping[Any, Any], path: Path) -> None:
+    import torch
+
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise MissingDependencyError("safetensors", purpose="to save PyTorch models") from error
+    tensors, storages = {}, set()
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise UsageError(
+                f"{name!r:.80} of the state dict is a {type(value).__name__}, not a tensor",
+                hint="save the model's part of a checkpoint, e.g. checkpoint['state_dict']",
+            )
+        tensor = value.detach()
+        storage = (tensor.device, tensor.untyped_storage().data_ptr())
+        # safetensors keeps no tensors that share memory: tied weights are written twice
+        tensors[name] = tensor.clone().contiguous() if storage in storages else tensor.contiguous()
+        storages.add(storage)
+    if not tensors:
+        raise UsageError("the state dict is empty")
+    save_file(tensors, str(path), metadata={"format": "pt"})
+
+
+def _safety(found: Inspection) -> Safety:
+    return "program" if found.format in _PROGRAMS and not found.reasons else "pickle"
+
+
+def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
+    """The one ``.safetensors`` file, else the one file with a name of PyTorch's, else a single file of any name.
+
+    A folder with a configuration or an index of Hugging Face's is not ours, whatever lies in it.
+    """
+    names = {file.name for file in files}
+    if {"config.json", "modules.json", "model_index.json"} & names or any(
+        name.endswith(".index.json") for name in names
+    ):
+        return None
+    for suffixes in ((".safetensors",), _PICKLED):
+        found = [file for file in files if file.name.lower().endswith(suffixes)]
+        if len(found) > 1:
+            listed = ", ".join(sorted(file.name for file in found)[:5])
+            raise UsageError(f"there are several PyTorch models: {listed}", hint="import one file")
+        if found:
+            return found[0]
+    return files[0] if len(files) == 1 else None
+
+
+def _tensors(main: SourceFile) -> dict[str, JSON]:
+    try:
+        header = read_safetensors(main.path)
+    except FormatError as error:
+        raise UsageError(f"{main.path.name} is not a valid safetensors file: {error}", hint=_DAMAGED) from None
+    sizes = [prod(axis for axis in spec.shape if isinstance(axis, int)) for spec in header.tensors]
+    dtypes = sorted({spec.dtype for spec in header.tensors})
+    return {"tensors": len(sizes), "parameters": sum(sizes), "dtypes": dtypes}
+
+
+def _inspect(main: SourceFile) -> Inspection | None:
+    named = main.name.lower().endswith(_PICKLED)
+    try:
+        found = inspect(main.path)
+    except InvalidModelError as error:
+        if not named:  # a zip archive of something else
+            return None
+        raise UsageError(f"{main.path.name} is not a valid PyTorch file: {error}", hint=_DAMAGED) from None
+    if found is None and named:
+        raise UsageError(f"{main.path.name} is not a valid PyTorch file: it is no archive of torch.save", hint=_DAMAGED)
+    return found
