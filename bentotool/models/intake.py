@@ -69,14 +69,17 @@ class _Shared:
     link: bool
     stop: Event = field(default_factory=Event)
     lock: Lock = field(default_factory=Lock)
-    done: int = 0
+    stored: int = 0
 
     def progress(self, count: int) -> None:
         if self.stop.is_set():
             raise _StoppedError
         with self.lock:
-            self.done += count
             self.advance(count)
+
+    def found_room(self, count: int) -> None:
+        with self.lock:
+            self.stored += count
 
 
 class _StoppedError(Exception):
@@ -140,7 +143,7 @@ def _finish(tasks: list[Future[tuple[tuple[LayerFile, ...], str]]], shared: _Sha
     failures = [task.exception() for task in tasks if not task.cancelled()]
     for failure in failures:
         if isinstance(failure, DiskFullError):
-            missing = total - shared.done
+            missing = total - shared.stored
             raise DiskFullError(
                 f"{failure.message}: {missing} of {total} bytes of the model found no room",
                 hint=failure.hint,
@@ -215,14 +218,15 @@ def _copy(
     before = os.fstat(source.fileno())
     if clone:  # a later write to the source does not show in it, so the clone is what is hashed
         with clone:
-            _feed(shared, clone, writer.feed, buffers, layer.update)
+            _feed(shared, file, clone, writer.feed, buffers, layer.update)
     else:
 
         def write(piece: memoryview) -> None:
             writer.append(piece)
+            shared.found_room(len(piece))
             layer.update(piece)
 
-        _feed(shared, source, writer.feed, buffers, write)
+        _feed(shared, file, source, writer.feed, buffers, write)
         _same(file, before, os.fstat(source.fileno()))
     if writer.size != file.size:
         raise _changed(file)
@@ -230,12 +234,17 @@ def _copy(
 
 def _feed(
     shared: _Shared,
+    file: _Planned,
     source: BinaryIO,
     first: Callable[[memoryview], None],
     buffers: _Buffers,
     second: Callable[[memoryview], None],
 ) -> None:
+    size = 0
     for piece in buffers.pieces(source, second):
+        size += len(piece)
+        if size > file.size:  # somebody appends as fast as we read
+            raise _changed(file)
         first(piece)
         shared.progress(len(piece))
 
@@ -262,7 +271,7 @@ def _link(shared: _Shared, file: _Planned, source: BinaryIO, layer: _Hash, buffe
         raise UsageError(f"{file.source} cannot be made read-only: {error.strerror}", hint="leave out --link") from None
     before = os.fstat(source.fileno())
     raw = hashlib.sha256()
-    _feed(shared, source, raw.update, buffers, layer.update)
+    _feed(shared, file, source, raw.update, buffers, layer.update)
     _same(file, before, os.fstat(source.fileno()))
     digest = f"sha256:{raw.hexdigest()}"
     if layout.renew(digest):
