@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -218,18 +218,12 @@ class RefStore:
         described = Descriptor.from_dict(document["descriptor"])
         return Ref(kind, name, tag, described, str(document["created"]), int(document["size"]))
 
-    def _read_cached(self, kind: str, name: str, tag: str) -> Ref | None:
+    def _read_cached(self, kind: str, name: str, tag: str, stamp: Stamp) -> Ref | None:
         """As :meth:`_read`, by way of the cache: for a list of all, where opening each file would take the time."""
         key = f"{kind}/{name}:{tag}"
-        try:
-            stamp = stamp_of(self._path(kind, name, tag).stat())
-        except OSError:
-            return None
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError, BentotoolError):
             if document := self._cache.get(key, stamp):
                 return self._decode(kind, name, tag, document)
-        except (ValueError, KeyError, TypeError, BentotoolError):
-            pass
         if ref := self._read(kind, name, tag):
             self._cache.put(key, stamp, _document(ref))
             return ref
@@ -243,21 +237,25 @@ class RefStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
-    def _tags(self, kind: str, name: str) -> Iterator[str]:
-        with (
-            contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            os.scandir(self._root / kind / name) as entries,
-        ):
-            for entry in entries:
-                if entry.name.endswith(".json") and not entry.name.startswith("."):
-                    yield entry.name[:-5]
+    def _scan(self, kind: str, names: Iterable[str]) -> Iterator[tuple[str, str, Stamp]]:
+        """Name, tag and stamp of every entry. Plain strings: paths as objects would take most of the time of a list."""
+        folder = os.fspath(self._root / kind)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{folder}/{name}") as entries:
+                for entry in entries:
+                    if entry.name.endswith(".json") and not entry.name.startswith("."):
+                        with contextlib.suppress(FileNotFoundError):
+                            yield name, entry.name[:-5], stamp_of(os.stat(entry.path))
 
     def list(self, kind: str, name: str | None = None) -> list[Ref]:
         """Entries, newest first; a damaged one is left out and remembered in :attr:`damaged`."""
         self.damaged = []
         names = self.names(kind) if name is None else [check_name(name)]
-        read = self._read if name else self._read_cached
-        found = (read(kind, each, tag) for each in names for tag in self._tags(kind, each))
+        cached = name is None
+        found = (
+            self._read_cached(kind, *entry) if cached else self._read(kind, *entry[:2])
+            for entry in self._scan(kind, names)
+        )
         return sorted((ref for ref in found if ref), key=lambda ref: (ref.created, ref.name, ref.tag), reverse=True)
 
     def get(self, kind: str, reference: str) -> Ref:
@@ -327,13 +325,11 @@ class RefStore:
 
     def _stamp(self) -> frozenset[tuple[str, Stamp]]:
         """What the files look like from outside; equal stamps mean equal content, as files are only replaced."""
-        stamp: dict[str, Stamp] = {}
-        for kind in _KINDS:
-            for name in self.names(kind):
-                for tag in self._tags(kind, name):
-                    with contextlib.suppress(FileNotFoundError):
-                        stamp[f"{kind}/{name}:{tag}"] = stamp_of(self._path(kind, name, tag).stat())
-        return frozenset(stamp.items())
+        return frozenset(
+            (f"{kind}/{name}:{tag}", stamp)
+            for kind in _KINDS
+            for name, tag, stamp in self._scan(kind, self.names(kind))
+        )
 
     def _write_index(self) -> None:
         # Another process may change a reference between our look and our write. Whoever writes looks again afterwards,
