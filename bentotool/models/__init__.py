@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from bentotool.models.reader import BentoModel, Model
 
 if TYPE_CHECKING:
-    from bentotool.models.api import create, delete, get, import_model, list
+    from bentotool.models.api import create, delete, export_model, get, import_model, list
 
-__all__ = ["BentoModel", "Model", "create", "delete", "get", "import_model", "list"]
+__all__ = ["BentoModel", "Model", "create", "delete", "export_model", "get", "import_model", "list"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bentotool.errors import NotFoundError
 from bentotool.models.reader import Model
 from bentotool.models.reader import resolve as get
 from bentotool.models.store import ModelStore, StoredModel
@@ -18,7 +19,7 @@ from bentotool.paths import default_store
 if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
 
-__all__ = ["create", "delete", "get", "import_model", "list", "open_model"]
+__all__ = ["create", "delete", "export_model", "get", "import_model", "list", "open_model"]
 
 
 def _store() -> ModelStore:
@@ -95,6 +96,31 @@ def import_model(
         trust=trust,
     )
     return _model(store, stored)
+
+
+def export_model(tag: str, path: str | Path) -> str:
+    """Write a model to an OCI archive, which ``bentotool model import-archive`` reads.
+
+    Args:
+        path: the file to write, or a folder to write ``<name>-<version>.tar`` into.
+
+    Returns:
+        the path of the archive.
+
+    Raises:
+        NotFoundError: when there is no such model, or the folder does not exist.
+    """
+    from bentotool.oci.archive import archive_root, write_archive
+
+    store = _store()
+    ref = store.refs.get("models", tag)
+    target = Path(path)
+    if target.is_dir():
+        target = target / f"{ref.name}-{ref.tag}.tar"
+    if not target.absolute().parent.is_dir():
+        raise NotFoundError(f"folder {target.parent} does not exist", hint="create it first")
+    write_archive(store.layout, [archive_root(ref.descriptor, "model", ref.ref)], target.absolute())
+    return str(target)
 
 
 @contextmanager

@@ -26,9 +26,10 @@ from bentotool.oci.layout import FILES_ANNOTATION, Layout, storage_error
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, VirtualTar, tar_header
 from bentotool.paths import fsync_directory
 
-__all__ = ["REF_NAME", "Advance", "archive_size", "read_archive", "write_archive"]
+__all__ = ["KIND_NAME", "REF_NAME", "Advance", "archive_root", "archive_size", "read_archive", "write_archive"]
 
 REF_NAME = "org.opencontainers.image.ref.name"
+KIND_NAME = "io.bentotool.kind"
 Advance = Callable[[int], None]
 _LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 _NAME = re.compile(r"oci-layout|index\.json|blobs/sha256/[0-9a-f]{64}", re.ASCII)
@@ -42,6 +43,17 @@ class _Place:
 
     offset: int
     size: int
+
+
+def archive_root(descriptor: Descriptor, kind: str, name: str) -> Descriptor:
+    """A manifest as ``index.json`` of an archive lists it.
+
+    Args:
+        kind: ``"model"`` or ``"bento"``.
+        name: ``name:version``.
+    """
+    # No artifactType: older readers of archives refuse a descriptor that has one.
+    return Descriptor(MANIFEST, descriptor.digest, descriptor.size, {REF_NAME: name, KIND_NAME: kind})
 
 
 def _contents(layout: Layout, roots: Iterable[Descriptor]) -> dict[str, Descriptor]:

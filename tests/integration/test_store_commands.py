@@ -134,6 +134,16 @@ def test_a_model_travels_as_a_file(run: Callable[..., Any], ask: Callable[..., A
     assert run("model", "export", "a", tmp_path / "none" / "a.tar")[0] == 3
 
 
+def test_python_writes_the_same_archive(ask: Callable[..., Any], tmp_path: Path) -> None:
+    from bentotool import models
+
+    ask("model", "import", MODEL, "--name", "a", "--version", "1")
+    ask("model", "export", "a", tmp_path / "by-command.tar")
+    written = models.export_model("a:latest", tmp_path)
+    assert written == str(tmp_path / "a-1.tar")
+    assert Path(written).read_bytes() == (tmp_path / "by-command.tar").read_bytes()
+
+
 def test_link_says_what_it_means(run: Callable[..., Any], ask: Callable[..., Any], tmp_path: Path, store: Path) -> None:
     source = tmp_path / "linked.onnx"
     source.write_bytes(MODEL.read_bytes())

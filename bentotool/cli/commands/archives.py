@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +22,6 @@ Source = Annotated[Path, typer.Argument(metavar="FILE", help="An archive written
 Force = Annotated[bool, typer.Option("--force", help="Overwrite FILE.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace other content of the same version.")]
 
-_KIND = "io.bentotool.kind"
-
 
 def export_model(reference: Reference, file: Target, force: Force = False) -> None:
     """Write a model to an OCI archive"""
@@ -35,33 +32,26 @@ def export_model(reference: Reference, file: Target, force: Force = False) -> No
 def export_bento(reference: Reference, file: Target, force: Force = False) -> None:
     """Write a Bento and its models to an OCI archive"""
     from bentotool.build.bentos import BentoStore
+    from bentotool.oci.archive import archive_root
 
     state = current()
     store = BentoStore(state.layout)
     bento = store.get(reference)
     models = {model.digest: state.models.by_digest(model.name, model.digest) for model in bento.models}
-    named = [_root(model.descriptor, "model", f"{model.name}:{model.version}") for model in models.values()]
+    named = [archive_root(model.descriptor, "model", f"{model.name}:{model.version}") for model in models.values()]
     _export(state, store.refs.get("bentos", bento.tag), named, file, force)
-
-
-def _root(descriptor: Descriptor, kind: str, name: str) -> Descriptor:
-    from bentotool.oci.archive import REF_NAME
-    from bentotool.oci.descriptor import MANIFEST
-
-    # No artifactType: older readers of archives refuse a descriptor that has one.
-    return replace(descriptor, media_type=MANIFEST, annotations={REF_NAME: name, _KIND: kind}, artifact_type=None)
 
 
 def _export(state: State, ref: Ref, others: list[Descriptor], file: Path, force: bool) -> None:
     from bentotool.errors import ConflictError, NotFoundError
-    from bentotool.oci.archive import archive_size, write_archive
+    from bentotool.oci.archive import archive_root, archive_size, write_archive
 
     if file.exists() and not force:
         raise ConflictError(f"{file} exists", hint="choose another name, or give --force")
     if not file.absolute().parent.is_dir():
         raise NotFoundError(f"folder {file.parent} does not exist", hint="create it first")
     kind = "model" if ref.kind == "models" else "bento"
-    roots = [_root(ref.descriptor, kind, ref.ref), *others]
+    roots = [archive_root(ref.descriptor, kind, ref.ref), *others]
     with state.console.progress(archive_size(state.layout, roots), f"export {ref.ref}") as progress:
         archive, size = write_archive(state.layout, roots, file.absolute(), progress.advance)
     document = {
@@ -99,11 +89,13 @@ def import_bento_archive(file: Source, replace: Replace = False) -> None:
 
 def _read(state: State, file: Path, kind: str) -> list[tuple[Descriptor, str]]:
     from bentotool.errors import VerificationError
-    from bentotool.oci.archive import read_archive
+    from bentotool.oci.archive import KIND_NAME, read_archive
 
     total = file.stat().st_size if file.is_file() else None
     with state.console.progress(total, f"import {file.name}") as progress:
-        roots = [(root, root.annotations.get(_KIND, "")) for root in read_archive(state.layout, file, progress.advance)]
+        roots = [
+            (root, root.annotations.get(KIND_NAME, "")) for root in read_archive(state.layout, file, progress.advance)
+        ]
     found = roots[0][1]
     if found != kind:
         other = {"model": "bentotool model import-archive", "bento": "bentotool import"}.get(found)
