@@ -44,7 +44,7 @@ class RefCache:
     def _load(self) -> dict[str, tuple[Stamp, Any]]:
         if self._entries is None:
             self._entries = {}
-            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+            with contextlib.suppress(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 document = json.loads(self._path.read_bytes())
                 self._entries = {
                     key: ((stamp[0], stamp[1], stamp[2]), value) for key, (stamp, value) in document.items()
