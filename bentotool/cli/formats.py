@@ -9,7 +9,7 @@ from typing import Any
 
 from bentotool.errors import UsageError
 
-__all__ = ["human_size", "human_time", "parse_labels", "parse_metadata", "parse_pairs"]
+__all__ = ["human_size", "human_time", "parse_labels", "parse_metadata", "parse_pairs", "parse_size"]
 
 
 def human_size(size: int) -> str:
@@ -60,3 +60,20 @@ def parse_metadata(values: Iterable[str]) -> dict[str, Any]:
             return text
 
     return {key: decode(value) for key, value in parse_pairs(values, "--metadata").items()}
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes written as ``500``, ``20GB`` (powers of 1000) or ``20GiB`` (powers of 1024).
+
+    Raises:
+        UsageError: for anything else.
+    """
+    number, unit = text.strip().lower().removesuffix("b"), ""
+    while number and not number[-1].isdigit():
+        number, unit = number[:-1], number[-1] + unit
+    if not number.isascii() or not number.isdigit() or unit.strip() not in _UNITS:
+        raise UsageError(f"{option} {text!r} is not a size", hint=f"for example {option} 20GB")
+    return int(number) * _UNITS[unit.strip()]

@@ -112,6 +112,7 @@ def import_files(
     trust: bool = False,
     replace: bool = False,
     link: bool = False,
+    owned: bool = False,
     advance: Advance = _nothing,
 ) -> StoredModel:
     """Detect, describe and store a model.
@@ -121,6 +122,7 @@ def import_files(
         trust: takes in a model of class ``pickle``.
         replace: whether another model under this name and version is replaced.
         link: whether the store shares the files themselves instead of copying them; they become read-only.
+        owned: the files are scratch on the store's disk and become the blobs.
         advance: told the bytes of each piece copied.
 
     Raises:
@@ -132,7 +134,7 @@ def import_files(
     if version is not None:
         check_version(version)
     info = describe_model(files, plugins, framework, trust=trust)
-    taken = take_files(store.layout, name, files, advance, link=link)
+    taken = take_files(store.layout, name, files, advance, link=link, owned=owned)
     details = _details(info, labels or {}, metadata or {})
     return store.add(name, version, taken.files, details, replace=replace, layers=taken.layers)
 

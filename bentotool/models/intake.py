@@ -67,6 +67,7 @@ class _Shared:
     layout: Layout
     advance: Advance
     link: bool
+    owned: bool
     stop: Event = field(default_factory=Event)
     lock: Lock = field(default_factory=Lock)
     stored: int = 0
@@ -93,6 +94,7 @@ def take_files(
     advance: Advance,
     *,
     link: bool = False,
+    owned: bool = False,
     jobs: int | None = None,
 ) -> Taken:
     """Store files under their digests.
@@ -101,6 +103,7 @@ def take_files(
         name: the model's, which is part of its layers.
         advance: told the bytes of each piece, never by two threads at once.
         link: whether the store may share the files themselves, which then become read-only.
+        owned: the files are scratch of the import's own, on the store's disk, and become the blobs.
         jobs: layers worked on at once; by default as many as there are processors, two to four.
 
     Raises:
@@ -109,7 +112,7 @@ def take_files(
         BentotoolError: when a file changes meanwhile.
     """
     planned = [_Planned(file.name, _size(file.path), file.path) for file in files]
-    shared = _Shared(layout, advance, link)
+    shared = _Shared(layout, advance, link, owned)
     bundles = [bundle for _, bundle in plan_layers(planned)]
     bundles.sort(key=lambda bundle: -sum(file.size for file in bundle))
     jobs = jobs or min(4, max(2, os.cpu_count() or 2))
@@ -204,7 +207,7 @@ def _take_file(shared: _Shared, file: _Planned, layer: _Hash, buffers: _Buffers)
     except OSError as error:
         raise UsageError(f"{file.source} cannot be read: {error.strerror}") from None
     with source:
-        if shared.link:
+        if shared.link or shared.owned:
             return _link(shared, file, source, layer, buffers)
         with shared.layout.writer() as writer:
             _copy(shared, file, source, writer, layer, buffers)
@@ -279,10 +282,12 @@ def _link(shared: _Shared, file: _Planned, source: BinaryIO, layer: _Hash, buffe
             if not os.path.samestat(before, layout.blob_path(digest).stat()):
                 file.source.chmod(mode)
         return digest
-    layout.linked.record(digest, before, file.source)
+    if shared.link:
+        layout.linked.record(digest, before, file.source)
     try:
         with contextlib.suppress(FileExistsError):
-            os.link(file.source, layout.blob_path(digest))
+            # What is shared keeps both names; what is ours moves, which every file system can do.
+            (os.replace if shared.owned else os.link)(file.source, layout.blob_path(digest))
     except OSError as error:
         layout.forget_traces(digest)
         raise UsageError(f"{file.source} cannot be linked: {error.strerror}", hint="leave out --link") from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -47,7 +47,7 @@ class _Web:
     """A single file behind an ``https://`` address; ``http://`` on this machine only."""
 
     def name(self, uri: str) -> str:
-        return name_for(Path(file_name(uri)))
+        return name_for(Path(PurePosixPath(file_name(uri)).stem))
 
     def fetch(self, request: SourceRequest) -> Sequence[SourceFile]:
         name = file_name(request.uri)
@@ -101,8 +101,13 @@ def fetch(
     implementation = _source(found[1].lower(), plugins)
     folder = layout.temporary() / f"fetch-{part_key(source)}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    files = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
-    check_entry_names(file.name for file in files)
+    try:
+        files = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
+        check_entry_names(file.name for file in files)
+    except BaseException:
+        with suppress(OSError):  # not empty: there is a part to go on from
+            folder.rmdir()
+        raise
     try:
         yield Fetched(files, implementation.name(source), owned=_inside(files, folder))
     finally:

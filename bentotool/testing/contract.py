@@ -17,9 +17,9 @@ from pathlib import Path
 
 from bentotool.errors import BentotoolError
 from bentotool.interfaces import FrameworkDecl, Match, ModelInfo, SourceFile
-from bentotool.protocols import Framework
 from bentotool.models.detect import describe_model, detect_framework
 from bentotool.plugins import Plugins, PluginState, load_plugins
+from bentotool.protocols import Framework
 
 __all__ = ["ContractError", "check_framework", "check_plugin", "source_files"]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata
+from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
 from bentotool.cli.state import current
 
 Reference = Annotated[
@@ -16,7 +15,9 @@ Reference = Annotated[
 
 
 def import_model(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A model file, or a folder that holds one.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A model file or folder, an https:// address, or a plugin's scheme.")
+    ],
     name: Annotated[str | None, typer.Option(help="Name in the store; default: the file's.")] = None,
     version: Annotated[str | None, typer.Option(help="Version; default: derived from the content.")] = None,
     framework: Annotated[str | None, typer.Option(help="Framework; default: detected from the files.")] = None,
@@ -26,25 +27,35 @@ def import_model(
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Take a model that runs code when it is loaded.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another model of this version.")] = False,
+    checksum: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="sha256:HEX that a downloaded file must have.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option("--max-size", metavar="SIZE", help="Most to download, e.g. 20GB; default 200 GiB.")
+    ] = None,
     link: Annotated[
         bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")
     ] = False,
 ) -> None:
     """Import a model into the store"""
-    from bentotool.errors import UsageError
-    from bentotool.models.importing import import_files, local_files, name_for
+    from bentotool.models.importing import import_files
+    from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch
 
     state = current()
-    if "://" in source:
-        raise UsageError(f"{source}: only files and folders of this machine can be imported", hint="download it first")
-    path = Path(source)
-    files = local_files(path)
-    total = sum(file.path.stat().st_size for file in files)
-    with state.console.progress(total, f"import {path.name}") as progress:
+    limit = DEFAULT_MAX_BYTES if max_size is None else parse_size(max_size, "--max-size")
+    with (
+        state.console.progress(None, f"fetch {source}") as fetching,
+        fetch(
+            source, state.layout, state.plugins, max_bytes=limit, checksum=checksum, advance=fetching.advance
+        ) as found,
+        state.console.progress(
+            sum(file.path.stat().st_size for file in found.files), f"import {found.name}"
+        ) as progress,
+    ):
         model = import_files(
             state.models,
-            files,
-            name=name or name_for(path),
+            found.files,
+            name=name or found.name,
             plugins=state.plugins,
             version=version,
             framework=framework,
@@ -53,11 +64,12 @@ def import_model(
             trust=trust,
             replace=replace,
             link=link,
+            owned=found.owned,
             advance=progress.advance,
         )
     if link:
         state.console.note(
-            f"{path} and the store now share the same files, which are read-only: "
+            f"{source} and the store now share the same files, which are read-only: "
             "editing one in place would damage the store, and is noticed when the model is served, pushed or verified"
         )
     kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))

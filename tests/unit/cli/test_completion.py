@@ -29,7 +29,7 @@ def test_as_json_the_script_is_a_field(cli) -> None:
     ("typed", "expected"),
     [
         (["mod"], {"model"}),
-        (["model", "im"], {"import"}),
+        (["model", "im"], {"import", "import-archive"}),
         (["completion", ""], {"bash", "zsh", "fish", "powershell"}),
         (["config", "show", "--o"], {"--origin"}),
         (["init", "--js"], {"--json"}),
