@@ -267,3 +267,44 @@ def test_usage_counts_shared_bytes_once(layout: Layout) -> None:
     by_name = {each.ref.ref: each for each in usage.names}
     assert by_name["m:1"].total == by_name["m:alias"].total
     assert by_name["m:1"].total - by_name["m:1"].alone == usage.shared == 1000
+
+
+def test_another_users_blob_is_renewed_beside_it(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store that a group shares, only the owner of a file may set its time."""
+    digest = layout.put(b"theirs", "x/y").digest
+    age(layout)
+
+    def refuse(path: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bentotool.oci.layout.os.utime", refuse)
+        assert layout.renew(digest)
+    assert collect(layout).blobs == ()
+    assert collect(layout, grace=0).blobs == (digest,)
+    assert not list((layout.root / "used").iterdir())
+
+
+def test_committing_again_heals_a_blob_of_the_wrong_size(layout: Layout) -> None:
+    digest = layout.put(b"data", "x/y").digest
+    layout.blob_path(digest).chmod(0o644)
+    layout.blob_path(digest).write_bytes(b"da")
+    with layout.writer() as writer:
+        writer.write(b"data")
+        writer.commit()
+    assert layout.read(digest) == b"data"
+
+
+def test_a_clone_is_used_where_the_disk_has_them(tmp_path: Path) -> None:
+    from bentotool.oci.copying import clone_file
+
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"x" * 100_000)
+    target.write_bytes(b"")
+    if clone_file(source, target):
+        assert target.read_bytes() == source.read_bytes()
+        source.write_bytes(b"changed")
+        assert target.stat().st_size == 100_000
+    else:
+        assert target.read_bytes() == b""
+    assert not clone_file(tmp_path / "absent", target)
