@@ -105,6 +105,9 @@ def line(key: str) -> str:
         ("num_cat", "1000", "cat_boundaries has"),
         ("cat_boundaries", "0 99", "tree"),
         ("leaf_value", "a b c d e", "no number"),
+        ("split_feature", "0 0 0 0_1", "split_feature has a value that is no number"),
+        ("split_feature", "0\t0\t0\t0", "split_feature has 1 values and needs 4"),
+        ("split_feature", "0 " * 100, "split_feature has more values than 4"),
         ("is_linear", "1", "linear trees"),
     ],
 )

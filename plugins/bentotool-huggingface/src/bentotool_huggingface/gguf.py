@@ -22,6 +22,7 @@ _MAX_KEYS = 100_000
 _MAX_TENSORS = 1_000_000
 _MAX_NAME = 65_535  # bytes; the format's own limit for keys
 _MAX_KEPT = 4096  # bytes of a text that is kept
+_MAX_TEXT = 64 * 1024 * 1024  # bytes of keys, names and texts, all together
 _MAX_ITEMS = 8_000_000  # texts within arrays, all together; the largest vocabularies have 300,000
 _MAX_AXES = 8
 _MAX_DEPTH = 4
@@ -135,6 +136,7 @@ class _Reader:
         self._size = size
         self._at = 0
         self._items_left = _MAX_ITEMS
+        self._text_left = _MAX_TEXT
 
     def read(self, *, shard: bool) -> Gguf:
         if self._take(4) != b"GGUF":
@@ -185,10 +187,16 @@ class _Reader:
         length = self._number("Q")
         if length > limit:
             raise FormatError(f"a name of {length} bytes at byte {self._at}")
+        self._keep(length)
         try:
             return self._take(length).decode("utf-8")
         except UnicodeDecodeError:
             raise FormatError(f"text that is not UTF-8 before byte {self._at}") from None
+
+    def _keep(self, length: int) -> None:
+        self._text_left -= length
+        if self._text_left < 0:
+            raise FormatError(f"more than {_MAX_TEXT} bytes of names and texts")
 
     def _value(self, kind: int, depth: int) -> JSON:
         """A number or short text; for a long text or an array, its length."""
@@ -199,6 +207,7 @@ class _Reader:
             if length > _MAX_KEPT:
                 self._skip(length)
                 return length
+            self._keep(length)
             return self._take(length).decode("utf-8", "replace")
         if kind != _ARRAY:
             raise FormatError(f"value type {kind} at byte {self._at}")

@@ -16,6 +16,7 @@ from typing import Any
 from bentotool.interfaces import TensorSpec
 
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
+_MAX_CONTAINERS = 4_000_000  # objects and lists in a header: three for a tensor
 _MAX_AXES = 32
 _MAX_AXIS = 1 << 48
 
@@ -83,6 +84,8 @@ def _parse(text: bytes) -> dict[str, Any]:
             raise FormatError("its header names a tensor twice")
         return table
 
+    if text.count(b"[") + text.count(b"{") > _MAX_CONTAINERS:  # as objects they would take gigabytes
+        raise FormatError(f"its header has more than {_MAX_CONTAINERS} objects and lists")
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=without_repetition)
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ each a block of such lines, ``end of trees``, then importances and parameters, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import BinaryIO
 _MAX_LINE = 64 * 1024 * 1024  # bytes; a tree of a million leaves has lines of twenty
 _MAX_HEADER = 64
 _MAX_TREE_LINES = 64
-_MAX_FEATURES = 10_000_000
-_MAX_LEAVES = 1 << 24
+_MAX_FEATURES = 4_000_000
+_MAX_LEAVES = 1 << 22
+_DIGITS = re.compile(r"-?[0-9]{1,18}")
+_DECIMALS = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?|inf|nan)")
 _CATEGORICAL = 1  # bit of a decision type
 
 
@@ -49,14 +52,14 @@ class _Reader:
         if self._line() != "tree":
             raise FormatError("it does not start with 'tree'")
         header = self._block(_MAX_HEADER)
-        features = header.get("feature_names", "").split()
+        features = _words(header, "feature_names", _MAX_FEATURES)
         highest = _whole(header, "max_feature_idx", _MAX_FEATURES)
         if len(features) != highest + 1 or highest < 0:
             raise FormatError(f"it names {len(features)} features and states {highest + 1}")
         classes = _whole(header, "num_tree_per_iteration", 1 << 20)
         if classes < 1:
             raise FormatError("it states no tree for an iteration")
-        stated = len(header.get("tree_sizes", "").split())
+        stated = len(_words(header, "tree_sizes", _MAX_LEAVES))
         trees = 0
         for tree in self._trees():
             try:
@@ -137,7 +140,7 @@ def _check_children(tree: Mapping[str, str], nodes: int) -> None:
 
 
 def _check_categories(tree: Mapping[str, str], categories: int) -> None:
-    words = tree.get("cat_threshold", "").split()
+    words = _words(tree, "cat_threshold", _MAX_LEAVES)
     bounds = _integers(tree, "cat_boundaries", categories + 1, 0, len(words))
     if bounds[0] != 0 or sorted(bounds) != bounds:
         raise FormatError("its category sets are out of order")
@@ -151,24 +154,29 @@ def _whole(table: Mapping[str, str], key: str, limit: int) -> int:
     return int(text)
 
 
+def _words(table: Mapping[str, str], key: str, most: int) -> list[str]:
+    text = table.get(key, "").strip(" ")
+    if text.count(" ") > most:  # before they are split: as many small texts they take thirty times the memory
+        raise FormatError(f"{key} has more values than {most}")
+    return text.split(" ") if text else []
+
+
 def _integers(table: Mapping[str, str], key: str, count: int, low: int, high: int) -> list[int]:
-    words = table.get(key, "").split()
-    if len(words) != count:
-        raise FormatError(f"{key} has {len(words)} values and needs {count}")
-    try:
-        values = [int(word) for word in words]
-    except ValueError:
-        raise FormatError(f"{key} has a value that is no number") from None
+    values = [int(word) for word in _exactly(table, key, count, _DIGITS)]
     if values and not low <= min(values) <= max(values) <= high:
         raise FormatError(f"{key} has a value outside {low} to {high}")
     return values
 
 
 def _numbers(table: Mapping[str, str], key: str, count: int) -> list[float]:
-    words = table.get(key, "").split()
+    return [float(word) for word in _exactly(table, key, count, _DECIMALS)]
+
+
+def _exactly(table: Mapping[str, str], key: str, count: int, form: re.Pattern[str]) -> list[str]:
+    """Values that Python and LightGBM read alike: Python takes ``1_0`` for ten, and other scripts' digits."""
+    words = _words(table, key, count)
     if len(words) != count:
         raise FormatError(f"{key} has {len(words)} values and needs {count}")
-    try:
-        return [float(word) for word in words]
-    except ValueError:
-        raise FormatError(f"{key} has a value that is no number") from None
+    if not all(map(form.fullmatch, words)):
+        raise FormatError(f"{key} has a value that is no number")
+    return words

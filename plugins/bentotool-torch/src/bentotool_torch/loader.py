@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 MAX_MEMBERS = 200_000
 MAX_DIRECTORY = 64 * 1024 * 1024  # bytes of a zip archive's directory, which zipfile reads at once
 MAX_READ = 64 * 1024 * 1024  # bytes of a pickle or a JSON document; tensors lie beside them
+MAX_CONTAINERS = 5_000_000  # objects and lists in a JSON document
 MAX_GLOBALS = 1000
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 STATE_DICT, SCRIPT, EXPORTED, PICKLE, SAFETENSORS = "state_dict", "torchscript", "pt2", "pickle", "safetensors"
@@ -258,8 +259,11 @@ def _nested(data: bytes) -> list[str]:
 
 
 def _json(archive: zipfile.ZipFile, name: str) -> Any:
+    text = _read(archive, name)
+    if text.count(b"[") + text.count(b"{") > MAX_CONTAINERS:
+        raise InvalidModelError(f"{name} has more than {MAX_CONTAINERS} objects and lists")
     try:
-        return json.loads(_read(archive, name))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidModelError(f"{name} is not JSON: {_line(error)}") from None
 

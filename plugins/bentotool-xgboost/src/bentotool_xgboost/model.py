@@ -14,8 +14,9 @@ from typing import Any
 
 from bentotool_xgboost.ubjson import FormatError, read_ubjson
 
-MAX_JSON = 256 * 1024 * 1024  # bytes; as Python's objects they take a multiple
-MAX_UBJSON = 4 * 1024 * 1024 * 1024
+MAX_JSON = 128 * 1024 * 1024  # bytes; as Python's objects they take a multiple
+MAX_UBJSON = 2 * 1024 * 1024 * 1024
+_MAX_CONTAINERS = 10_000_000  # objects and lists in JSON: some twenty for a tree
 _MAX_NUMBER = (1 << 31) - 1
 _LEAF = -1
 
@@ -42,8 +43,11 @@ def read_model(path: Path, format: str) -> XgboostModel:
     with path.open("rb") as file:
         if format == "ubj":
             return _checked(read_ubjson(file, size))
+        text = file.read(limit + 1)
+        if text.count(b"[") + text.count(b"{") > _MAX_CONTAINERS:
+            raise FormatError(f"it has more than {_MAX_CONTAINERS} objects and lists")
         try:
-            document = json.loads(file.read(limit + 1))
+            document = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise FormatError(f"it is not JSON: {str(error)[:200]}") from None
     return _checked(document)
