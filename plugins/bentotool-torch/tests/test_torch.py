@@ -218,7 +218,7 @@ CANARY = saved({"x": Canary()})
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"data/sample_inputs/model.pt": CANARY}, "data/sample_inputs/model.pt: it uses posix.mkdir"),
+        ({"data/sample_inputs/model.pt": CANARY}, f"data/sample_inputs/model.pt: it uses {os.mkdir.__module__}.mkdir"),
         ({"data/sample_inputs/model.pt": pickle.dumps(Canary())}, "it is a pickle"),
         ({"data/constants/opaque_obj_0": b""}, "opaque_obj_0 is a pickle"),
         ({"data/aotinductor/model/x.so": b""}, "x.so is code"),

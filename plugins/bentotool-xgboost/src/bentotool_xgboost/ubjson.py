@@ -12,7 +12,7 @@ from array import array
 from typing import Any, BinaryIO
 
 _MAX_DEPTH = 32
-_MAX_ITEMS = 20_000_000  # values outside typed arrays
+_MAX_ITEMS = 10_000_000  # values outside typed arrays
 _MAX_KEY = 4096
 _INTEGERS = {"i": ">b", "U": ">B", "I": ">h", "l": ">i", "L": ">q"}
 _NUMBERS = {**_INTEGERS, "d": ">f", "D": ">d"}
