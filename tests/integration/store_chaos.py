@@ -22,22 +22,23 @@ from bentotool.models.store import ModelStore
 from bentotool.oci.collect import collect
 from bentotool.oci.layout import Layout
 
-GRACE_S = 2.0
+GRACE_S = 1.0
+SOURCES = 16
 DETAILS = ModelDetails("test", "raw", "data", "w.bin", {"inputs": [], "outputs": []}, (), {}, {})
 
 
 def act(store: ModelStore, rng: random.Random, sources: Path) -> None:
-    action = rng.choice(["import"] * 4 + ["tag", "delete", "delete", "view", "collect"])
+    action = rng.choice(["import"] * 4 + ["tag", "view"] + ["delete"] * 4 + ["collect"] * 2)
     name = f"m{rng.randrange(6)}"
     if action == "import":
-        files = [SourceFile(sources / str(n), f"w{n}.bin") for n in rng.sample(range(8), 3)]
+        files = [SourceFile(sources / str(n), f"w{n}.bin") for n in rng.sample(range(SOURCES), 2)]
         taken = take_files(store.layout, name, files, lambda amount: None)
         store.add(name, None, taken.files, DETAILS, layers=taken.layers)
     elif action == "tag":
         store.tag(name, f"t{rng.randrange(3)}")
     elif action == "delete":
-        ref = store.get(name)
-        store.refs.delete("models", ref.name, ref.version)
+        for ref in store.list(name):  # all of them, so that content is often unnamed and comes back later
+            store.refs.delete("models", ref.name, ref.tag)
     elif action == "view":
         store.materialise(store.get(name))
     else:
@@ -58,7 +59,7 @@ def work(root: Path, seed: int, done: int) -> None:
 def main(root: Path, seed: int, processes: int, kills: int, seconds: float) -> None:
     rng = random.Random(seed)
     (root / "sources").mkdir(parents=True)
-    for number in range(8):
+    for number in range(SOURCES):
         (root / "sources" / str(number)).write_bytes(rng.randbytes(20_000 + number))
     read, write = os.pipe()
     os.set_blocking(read, False)
