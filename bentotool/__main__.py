@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["run"]
 
+_INTERRUPTED = 130
+
 
 def run() -> None:
     """Run the command line and leave with its exit status."""
-    arguments = sys.argv[1:]
+    try:
+        _open_closed_streams()
+        status = _run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules are imported; later the boundary answers it
+        sys.stderr.write("interrupted\n")
+        status = _INTERRUPTED
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-V"]):  # answered before typer is imported: scripts ask for it often
         from bentotool import __version__
 
         sys.stdout.write(f"bentotool {__version__}\n")
-        return
+        return 0
     import gc
 
     gc.disable()  # nothing is garbage while modules are imported: saves 5 ms; on again once the command is loaded
     from bentotool.cli.main import main
 
-    sys.exit(main(arguments))
+    return main(arguments)
+
+
+def _open_closed_streams() -> None:
+    """Who closed a standard stream (``>&-``, some daemons) wants nothing of it: it leads nowhere, and is no failure.
+
+    In the order of their numbers, so that no file opened later gets the number of a standard stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - stays open
 
 
 if __name__ == "__main__":

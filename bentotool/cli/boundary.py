@@ -79,7 +79,7 @@ class _Defect(BentotoolError):
 
 
 def _usage(error: typer.TyperException) -> UsageError:
-    message = error.format_message().strip()
+    message = " ".join(error.format_message().split())  # typer puts choices on lines of their own
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "bentotool"
     hint = f"{path} --help"

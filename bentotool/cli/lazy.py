@@ -102,7 +102,12 @@ class LazyGroup(TyperGroup):
         panel: str | None = None,
     ) -> None:
         super().__init__(
-            name=name, help=summary, rich_markup_mode=None, params=list(global_params(options)), rich_help_panel=panel
+            name=name,
+            help=summary,
+            rich_markup_mode=None,
+            params=list(global_params(options)),
+            rich_help_panel=panel,
+            context_settings={"help_option_names": ["-h", "--help"]},  # commands below inherit it
         )
         self._options = options
         self._groups = {group.name: group for group in groups}
@@ -165,7 +170,10 @@ class LazyGroup(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
-            ctx.fail("no command given")
+            if ctx.parent is None:
+                args = ["--help"]
+            else:
+                ctx.fail("no command given")
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -131,6 +131,32 @@ sys.exit(run_guarded(work, State(GlobalOptions())))
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a console event, not a signal, on Windows")
+def test_ctrl_c_while_modules_are_imported() -> None:
+    code = f"""
+import os, sys
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == "typer":
+            os.kill(os.getpid(), {int(signal.SIGINT)})
+sys.meta_path.insert(0, Interrupt())
+from bentotool.__main__ import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
+@pytest.mark.parametrize("closing", [">&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("arguments", "status"), [("--version", 0), ("list --json", 0), ("frobnicate", 2)])
+def test_a_closed_stream_is_no_failure(closing: str, arguments: str, status: int) -> None:
+    script = f'"$0" -m bentotool {arguments} {closing}'
+    done = subprocess.run(["sh", "-c", script, sys.executable], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
 def test_a_character_the_terminal_lacks_is_escaped() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run(
