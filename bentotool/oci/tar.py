@@ -191,6 +191,8 @@ class VirtualTar(io.RawIOBase):
 
     def readinto(self, buffer: object) -> int:
         target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        if not target:
+            return 0
         while self._current < len(self._segments):
             start, piece, length = self._segments[self._current]
             within = self._position - start

@@ -246,7 +246,9 @@ class Transport:
         else:
             error = RemoteError(f"registry {self._registry} answered {method} with status {status}{told}")
         error.details.update(registry=self._registry, status=status)
-        if status in RETRIED_STATUSES:
+        # Two clients that put the same manifest at once can make docker-registry report a mismatch that is none.
+        raced = status == requests.codes.bad_request and method == "PUT" and "/manifests/" in url
+        if raced or status in RETRIED_STATUSES:
             return TransientError(error, retry_after_seconds(response.headers.get("Retry-After")))
         return error
 

@@ -61,6 +61,8 @@ class _Body:
         if self._stop.is_set():
             raise RemoteError("the transfer was stopped")
         wanted = min(len(self._buffer), self._length - self.sent)
+        if not wanted:  # a raw stream asked for nothing cannot be told from one that has ended
+            return self._buffer[:0]
         count: int = self._stream.readinto(self._buffer[:wanted])  # type: ignore[attr-defined]
         self.sent += count
         self._advance(count)

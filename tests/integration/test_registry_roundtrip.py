@@ -71,6 +71,18 @@ def test_a_model_comes_back_with_the_same_digest_and_bytes(
     assert tree(ours) == tree(theirs)
 
 
+@pytest.mark.parametrize("chunk", [1000, 4096, 100_000])
+def test_chunks_may_end_inside_a_file_of_a_virtual_layer(
+    real_registry: Any, here: Layout, there: Layout, make_model: Callable[..., StoredModel], chunk: int
+) -> None:
+    model = make_model(here)
+    target = remote(real_registry, f"roundtrip/chunks{chunk}:1")
+    with Registry(real_registry.host, push=True, sizes=UploadSizes(chunk, 1)) as registry:
+        transfer.push_model(here, ref_of(here, model), target, registry)
+    with Registry(real_registry.host) as registry:
+        assert transfer.pull(there, target, registry).digest == model.digest
+
+
 def test_a_bento_brings_its_models_and_keeps_its_digest(
     real_registry: Any,
     here: Layout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from functools import partial
 
@@ -57,3 +58,17 @@ def test_an_interrupt_of_a_task_is_an_interrupt() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_all([interrupt], 1, threading.Event())
+
+
+def test_an_interrupted_wait_lets_the_tasks_tidy_up() -> None:
+    stop, tidied = threading.Event(), threading.Event()
+
+    def task() -> None:
+        _thread.interrupt_main()
+        stop.wait(5)
+        threading.Event().wait(0.3)  # longer than the interruption takes to arrive
+        tidied.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all([task], 1, stop)
+    assert tidied.is_set()
