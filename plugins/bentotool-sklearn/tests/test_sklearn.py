@@ -289,3 +289,13 @@ describe_model([SourceFile(path, path.name)], load_plugins())
 assert not {"sklearn", "skops", "numpy", "joblib", "pickle"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(model)], check=True, timeout=60)
+
+
+def test_a_crafted_zip_is_not_ours_and_no_crash(tmp_path: Path) -> None:
+    """An archive that claims to span disks makes ``zipfile.is_zipfile`` itself raise."""
+    end = b"PK\x05\x06" + b"\x00" * 18
+    locator = b"PK\x06\x07" + b"\x01\x00\x00\x00" + b"\x00" * 8 + b"\x09\x00\x00\x00"
+    for content in (b"PK\x03\x04" + b"\x00" * 100 + locator + end, locator + end):
+        path = tmp_path / "model.bin"
+        path.write_bytes(content)
+        assert SklearnFramework().detect([SourceFile(path, path.name)]) is None

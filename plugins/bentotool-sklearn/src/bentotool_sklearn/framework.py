@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,15 @@ from typing import Any
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
 from bentotool_sklearn.canonical import rewrite
-from bentotool_sklearn.loader import TO_BE_NAMED, InvalidModelError, nodes, read_schema, type_names, unknown_types
+from bentotool_sklearn.loader import (
+    TO_BE_NAMED,
+    InvalidModelError,
+    nodes,
+    read_schema,
+    starts_as_zip,
+    type_names,
+    unknown_types,
+)
 
 NAME = "sklearn"
 _PICKLES = (".joblib", ".pkl", ".pickle")
@@ -35,7 +42,7 @@ class SklearnFramework:
             return Match(NAME, "skops", 1.0, main.name)
         if name.endswith(_PICKLES) or _is_pickle(main.path):
             return Match(NAME, "pickle", 0.6 if _mentions_sklearn(main.path) else 0.2, main.name)
-        if not zipfile.is_zipfile(main.path):
+        if not starts_as_zip(main.path):
             return None
         try:
             schema = read_schema(main.path)

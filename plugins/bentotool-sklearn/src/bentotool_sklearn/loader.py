@@ -65,7 +65,7 @@ def load(path, *, trusted: Iterable[str] = (), trust: bool = False):
     Raises UnsafeModelError for types that are not accepted, InvalidModelError for a damaged file.
     """
     path = Path(path)
-    if not zipfile.is_zipfile(path):
+    if not starts_as_zip(path):
         return _load_pickle(path, trust)
     schema = read_schema(path)
     ours = unknown_types(schema)
@@ -90,6 +90,12 @@ def _load_pickle(path: Path, trust: bool) -> Any:
     import joblib
 
     return joblib.load(path)
+
+
+def starts_as_zip(path: Path) -> bool:
+    """Whether the first bytes are a zip's. ``zipfile.is_zipfile`` looks further and raises for a crafted archive."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def read_schema(path: Path) -> dict[str, Any]:
