@@ -170,6 +170,9 @@ class BentoStore:
         # It brings the reader of configurations along, which listing and showing can do without.
         from bentotool.build.wheel import open_wheel
 
+        models = ModelStore(self.layout)
+        for model in bento.models:
+            models.check_linked(models.by_digest(model.name, model.digest))
         folder = self.layout.root / "views" / "bentos" / bento.digest[7:]
         if folder.is_dir():
             return folder

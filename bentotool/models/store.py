@@ -180,6 +180,15 @@ class ModelStore:
                 f"model {model.tag}: {', '.join(bad[:5])} is damaged or missing", hint="import or pull the model again"
             )
 
+    def check_linked(self, model: StoredModel) -> None:
+        """Compare files that were imported by link with what they looked like then, without reading them.
+
+        Raises:
+            VerificationError: when one was written to since.
+        """
+        for file in model.files:
+            self.layout.linked.check(file.sha256, self.layout.blob_path(file.sha256))
+
     def materialise(self, model: StoredModel) -> Path:
         """A read-only folder with the model's files under their own names, and no second copy of their bytes.
 
@@ -188,8 +197,7 @@ class ModelStore:
         Raises:
             NotFoundError: when a file of the model is not in the store.
         """
-        for file in model.files:
-            self.layout.linked.check(file.sha256, self.layout.blob_path(file.sha256))
+        self.check_linked(model)
         folder = self.layout.root / "views" / "models" / model.digest[7:]
         if folder.is_dir():
             return folder

@@ -19,7 +19,15 @@ from bentotool.build.bentos import BentoStore
 from bentotool.build.lock import read_lock
 from bentotool.build.media import CODE, LOCK
 from bentotool.build.probe import Probe
-from bentotool.errors import BentotoolError, BuildError, ConfigError, ConflictError, NotFoundError, UsageError
+from bentotool.errors import (
+    BentotoolError,
+    BuildError,
+    ConfigError,
+    ConflictError,
+    NotFoundError,
+    UsageError,
+    VerificationError,
+)
 from bentotool.models.manifest import ModelDetails, ModelFile
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
@@ -233,6 +241,20 @@ def test_a_file_that_changes_between_plan_and_pack(
         builder(project)
     assert not BentoStore(builder.layout).list()
     assert not list(builder.layout.temporary().iterdir())
+
+
+def test_a_model_changed_through_its_link_is_not_served(project: Path, builder: Builder, tmp_path: Path) -> None:
+    model = add_model(builder.layout)
+    builder.probe = Probe("service:Iris", "iris", models=(model.tag,))
+    builder(project)
+    store = BentoStore(builder.layout)
+    bento = store.get("iris")
+    blob = builder.layout.blob_path(model.files[0].sha256)
+    builder.layout.linked.record(f"sha256:{blob.name}", blob.stat(), tmp_path / "w.bin")
+    store.materialise(bento)
+    os.utime(blob, (1, 1))
+    with pytest.raises(VerificationError, match="changed through"):
+        store.materialise(bento)
 
 
 def test_names_tags_and_deletion(project: Path, builder: Builder) -> None:
