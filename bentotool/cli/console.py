@@ -82,31 +82,43 @@ class Console:
                 self.line(f"{name + ':':<{width + 1}} {value}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Rows under headings: drawn by rich on a terminal, space-aligned and never cut in a pipe."""
+        """Rows under headings: drawn by rich on a terminal wide enough, else space-aligned; never cut."""
         if self._options.json:
             return
+        heads = [column.upper() for column in columns]
         cells = [[printable("" if cell is None else cell).replace("\t", " ") for cell in row] for row in rows]
-        if self._fancy(sys.stdout):
-            self._rich_table(columns, cells)
+        if self.color and self._rich_table(heads, cells):
             return
-        lines = [[column.upper() for column in columns], *cells]
+        lines = [heads, *cells]
         widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
         for line in lines:
             padded = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             sys.stdout.write(padded.rstrip() + "\n")
 
-    def _rich_table(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    def digest(self, digest: str) -> str:
+        """A digest for a table: whole in a pipe, where data is never cut; twelve digits on a terminal."""
+        return digest.removeprefix("sha256:")[:12] if self._fancy(sys.stdout) else digest
+
+    def _rich_table(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> bool:
+        """Whether the table fits the terminal and was drawn; one that does not fit would break inside words."""
         from rich import box
+        from rich.cells import cell_len
         from rich.console import Console as RichConsole
         from rich.table import Table
         from rich.text import Text
 
+        console = RichConsole(file=sys.stdout, highlight=False)
+        between = 3  # a space, the divider and a space
+        widths = (max(cell_len(text) for text in column) for column in zip(columns, *cells, strict=True))
+        if sum(widths) + between * (len(columns) - 1) > console.width:
+            return False
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, no_wrap=True)
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        RichConsole(file=sys.stdout, no_color=self._plain(), highlight=False).print(table)
+        console.print(table)
+        return True
 
     def note(self, text: str) -> None:
         """Something beside the result, on stderr; ``-q`` hides it."""
@@ -140,7 +152,7 @@ class Console:
             lines = _JsonLines(label, total, unit)
             yield lines
             lines.emit()
-        elif not self._fancy(sys.stderr) or self._options.quiet:
+        elif not self._fancy(sys.stderr) or self._plain() or self._options.quiet:  # a bar is drawn with escapes
             yield _Silent()
         else:
             with self._bar(total, label, unit) as bar:
@@ -155,7 +167,7 @@ class Console:
         bytes_shown = (DownloadColumn(), TransferSpeedColumn())
         amounts = bytes_shown if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
         columns = (TextColumn("{task.description}"), BarColumn(), *amounts)
-        console = RichConsole(file=sys.stderr, no_color=self._plain(), highlight=False)
+        console = RichConsole(file=sys.stderr, highlight=False)
         with RichProgress(*columns, console=console, transient=True) as bar:
             task = bar.add_task(printable(label).replace("[", "\\["), total=total)
 

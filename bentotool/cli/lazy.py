@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bentotool.cli.options import PANEL, GlobalOptions, global_params
+from bentotool.cli.state import State
 from bentotool.cli.table import CommandDecl, GroupDecl
 from bentotool.errors import PluginError
 
@@ -66,6 +67,11 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
 
 
 class _Leaf(TyperCommand):
+    def invoke(self, ctx: Any) -> Any:
+        if isinstance(ctx.obj, State):  # every option has been parsed, wherever it stood
+            ctx.obj.check_disabled()
+        return super().invoke(ctx)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
 

@@ -49,7 +49,7 @@ def _dispatch(arguments: list[str], options: GlobalOptions, state: State) -> Non
         completion_init()
         root.main(arguments, prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)
         return
-    with root.make_context(PROGRAM, arguments) as context:
+    with root.make_context(PROGRAM, arguments, obj=state) as context:
         root.invoke(context)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from typer.core import TyperOption
 
+from bentotool.errors import UsageError
+
 __all__ = ["PANEL", "GlobalOptions", "global_params"]
 
 PANEL = "Global options"
@@ -33,6 +35,8 @@ def global_params(options: GlobalOptions) -> list[TyperOption]:
     """New option objects whose values are gathered into ``options``; later ones add to or replace earlier ones."""
 
     def store(_ctx: Any, _param: Any, value: str | None) -> None:
+        if value == "":
+            raise UsageError("--store is empty", hint="name a folder, or leave --store out")
         if value is not None:
             options.store = Path(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -58,8 +59,17 @@ class State:
 
     @cached_property
     def layout(self) -> Layout:
+        """The store's layout; a folder that does not exist yet is an empty store.
+
+        Raises:
+            UsageError: the path, or one above it, is something else than a folder.
+        """
+        from bentotool.errors import UsageError
         from bentotool.oci.layout import Layout
 
+        standing = next((path for path in (self.store, *self.store.parents) if os.path.lexists(path)), self.store)
+        if os.path.lexists(standing) and not standing.is_dir():
+            raise UsageError(f"store {self.store}: {standing} is not a folder", hint="name a folder with --store")
         return Layout(self.store)
 
     @cached_property
@@ -76,6 +86,19 @@ class State:
             self.console.note(f"warning: {line}")
 
         return load_plugins(disabled=self.options.disable_plugin, warn=warn)
+
+    def check_disabled(self) -> None:
+        """Warn of a ``--disable-plugin`` that leaves nothing out: a mistyped name would pass unseen."""
+        if not self.options.disable_plugin:
+            return
+        from bentotool.plugin_scan import scan
+
+        installed = sorted({plugin.name for plugin in scan()})
+        for name in dict.fromkeys(self.options.disable_plugin):
+            if name not in installed:
+                self.console.note(
+                    f"warning: no plugin {name!r} to disable; installed: {', '.join(installed) or 'none'}"
+                )
 
 
 _current: ContextVar[State] = ContextVar("bentotool_cli_state")

@@ -119,4 +119,4 @@ def _split(root: Descriptor) -> tuple[str, str]:
 
 def _adopt_model(state: State, root: Descriptor, rename: str | None, replace: bool) -> Any:
     name, version = _split(root)
-    return state.models.adopt(rename or name, version, root.digest, replace=replace)
+    return state.models.adopt(name if rename is None else rename, version, root.digest, replace=replace)

@@ -50,7 +50,8 @@ def list_bentos(
         if not refs:
             state.console.note("no Bentos yet; build one with: bentotool build")
             return
-        rows = [(ref.ref, human_size(ref.size), human_time(ref.created), ref.digest[7:19]) for ref in refs]
+        short = state.console.digest
+        rows = [(ref.ref, human_size(ref.size), human_time(ref.created), short(ref.digest)) for ref in refs]
         state.console.table(("tag", "size", "created", "digest"), rows)
 
     state.console.result(document, human)
@@ -75,7 +76,7 @@ def show_bento(reference: Reference) -> None:
             }
         )
         if bento.models:
-            rows = [(m.alias, f"{m.name}:{m.version}", m.digest[7:19]) for m in bento.models]
+            rows = [(m.alias, f"{m.name}:{m.version}", state.console.digest(m.digest)) for m in bento.models]
             state.console.line()
             state.console.table(("model", "resolved to", "digest"), rows)
 

@@ -55,7 +55,7 @@ def import_model(
         model = import_files(
             state.models,
             found.files,
-            name=name or found.name,
+            name=found.name if name is None else name,
             plugins=state.plugins,
             version=version,
             framework=framework,
@@ -113,8 +113,9 @@ def list_models(
         if not refs:
             state.console.note("no models yet; add one with: bentotool model import FILE")
             return
+        short = state.console.digest
         rows = [
-            (item["tag"], item["framework"], human_size(ref.size), human_time(ref.created), ref.digest[7:19])
+            (item["tag"], item["framework"], human_size(ref.size), human_time(ref.created), short(ref.digest))
             for item, ref in zip(document, refs, strict=True)
         ]
         state.console.table(("tag", "framework", "size", "created", "digest"), rows)
@@ -149,7 +150,7 @@ def show_model(reference: Reference) -> None:
                 "metadata": ", ".join(f"{key}={value}" for key, value in details.metadata.items()),
             }
         )
-        rows = [(file.path, human_size(file.size), file.sha256[7:19]) for file in model.files]
+        rows = [(file.path, human_size(file.size), state.console.digest(file.sha256)) for file in model.files]
         state.console.line()
         state.console.table(("file", "size", "digest"), rows)
 

@@ -115,3 +115,30 @@ def test_progress_on_a_terminal_is_drawn_on_stderr(monkeypatch, capsys) -> None:
         bar.advance(10)
     assert "pushing [x]" in terminal.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_a_digest_is_whole_in_a_pipe_and_short_on_a_terminal(monkeypatch, capsys) -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    assert _console().digest(digest) == digest
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert _console().digest(digest) == "0123456789ab"
+
+
+@pytest.mark.parametrize("columns", ["10", "200"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_table_on_a_terminal_never_breaks_a_word(monkeypatch, columns: str, plain: bool) -> None:
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("TERM", "xterm")
+    _console(no_color=plain).table(("tag", "size"), [(ROWS[1][0], "12 B")])
+    drawn = terminal.getvalue()
+    assert ROWS[1][0] in drawn
+    assert "TAG" in drawn
+    assert ("\x1b" in drawn) == (columns == "200" and not plain)
+
+
+def test_plain_output_has_no_bar(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with _console(no_color=True).progress(10, "copy") as progress:
+        progress.advance(5)
+    assert terminal.getvalue() == ""

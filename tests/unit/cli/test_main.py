@@ -111,6 +111,37 @@ def test_wrong_usage_is_one_line_and_a_hint(cli, arguments: list[str], message: 
     assert hinted == f"hint: {hint}"
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["model", "list"], ["store", "du"]])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_store_that_is_no_folder_is_wrong_usage(cli, tmp_path: Path, arguments: list[str], below: str) -> None:
+    (tmp_path / "file").touch()
+    outcome = cli(*arguments, "--store", str(tmp_path / "file" / below))
+    assert (outcome.status, outcome.out) == (2, "")
+    assert f"{tmp_path / 'file'} is not a folder" in outcome.err
+
+
+def test_a_store_is_not_empty_text_and_need_not_exist(cli, tmp_path: Path) -> None:
+    assert cli("--store", "", "list").status == 2
+    assert cli("--store", str(tmp_path / "none" / "yet"), "list", "--json").out == "[]\n"
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_empty_name_is_wrong_usage(cli, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    outcome = cli("model", "import", str(tmp_path / "model.onnx"), "--name", "")
+    assert (outcome.status, outcome.err.splitlines()[0]) == (2, "error: '' is not a valid name")
+    (tmp_path / "service.py").touch()
+    assert cli("build", str(tmp_path), "--name", "").status == 2
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_disabling_a_plugin_that_is_not_there_warns(cli, before: bool) -> None:
+    option = ["--disable-plugin", "nosuch"]
+    outcome = cli(*option, "list") if before else cli("list", *option)
+    assert outcome.status == 0
+    assert outcome.err.startswith("warning: no plugin 'nosuch' to disable; installed: ")
+
+
 @pytest.mark.parametrize("arguments", [["--json", "modle"], ["modle", "--json"], ["doctor", "--json", "--bogus"]])
 def test_wrong_usage_as_json_wherever_the_flag_stands(cli, arguments: list[str]) -> None:
     outcome = cli(*arguments)
