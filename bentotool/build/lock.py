@@ -303,9 +303,12 @@ def _explain(stderr: str, offline: bool) -> BuildError | RemoteError:
     """Turn uv's report into one line; credentials that a URL in it may hold are removed."""
     words = re.sub(r"//[^/@\s]*@", "//***@", re.sub(r"[^\x00-\x7f]+", " ", stderr))
     lines = [line for line in words.splitlines() if line.strip() and not line.lstrip().lower().startswith("warning:")]
-    message = " ".join(" ".join(lines).split()).removeprefix("error: ")
-    message = re.sub(r"^No solution found when resolving dependencies[^:]*:\s*(cause:\s*)?", "", message)
-    message = re.sub(r"^cause:\s*", "", message)[:600] or "uv failed without saying why"
+    said, _, advice = "\n".join(line.strip() for line in lines).partition("\nhint:")
+    message = " ".join(said.split()).removeprefix("error: ")
+    message = re.sub(r"^No solution found when resolving dependencies.*?(cause:|:)\s*", "", message)
+    message = re.sub(r"^cause:\s*", "", message)
+    message = message.replace(", we can conclude that your requirements are unsatisfiable", "").rstrip(".")[:600]
+    message = message or "uv failed without saying why"
     lowered = message.lower()
     if any(
         sign in lowered
@@ -315,9 +318,15 @@ def _explain(stderr: str, offline: bool) -> BuildError | RemoteError:
             f"the package index did not answer: {message}",
             hint="check the network, or use --offline with python.find_links",
         )
-    if offline and ("cache" in lowered or "network was disabled" in lowered):
+    if offline and ("cache" in lowered or "network was disabled" in advice.lower()):
+        absent = re.search(r"([A-Za-z0-9][\w.-]*)\S* was not found in the cache", message)
         return BuildError(
-            f"requirements cannot be resolved offline: {message}", hint="add a folder of wheels: python.find_links"
+            f"requirements cannot be resolved offline: {absent[1] if absent else 'a package'} is not in uv's cache",
+            hint="build once without --offline, or add a folder of wheels: python.find_links",
+        )
+    if "wheel filename" in lowered and "invalid" in lowered:
+        return BuildError(
+            f"requirements cannot be resolved: {message}", hint="name it NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
         )
     if "not found in the package registry" in lowered or "was not found in the provided package locations" in lowered:
         return BuildError(f"requirements cannot be resolved: {message}", hint="check the names under python.packages")

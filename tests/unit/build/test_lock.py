@@ -69,6 +69,37 @@ def test_credentials_in_a_report_are_removed() -> None:
     assert "s3cret" not in error.message
 
 
+_OFFLINE = """error: No solution found when resolving dependencies
+  cause: Because onnxruntime was not found in the cache and you require onnxruntime>=1.18, we can conclude that your
+  requirements are unsatisfiable.
+
+hint: Packages were unavailable because the network was disabled. When the network is disabled, registry packages may
+only be read from the cache.
+"""
+
+
+def test_offline_with_an_empty_cache_is_one_sentence() -> None:
+    error = module._explain(_OFFLINE, offline=True)
+    assert error.message == "requirements cannot be resolved offline: onnxruntime is not in uv's cache"
+    assert "--offline" in str(error.hint)
+    assert "find_links" in str(error.hint)
+
+
+def test_offline_with_a_real_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    with pytest.raises(BuildError, match="tiny is not in uv's cache") as caught:
+        make_lock(Requirements(("tiny",), (), Indexes()), "3.12", "linux/amd64", offline=True)
+    assert "--offline" in str(caught.value.hint)
+
+
+def test_a_wheel_with_a_wrong_name_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    named = Requirements(("foo @ https://localhost/foo.whl",), (), Indexes(no_index=True))
+    with pytest.raises(BuildError, match=r"foo\.whl. is invalid") as caught:
+        make_lock(named, "3.12", "linux/amd64", offline=True)
+    assert "NAME-VERSION" in str(caught.value.hint)
+
+
 def test_a_named_configuration_of_uv_still_counts(
     wanted: Requirements, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheelhouse: Path
 ) -> None:
