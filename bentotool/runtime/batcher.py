@@ -42,6 +42,7 @@ class Entry:
         deadline: on the queue's clock, seconds.
         gone: tells whether nobody waits for the answer any more.
         settle: called exactly once, from the executor, with (result, None) or (None, error).
+        at_once: nothing ran and nothing waited when it came.
     """
 
     value: Any
@@ -51,6 +52,7 @@ class Entry:
     gone: Callable[[], bool]
     settle: Callable[[Any, BaseException | None], None]
     arrived: float = 0.0
+    at_once: bool = False
     number: int = field(default_factory=lambda: next(_numbers))
 
     def __lt__(self, other: Entry) -> bool:
@@ -87,6 +89,7 @@ class BatchQueue:
         )
         self._keys: dict[object, list[Entry]] = {}
         self._size = 0
+        self._busy = False
 
     def __len__(self) -> int:
         return self._size
@@ -106,7 +109,7 @@ class BatchQueue:
             self.observer.shed("queue_full")
             drain = self.cost(self.max_units) * self._size / self.max_units
             raise ServiceUnavailable("the service is overloaded: its queue is full", retry_after=max(1.0, drain))
-        entry.arrived = self.clock()
+        entry.arrived, entry.at_once = self.clock(), not self._size and not self._busy
         bisect.insort(self._keys.setdefault(entry.key, []), entry)
         self._size += 1
 
@@ -131,7 +134,9 @@ class BatchQueue:
                 now = self.clock()
                 for entry in batch:
                     self.observer.waited(now - entry.arrived)
+                self._busy = True  # until its taker comes back
                 return batch
+        self._busy = False
         return []
 
     def drain(self) -> list[Entry]:
@@ -168,10 +173,16 @@ class BatchQueue:
                 entry.settle(None, DeadlineExceeded("the deadline passed while the request was queued"))
             elif entry.deadline < now + self.cost(entry.units):
                 self.observer.shed("infeasible")
-                entry.settle(None, ServiceUnavailable("the service is overloaded: no answer in time", retry_after=1.0))
+                entry.settle(None, self._too_late(entry))
             else:
                 feasible.append(entry)
         return feasible
+
+    def _too_late(self, entry: Entry) -> Exception:
+        run = self.cost(entry.units)
+        if entry.at_once or entry.deadline < entry.arrived + run:  # no load is to blame: it never was possible
+            return DeadlineExceeded(f"the deadline is shorter than a run takes, about {run * 1000:.3g} ms")
+        return ServiceUnavailable("the service is overloaded: no answer in time", retry_after=1.0)
 
     def _batch_from(self, waiting: list[Entry], start: int, now: float) -> tuple[int, int]:
         """End and units of the largest batch from `start` that its first (most urgent) entry can wait for."""

@@ -123,8 +123,11 @@ def test_expired_and_gone_entries_are_never_run():
 
 def test_what_cannot_be_in_time_is_shed_and_the_feasible_is_not():
     queue, clock, shed = make_queue(cost=linear_cost(1.0, 0.1))
-    hopeless, outcomes = make_entry("hopeless", deadline=clock.now + 0.5)
+    queue.put(make_entry("running")[0])
+    queue.take()
+    hopeless, outcomes = make_entry("hopeless", deadline=clock.now + 1.5)
     queue.put(hopeless)
+    clock.now += 0.6
     queue.put(make_entry("fine", deadline=clock.now + 2)[0])
     assert values(queue.take()) == ["fine"]
     assert isinstance(outcomes[0][1], ServiceUnavailable)
@@ -379,3 +382,18 @@ def is_own(fate: str, number: int, result: Any) -> bool:
     if fate == "poison":
         return isinstance(result, ValueError) and str(result) == str(number)
     return isinstance(result, asyncio.CancelledError) if fate == "cancel" else result == number
+
+
+def test_a_deadline_shorter_than_a_run_is_not_called_overload():
+    queue, clock, shed = make_queue(cost=linear_cost(1.0, 0.1))
+    early, of_early = make_entry("early", deadline=clock.now + 0.5)
+    edge, of_edge = make_entry("edge", deadline=clock.now + 1.1001)
+    queue.put(early)
+    assert queue.take() == []
+    queue.put(edge)
+    clock.now += 0.01
+    assert queue.take() == []
+    for outcomes in (of_early, of_edge):
+        assert isinstance(outcomes[0][1], DeadlineExceeded)
+        assert "shorter than a run" in str(outcomes[0][1])
+    assert shed.causes == ["infeasible", "infeasible"]
