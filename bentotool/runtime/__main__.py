@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from bentotool.runtime.supervisor import Settings, Supervisor, bind, report
 __all__ = ["main"]
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(text)
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bentotool.runtime", description=__doc__)
     parser.add_argument("target", nargs="?", default=".", help="a Bento on disk, its home/bento, or a project folder")
@@ -20,10 +28,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000, help="0 picks a free one")
     parser.add_argument("--workers", type=int, help="worker processes; default: what the service declares")
-    parser.add_argument("--drain-delay", type=float, default=0.0, help="seconds to go on accepting after SIGTERM")
-    parser.add_argument("--grace", type=float, default=30.0, help="seconds for requests in flight after SIGTERM")
+    parser.add_argument("--drain-delay", type=_seconds, default=0.0, help="seconds to go on accepting after SIGTERM")
+    parser.add_argument("--grace", type=_seconds, default=30.0, help="seconds for requests in flight after SIGTERM")
     parser.add_argument("--port-file", type=Path, help="gets the port when the server is ready")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="json: standard output too")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     return parser
 
 
@@ -42,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
             grace=options.grace,
             port_file=options.port_file.absolute() if options.port_file else None,
             log_format=options.log_format,
+            quiet=options.quiet,
         )
         return Supervisor(target, settings, bind(settings.host, settings.port)).run()
     except BentotoolError as error:

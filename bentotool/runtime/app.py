@@ -117,17 +117,22 @@ class Application:
             return
         methods = self._routes.get(path)
         if methods is None:
-            await self._pages(scope, receive, send)
+            await self._page(scope, receive, send)
             return
         endpoint = methods.get(scope["method"])
         if endpoint is not None:
             await endpoint(scope, receive, send)
         elif path == self.service.path_prefix + "/" and scope["method"] in ("GET", "HEAD"):
-            await self._pages(scope, receive, send)  # an API at / leaves the page to browsers
+            await self._page(scope, receive, send)  # an API at / leaves the page to browsers
         else:
             allowed = ", ".join(sorted(methods))
             error = _WrongMethod(f"{scope['method']} is not answered at {path}", hint=f"use {allowed}")
             await self.send_failure(error, send, self.request_id({}), path, {"allow": allowed})
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":  # all there is answers GET; the same without its body
+            scope, send = {**scope, "method": "GET"}, _without_body(send)
+        await self._pages(scope, receive, send)
 
     def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
         """The caller's X-Request-ID where it is harmless, else a new one."""
@@ -234,6 +239,13 @@ class Application:
                 await self.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _without_body(send: Send) -> Send:
+    async def send_head(message: dict[str, Any]) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return send_head
 
 
 async def _maybe_await(value: Any | Awaitable[Any]) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from bentotool.runtime.batcher import Batcher, Observer
+from bentotool.runtime.body import Disconnected, check_headers, read_body
 from bentotool.runtime.streams import send_stream
 from bentotool.sdk.codecs import Batching, codec_for
 from bentotool.sdk.context import Context, Request
@@ -20,8 +21,6 @@ from bentotool.sdk.exceptions import (
     InvalidArgument,
     InvalidOutput,
     PayloadTooLarge,
-    ServiceError,
-    ServiceUnavailable,
     TooManyRequests,
 )
 from bentotool.sdk.schema import stream_media_type
@@ -30,16 +29,12 @@ from bentotool.sdk.signature import MethodSpec
 if TYPE_CHECKING:
     from bentotool.runtime.app import Application
 
-__all__ = ["Disconnected", "Endpoint"]
+__all__ = ["Endpoint"]
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _TIMEOUT_HEADER = b"x-request-timeout-ms"
-
-
-class Disconnected(Exception):
-    """The client went away while it was sending; there is nobody to answer."""
 
 
 def _never() -> bool:
@@ -56,27 +51,6 @@ def disconnect_probe(receive: Receive) -> Callable[[], bool]:
     if not hasattr(cycle, "disconnected"):
         return _never
     return lambda: bool(cycle.disconnected)
-
-
-async def _read_body(receive: Receive, limit: int) -> bytes:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Disconnected
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        parts, size = [body], len(body)
-        while message.get("more_body"):
-            if size > limit:
-                break
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-        body = b"".join(parts)
-    if len(body) > limit:
-        raise PayloadTooLarge(f"the body is larger than {limit} bytes")
-    return body
 
 
 class _Rest:
@@ -196,16 +170,13 @@ class Endpoint:
         try:
             try:
                 app.admit()
-                if int(headers.get(b"content-length", b"0")) > self._limit:
-                    raise PayloadTooLarge(f"the body is larger than {self._limit} bytes")
-                if b"multipart/" in headers.get(b"content-type", b""):
-                    raise ServiceError("multipart bodies are not understood", 415, hint="send a JSON object")
                 deadline = started + self._timeout(headers)
                 if self.spec.options.method == "GET":
                     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
                     args, named = self.spec.decode_query(query)
                 else:
-                    args, named = self.spec.decode(await _read_body(receive, self._limit))
+                    check_headers(headers, self._limit)
+                    args, named = self.spec.decode(await read_body(receive, headers, self._limit))
                 status = await self._answer(args, named, deadline, scope, receive, send, headers, request_id, started)
             except Disconnected:
                 return
@@ -301,7 +272,8 @@ class Endpoint:
         # a request with more rows than a batch may have takes several batches, and gets one answer
         counts = [min(size, rows - start) for start in range(0, rows, size)]
         if len(counts) > self.batcher.queue.max_items:
-            raise ServiceUnavailable(f"{rows} rows are more than the queue may hold", 413)
+            most = size * self.batcher.queue.max_items
+            raise PayloadTooLarge(f"the body has {rows} rows, at most {most} are taken")
         pieces = batching.split(value, counts)
         submitted = [
             self.batcher.submit(piece, units=count, key=key, deadline=deadline, gone=gone)

@@ -56,10 +56,9 @@ def _import(name: str, folder: Path) -> Any:
     except BentotoolError as error:
         message = f"{place(error, folder)}: {error.message}"
         raise ServiceLoadError(message, hint=error.hint, details=error.details) from error
-    except SystemExit as error:
-        raise ServiceLoadError(
-            f"{place(error, folder)}: exits while it is imported (SystemExit: {error.code})"
-        ) from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        what = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise ServiceLoadError(f"{place(error, folder)}: exits while it is imported ({what})") from error
     except Exception as error:
         text = str(error).partition("\n")[0]
         raise ServiceLoadError(f"{place(error, folder)}: {type(error).__name__}: {text}") from error

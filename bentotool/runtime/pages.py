@@ -73,10 +73,10 @@ def _probes(app: Application) -> list[Any]:
             raise ServiceError("the service says that it is not ready", 503)
         return ""
 
-    @get("/metrics")
+    @get("/metrics")  # Litestar adds the charset to the type
     async def metrics() -> Response[bytes]:
         content = await asyncio.to_thread(app.metrics.render) if app.metrics else b""
-        return Response(content, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(content, media_type="text/plain; version=0.0.4")
 
     return [livez, readyz, metrics]
 

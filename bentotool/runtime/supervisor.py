@@ -10,12 +10,10 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess  # the type of what handover starts
 import sys
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from typing import Any
 from bentotool.errors import BentotoolError, ConflictError, ServiceLoadError, UsageError
 from bentotool.runtime.bento import Target
 from bentotool.runtime.handover import spawn
+from bentotool.runtime.leftovers import MetricsFolder, sweep
 
 __all__ = ["Settings", "Supervisor", "bind"]
 
@@ -45,6 +44,8 @@ class Settings:
         drain_delay: seconds in which requests are still taken after readiness went away.
         grace: seconds for what is in flight.
         port_file: gets the port, once the server is ready.
+        log_format: ``text``, or ``json`` for standard output and logs in JSON Lines.
+        quiet: nothing but warnings and errors is said.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +55,7 @@ class Settings:
     grace: float = 30.0
     port_file: Path | None = None
     log_format: str = "text"
+    quiet: bool = False
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -119,7 +121,8 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(settings.workers or 1)]
         self._selector = selectors.DefaultSelector()
         self._signals = _Signals()
-        self._metrics = Path(tempfile.mkdtemp(prefix="bentotool-metrics-"))
+        sweep()
+        self._metrics = MetricsFolder()
         self._announced = False
         self._stopping: int | None = None
         self._kill_at = 0.0
@@ -161,13 +164,17 @@ class Supervisor:
         arguments = ["--app-dir", str(target.app_dir), "--workers", str(settings.workers or 0)]
         arguments += ["--drain-delay", str(settings.drain_delay), "--grace", str(settings.grace)]
         arguments += ["--log-format", settings.log_format]
+        for middleware in target.bento.middleware if target.bento else ():
+            arguments += ["--middleware", middleware]
+        if settings.quiet:
+            arguments.append("--quiet")
         if target.service:
             arguments += ["--service", target.service]
         from bentotool.runtime.hosts import is_loopback
 
         if is_loopback(self._listener.getsockname()[0]):
             arguments.append("--loopback")
-        env = {**os.environ, **target.environment, _METRICS: str(self._metrics), _SLOT: str(slot.number)}
+        env = {**os.environ, **target.environment, _METRICS: str(self._metrics.path), _SLOT: str(slot.number)}
         slot.process = spawn("bentotool.runtime.worker", arguments, [self._listener, theirs], env)
         theirs.close()
         ours.setblocking(False)
@@ -222,7 +229,7 @@ class Supervisor:
             if message["type"] == "ready":
                 slot.ready, slot.failures = True, 0
                 self._fill_up(int(message["workers"]))
-                self._announce()
+                self._announce(message["name"])
             elif message["type"] == "failed":
                 slot.error = message["error"]
         if not data:
@@ -235,7 +242,7 @@ class Supervisor:
                 self._slots.append(_Slot(number))
                 self._start(self._slots[-1])
 
-    def _announce(self) -> None:
+    def _announce(self, service: str) -> None:
         """Say where the server is, once, when every worker answers."""
         if self._announced or not all(slot.ready for slot in self._slots):
             return
@@ -244,7 +251,12 @@ class Supervisor:
         name = f"[{host}]" if ":" in host else host
         if self._settings.port_file is not None:
             self._settings.port_file.write_text(f"{port}\n", encoding="ascii")
-        print(f"serving on http://{name}:{port}", flush=True)  # noqa: T201 - the one line of this program's output
+        if self._settings.quiet:
+            return
+        url = f"http://{name}:{port}"
+        as_json = json.dumps({"event": "serving", "url": url, "name": service})
+        line = as_json if self._settings.log_format == "json" else f"serving on {url}"
+        print(line, flush=True)  # noqa: T201 - the one line of this program's output
 
     def _lost(self, slot: _Slot) -> None:
         """A worker's line has ended: it is dead, or about to be."""
@@ -258,7 +270,7 @@ class Supervisor:
             slot.process.kill()
             status = slot.process.wait()
         slot.line, slot.process, slot.ready = None, None, False
-        for path in self._metrics.glob(f"gauge_live*_{slot.number}.db"):
+        for path in self._metrics.path.glob(f"gauge_live*_{slot.number}.db"):
             with contextlib.suppress(OSError):
                 path.unlink()
         if self._stopping is not None:
@@ -273,7 +285,7 @@ class Supervisor:
         delay = 0.0 if slot.failures == 1 else min(_LONGEST_BACKOFF, 0.25 * 2.0 ** (slot.failures - 2))
         slot.restart_at = now + delay
         reason = slot.error["message"] if slot.error else _why(status)
-        _note(f"worker {slot.number} ended ({reason}); restarting in {delay:g} s")
+        self._note(f"worker {slot.number} ended ({reason}); restarting in {delay:g} s")
         if len(self._crashes) >= _CRASHES:
             self._set_problem(f"workers crash in a loop: {reason}")
 
@@ -288,6 +300,15 @@ class Supervisor:
             raise ServiceLoadError(slot.error["message"], hint=slot.error.get("hint"), details=known)
         if slot.failures >= _START_ATTEMPTS:
             raise ServiceLoadError(f"the service does not start: its worker ended ({_why(status)})")
+
+    def _note(self, message: str) -> None:
+        line = f"bentotool: {message}"
+        if self._settings.log_format == "json":
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            fields = {"time": now, "level": "warning", "logger": "bentotool.supervisor", "message": message}
+            line = json.dumps(fields)
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
     def _set_problem(self, message: str | None) -> None:
         if message != self._problem:
@@ -306,7 +327,6 @@ class Supervisor:
             return
         self._stopping = number
         settings = self._settings
-        # ctrl-C: somebody is at the keyboard, and no balancer has to notice anything
         self._kill_at = time.monotonic() + settings.drain_delay + settings.grace + 5.0
         for slot in self._slots:
             if slot.process is not None and not slot.ready:
@@ -330,7 +350,7 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for end in self._wakeup:
             end.close()
-        shutil.rmtree(self._metrics, ignore_errors=True)
+        self._metrics.remove()
         if self._settings.port_file is not None and self._announced:
             self._settings.port_file.unlink(missing_ok=True)
 
@@ -340,11 +360,6 @@ def _why(status: int) -> str:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-status).name}"
     return f"exit status {status}"
-
-
-def _note(message: str) -> None:
-    sys.stderr.write(f"bentotool: {message}\n")
-    sys.stderr.flush()
 
 
 def report(error: BentotoolError, form: str) -> None:

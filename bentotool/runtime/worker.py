@@ -42,27 +42,34 @@ class _JSONFormatter(logging.Formatter):
         return json_log_record(record)
 
 
-def _set_up_logging(form: str) -> None:
+def _set_up_logging(form: str, quiet: bool) -> None:
+    if form == "json":  # standard output is the supervisor's alone, whatever the service prints
+        sys.stdout.flush()
+        os.dup2(2, 1)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JSONFormatter() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")
     )
     logger = logging.getLogger("bentotool")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False
     logging.getLogger("uvicorn").addHandler(handler)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
-def _failure(error: Exception, folder: Path) -> dict[str, object]:
+def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]:
     if isinstance(error, BentotoolError):
         return error.to_dict()
     from bentotool.runtime.loading import place, users_part
 
     text = str(error).partition("\n")[0]
     message = f"{place(error, folder)}: {type(error).__name__}: {text}"
-    traceback.print_exception(type(error), error, users_part(error, folder))
+    part = users_part(error, folder)
+    if form == "json":
+        logging.getLogger("bentotool.service").error("the service did not start", exc_info=(type(error), error, part))
+    else:
+        traceback.print_exception(type(error), error, part)
     return ServiceLoadError(message, hint="the traceback is above").to_dict()
 
 
@@ -70,7 +77,8 @@ class Worker:
     """Serves until told to stop.
 
     Args:
-        app: what is served.
+        app: the service.
+        asgi: what is served: the service, inside its middleware.
         listener: bound socket.
         line: to the supervisor.
         drain_delay: seconds in which requests are still accepted after readiness went away.
@@ -78,9 +86,15 @@ class Worker:
     """
 
     def __init__(
-        self, app: Application, listener: socket.socket, line: socket.socket, drain_delay: float, grace: float
+        self,
+        app: Application,
+        asgi: Any,
+        listener: socket.socket,
+        line: socket.socket,
+        drain_delay: float,
+        grace: float,
     ) -> None:
-        self.app, self.listener, self.line = app, listener, line
+        self.app, self.asgi, self.listener, self.line = app, asgi, listener, line
         self.drain_delay, self.grace = drain_delay, grace
         self._server: uvicorn.Server | None = None
         self._draining = False
@@ -92,7 +106,8 @@ class Worker:
             self.line.sendall(json.dumps(message).encode() + b"\n")
 
     def _tell_ready(self) -> None:
-        self.tell({"type": "ready", "workers": self.app.service.config.workers})
+        service = self.app.service
+        self.tell({"type": "ready", "workers": service.config.workers, "name": service.name})
 
     async def serve(self) -> None:
         """Start the service, answer requests, stop in order."""
@@ -101,7 +116,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         await self.app.start()
         config = uvicorn.Config(
-            self.app,
+            self.asgi,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -194,10 +209,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--drain-delay", type=float, default=0.0)
     parser.add_argument("--grace", type=float, default=30.0)
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--middleware", action="append", default=[], help="module:attribute; outermost first")
     options = parser.parse_args(argv)
     listener, line = receive_sockets_of(options.sockets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
-    _set_up_logging(options.log_format)
+    _set_up_logging(options.log_format, options.quiet)
     worker: Worker | None = None
     try:
         from bentotool.runtime.loading import load_service
@@ -209,11 +226,16 @@ def main(argv: list[str] | None = None) -> int:
         from bentotool.runtime.app import Application
 
         app = Application(service, workers=options.workers or service.config.workers, loopback=options.loopback)
-        worker = Worker(app, listener, line, options.drain_delay, options.grace)
+        from bentotool.runtime.middleware import with_middleware
+
+        asgi = with_middleware(app, options.middleware)
+        worker = Worker(app, asgi, listener, line, options.drain_delay, options.grace)
         _run(worker.serve())
-    except Exception as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        # the latter two are of the service's own making: SIGINT is ignored here
+        failure = _failure(error, options.app_dir, options.log_format)
         with contextlib.suppress(OSError):
-            line.sendall(json.dumps({"type": "failed", **_failure(error, options.app_dir)}).encode() + b"\n")
+            line.sendall(json.dumps({"type": "failed", **failure}).encode() + b"\n")
         return FAILED
     return 0
 

@@ -25,6 +25,7 @@ __all__ = [
     "ServiceUnavailable",
     "TooManyRequests",
     "UnprocessableEntity",
+    "UnsupportedMediaType",
 ]
 
 
@@ -80,6 +81,13 @@ class UnprocessableEntity(ServiceError):
 class PayloadTooLarge(ServiceError):
     code = "payload_too_large"
     http_status = 413
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is not of a type that is read here (415)."""
+
+    code = "unsupported_media_type"
+    http_status = 415
 
 
 class TooManyRequests(ServiceError):

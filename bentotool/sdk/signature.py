@@ -94,6 +94,8 @@ class MethodSpec:
             raise _invalid(str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"the body is not JSON: {error}") from None
+        except RecursionError:
+            raise InvalidArgument("the body is nested too deeply") from None
         return self._bind(value)
 
     def decode_query(self, query: dict[str, str]) -> tuple[tuple[Any, ...], dict[str, Any]]:

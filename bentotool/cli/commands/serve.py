@@ -17,6 +17,12 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", help="Port; 0 picks a free one.", envvar="PORT")] = 3000,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the service's.")] = None,
+    drain_delay: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="Not ready but still serving, after SIGTERM.")
+    ] = 0.0,
+    grace: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="For requests in flight, when stopping.")
+    ] = 30.0,
     isolated: Annotated[
         bool, typer.Option("--isolated", help="Run a Bento in an environment made from its lock.")
     ] = False,
@@ -27,6 +33,7 @@ def serve(
     state = current()
     launch = plan_launch(target, state.layout, isolated=isolated)
     options = ["--host", host, "--port", str(check_port(port))]
+    options += ["--drain-delay", str(drain_delay), "--grace", str(grace)]
     if workers is not None:
         options += ["--workers", str(workers)]
     if state.json:

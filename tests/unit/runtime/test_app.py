@@ -127,7 +127,8 @@ def test_a_call():
     ],
 )
 def test_failures_have_one_form(method, path, body, status, code):
-    answer = served(lambda client, app: client.request(method, path, content=body))
+    headers = {"Content-Type": "application/json"}
+    answer = served(lambda client, app: client.request(method, path, content=body, headers=headers))
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error["code"] == code

@@ -1,0 +1,86 @@
+"""The body of a request: what kinds are read, how much of it, and reading it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from email.message import Message
+from functools import lru_cache
+from typing import Any
+
+from bentotool.sdk.exceptions import PayloadTooLarge, UnsupportedMediaType
+
+__all__ = ["Disconnected", "check_headers", "read_body"]
+
+_JSON = b"application/json"
+_ASK = "send content-type: application/json"
+
+
+class Disconnected(Exception):
+    """The client went away while it was sending; there is nobody to answer."""
+
+
+@lru_cache(maxsize=256)
+def _objection(content_type: bytes) -> str | None:
+    """Why a body of this type is not read; None where it is."""
+    message = Message()
+    message["content-type"] = text = content_type.decode("latin-1")
+    media, charset = message.get_content_type(), message.get_param("charset", "utf-8")
+    # get_content_type answers text/plain for what it cannot read, so it is no way around this
+    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        return f"content type {text!r} is not read here: {_ASK}"
+    if str(charset).lower() not in ("utf-8", "utf8"):
+        return f"charset {str(charset)!r} is not read here: {_ASK}, in UTF-8"
+    return None
+
+
+def check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Refuse a body by its headers, before any of it is read.
+
+    A page in a browser may send text/plain or a form to any server without asking it first; JSON it may not. So the
+    type is checked, and not only the content.
+
+    Raises:
+        PayloadTooLarge: longer than `limit` bytes.
+        UnsupportedMediaType: not JSON in UTF-8, or compressed.
+    """
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > limit:
+        raise PayloadTooLarge(f"the body has {int(length)} bytes, at most {limit} are taken")
+    content_type = headers.get(b"content-type", _JSON)
+    if content_type != _JSON and (objection := _objection(content_type)):
+        raise UnsupportedMediaType(objection)
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+    if encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType(f"content encoding {encoding!r} is not read here: send the body uncompressed")
+
+
+async def read_body(
+    receive: Callable[[], Awaitable[dict[str, Any]]], headers: Mapping[bytes, bytes], limit: int
+) -> bytes:
+    """The whole body.
+
+    Raises:
+        Disconnected: the client left.
+        PayloadTooLarge: longer than `limit` bytes.
+        UnsupportedMediaType: there is a body, and nothing says of what type.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            if size > limit:
+                break
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        body = b"".join(parts)
+    if len(body) > limit:
+        raise PayloadTooLarge(f"the body is larger than {limit} bytes")
+    if body and b"content-type" not in headers:
+        raise UnsupportedMediaType(f"the body has no content type: {_ASK}")
+    return body
