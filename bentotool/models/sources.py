@@ -36,11 +36,13 @@ class Fetched:
 
     Attributes:
         owned: the files are the import's own: they become the blobs, without a second copy.
+        linkable: the files lie in a cache that nothing rewrites, on the store's disk: they can be shared.
     """
 
     files: Sequence[SourceFile]
     name: str
     owned: bool
+    linkable: bool = False
 
 
 class _Web:
@@ -108,7 +110,9 @@ def fetch(
         with suppress(OSError):  # not empty: there is a part to go on from
             folder.rmdir()
         raise
+    owned = _inside(files, folder)
+    linkable = not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in files)
     try:
-        yield Fetched(files, implementation.name(source), owned=_inside(files, folder))
+        yield Fetched(files, implementation.name(source), owned, linkable)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

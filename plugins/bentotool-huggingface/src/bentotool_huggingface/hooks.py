@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bentotool.hookspecs import hookimpl
-from bentotool.interfaces import FrameworkDecl, Magic, SourceFile
+from bentotool.interfaces import FrameworkDecl, Magic, SourceDecl, SourceFile
 
 _INDEXES = ("config.json", "modules.json", "model_index.json")
 
@@ -23,6 +23,12 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             media_types=("application/vnd.safetensors", "application/vnd.gguf"),
         )
     ]
+
+
+@hookimpl
+def bentotool_sources() -> list[SourceDecl]:
+    target = "bentotool_huggingface.source:HubSource"
+    return [SourceDecl("huggingface-hub", target, "Repositories of the Hugging Face hub", schemes=("hf",))]
 
 
 @hookimpl

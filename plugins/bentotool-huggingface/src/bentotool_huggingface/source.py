@@ -1,0 +1,97 @@
+"""``hf://ORG/REPO[@REVISION]``: a repository of the Hugging Face hub, through the hub's own client and cache.
+
+The client's own settings apply: ``HF_HOME``, ``HF_ENDPOINT``, ``HF_TOKEN``, and ``HF_HUB_OFFLINE``, with which only the
+cache is asked. Files are data here: nothing of a repository is imported or run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bentotool.errors import (
+    AuthenticationError,
+    MissingDependencyError,
+    NotFoundError,
+    RemoteError,
+    UnsafeError,
+    UsageError,
+)
+from bentotool.interfaces import SourceFile, SourceRequest
+
+_URI = re.compile(r"hf://([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", re.ASCII)
+
+
+def _parse(uri: str) -> tuple[str, str | None]:
+    found = _URI.fullmatch(uri)
+    if not found or ".." in uri:
+        raise UsageError(f"{uri} names no repository of the hub", hint="write hf://ORG/REPO or hf://ORG/REPO@REVISION")
+    return found[1], found[2]
+
+
+class HubSource:
+    """See :class:`bentotool.protocols.Source`."""
+
+    def name(self, uri: str) -> str:
+        """``org--repo``, as the hub's own cache spells it."""
+        return _parse(uri)[0].replace("/", "--").lower()[:63].strip("-._")
+
+    def fetch(self, request: SourceRequest) -> Sequence[SourceFile]:
+        """The files in the hub's cache, which nothing rewrites; what is missing there is downloaded first."""
+        if request.checksum is not None:
+            raise UsageError(
+                "a repository has many files, so --checksum cannot be checked", hint="give @REVISION, a commit"
+            )
+        repository, revision = _parse(request.uri)
+        snapshot = _snapshot(repository, revision, request.max_bytes)
+        files = list(_files(snapshot))
+        total = sum(file.path.stat().st_size for file in files)
+        if total > request.max_bytes:
+            raise _too_large(request.uri, request.max_bytes)
+        request.advance(total)
+        return files
+
+
+def _too_large(uri: str, limit: int) -> UnsafeError:
+    return UnsafeError(f"{uri} is larger than {limit} bytes", hint="raise the limit with --max-size if that is right")
+
+
+def _snapshot(repository: str, revision: str | None, max_bytes: int) -> Path:
+    try:
+        from huggingface_hub import HfApi, constants, errors, snapshot_download
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "huggingface_hub", install="bentotool-huggingface[hub]", purpose="to fetch hf:// models"
+        ) from error
+    title = f"hf://{repository}" + (f"@{revision}" if revision else "")
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+            if sum(file.size or 0 for file in info.siblings or ()) > max_bytes:
+                raise _too_large(title, max_bytes)
+            revision = info.sha  # a branch that moves meanwhile does not mix two versions
+        return Path(snapshot_download(repository, revision=revision))
+    except errors.GatedRepoError:
+        raise AuthenticationError(f"{title} is gated", hint="accept its terms on the hub and set HF_TOKEN") from None
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+        raise NotFoundError(f"{title} does not exist, or is private", hint="check the name, or set HF_TOKEN") from None
+    except errors.LocalEntryNotFoundError:
+        raise NotFoundError(f"{title} is not in the hub's cache", hint="unset HF_HUB_OFFLINE to download it") from None
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise RemoteError(f"the hub did not give {title}: {type(error).__name__}", hint="try again") from error
+
+
+def _files(snapshot: Path) -> Iterator[SourceFile]:
+    """Files of a snapshot: links into the ``blobs`` of the same repository's cache, and nowhere else."""
+    home = snapshot.resolve().parent.parent
+    for folder, folders, names in os.walk(snapshot):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            real = path.resolve()
+            if not real.is_relative_to(home) or not real.is_file():
+                raise UnsafeError(f"{path} leads out of the hub's cache", hint="remove the repository from the cache")
+            if name not in (".gitattributes", ".gitignore"):
+                yield SourceFile(real, path.relative_to(snapshot).as_posix())

@@ -1,0 +1,76 @@
+"""``hf://``, against a cache as the hub's client lays it out; no network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bentotool_huggingface.source import HubSource, _parse
+
+from bentotool.errors import UsageError
+
+pytest.importorskip("huggingface_hub")
+save_file = pytest.importorskip("safetensors.numpy").save_file
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    home = tmp_path / "hub" / "hub" / "models--acme--tiny"
+    snapshot = home / "snapshots" / COMMIT
+    for folder in (home / "blobs", home / "refs", snapshot / "sub"):
+        folder.mkdir(parents=True)
+    (home / "refs" / "main").write_text(COMMIT)
+    save_file({"w": np.ones((2, 3), np.float32)}, home / "blobs" / "aa")
+    (home / "blobs" / "bb").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    (home / "blobs" / "cc").write_text("x")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/aa")
+    (snapshot / "config.json").symlink_to("../../blobs/bb")
+    (snapshot / "sub" / "vocab.txt").symlink_to("../../../blobs/cc")
+    return tmp_path / "hub"
+
+
+def bentotool(hub: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "bentotool", "--json", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege on Windows")
+def test_a_cached_repository_is_taken_in_without_a_copy(hub: Path) -> None:
+    done = bentotool(hub, "model", "import", "hf://acme/tiny")
+    assert done.returncode == 0, done.stderr
+    model = json.loads(done.stdout)
+    assert (model["name"], model["framework"], model["safety"]) == ("acme--tiny", "huggingface", "data")
+    assert [file["path"] for file in model["files"]] == ["config.json", "model.safetensors", "sub/vocab.txt"]
+    path = Path(json.loads(bentotool(hub, "model", "path", "acme--tiny").stdout)["path"])
+    blob = hub / "hub" / "models--acme--tiny" / "blobs" / "aa"
+    assert (path / "model.safetensors").samefile(blob)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege on Windows")
+def test_what_is_not_cached_or_leads_out_is_said(hub: Path, tmp_path: Path) -> None:
+    absent = bentotool(hub, "model", "import", "hf://acme/other")
+    assert absent.returncode == 3
+    assert "not in the hub's cache" in json.loads(absent.stderr)["error"]["message"]
+    (tmp_path / "secret").write_text("s")
+    (hub / "hub" / "models--acme--tiny" / "snapshots" / COMMIT / "x.txt").symlink_to(tmp_path / "secret")
+    assert bentotool(hub, "model", "import", "hf://acme/tiny").returncode == 6
+    assert bentotool(hub, "model", "import", "hf://acme/tiny", "--max-size", "5").returncode == 6
+
+
+@pytest.mark.parametrize("uri", ["hf://", "hf://a/b/c", "hf://../x", "hf://a/b@", "hf://a b/c", "hf://a/b\n"])
+def test_addresses_that_name_no_repository(uri: str) -> None:
+    with pytest.raises(UsageError):
+        _parse(uri)
+
+
+def test_name_and_revision() -> None:
+    assert _parse("hf://Acme/Tiny@refs/pr/1") == ("Acme/Tiny", "refs/pr/1")
+    assert HubSource().name("hf://Acme/Tiny@main") == "acme--tiny"
