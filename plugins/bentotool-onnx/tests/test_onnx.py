@@ -129,7 +129,6 @@ def test_another_name_is_recognised_by_its_first_bytes(linear: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "states no IR version"),
         (b"just some text\n", "byte"),
         (GOOD[: len(GOOD) // 2], f"truncated at byte {len(GOOD) // 2}"),
         (GOOD[:-1], f"truncated at byte {len(GOOD) - 1}"),
@@ -151,6 +150,13 @@ def test_damaged_files(tmp_path: Path, content: bytes, expected: str) -> None:
         describe(path)
     assert caught.value.message.startswith("iris.onnx is not a valid ONNX model: ")
     assert caught.value.exit_status == 2
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    path = tmp_path / "iris.onnx"
+    path.touch()
+    with pytest.raises(UsageError, match=r"^iris.onnx is empty$"):
+        describe(path)
 
 
 def nested(number: int, depth: int, inner: bytes = b"") -> bytes:

@@ -105,6 +105,8 @@ def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
 
 
 def _read(main: SourceFile, files: Sequence[SourceFile]) -> OnnxModel:
+    if main.path.stat().st_size == 0:
+        raise UsageError(f"{main.path.name} is empty", hint="was it cut short while it was copied?")
     try:
         with main.path.open("rb") as file:
             model = read_model(file, main.path.stat().st_size)
