@@ -18,6 +18,7 @@ __all__ = ["locked_environment", "missing_packages"]
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==", re.ASCII | re.MULTILINE)
 _TIMEOUT_S = 1800
+_NO_PYTHON = re.compile(r"no interpreter found|failed to (download|fetch|inspect python)|error sending request", re.I)
 
 
 def missing_packages(lock: str) -> list[str]:
@@ -35,6 +36,19 @@ def missing_packages(lock: str) -> list[str]:
 
 def _interpreter(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _make(python: str, draft: Path) -> None:
+    """An empty environment; uv fetches the Python where it may."""
+    try:
+        _uv(["venv", "--quiet", "--relocatable", "--python", python, str(draft)], f"make a Python {python} environment")
+    except BentotoolError as error:
+        if _NO_PYTHON.search(f"{error.message} {error.hint or ''}"):
+            raise BentotoolError(
+                f"python {python} is not installed",
+                hint="install it or set python.version in bentofile.yaml and build again",
+            ) from error
+        raise
 
 
 def _uv(arguments: list[str], purpose: str) -> None:
@@ -75,7 +89,7 @@ def locked_environment(folder: Path, lock: str, python: str) -> Path:
         return _interpreter(environment)
     draft = make_private_directory(folder) / f".{secrets.token_hex(8)}"
     try:
-        _uv(["venv", "--quiet", "--relocatable", "--python", python, str(draft)], f"make a Python {python} environment")
+        _make(python, draft)
         listing = draft / "bento.lock"
         listing.write_text(lock, encoding="utf-8", newline="\n")
         interpreter = str(_interpreter(draft))
