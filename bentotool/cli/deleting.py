@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from bentotool.cli.state import State
-from bentotool.errors import UsageError
+from bentotool.errors import BentotoolError, UsageError
 from bentotool.oci.refs import RefStore
 
 __all__ = ["delete_references"]
@@ -35,3 +36,20 @@ def delete_references(state: State, references: Sequence[str], refs: RefStore, k
         for ref in doomed.values()
     ]
     state.console.result(document, "\n".join(f"deleted {name}" for name in doomed))
+    if kind == "models" and (users := _users(state, {ref.digest for ref in doomed.values()})):
+        state.console.note(f"still used, and kept for them, by: {', '.join(users)}")
+    if doomed and not state.json:
+        state.console.note("free the space with: bentotool store gc")
+
+
+def _users(state: State, digests: Collection[str]) -> list[str]:
+    """The Bentos in the store that name one of the models; a damaged Bento is passed over."""
+    from bentotool.build.bentos import BentoStore
+
+    bentos = BentoStore(state.layout)
+    users = []
+    for ref in bentos.list():
+        with suppress(BentotoolError):
+            if any(model.digest in digests for model in bentos.get(ref.ref).models):
+                users.append(ref.ref)
+    return users

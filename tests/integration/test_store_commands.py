@@ -176,3 +176,25 @@ def test_a_sparse_file_grows_the_disk_by_no_more_than_itself(tmp_path: Path) -> 
     used = sum(path.stat().st_blocks * 512 for path in (tmp_path / "store").rglob("*"))
     assert used <= size + (1 << 20)
     assert int(done.stdout) * 1024 < size
+
+
+def test_deleting_a_model_that_a_bento_uses_says_so_and_keeps_it(
+    run: Callable[..., Any], ask: Callable[..., Any], make_bento: Callable[..., Any], store: Path
+) -> None:
+    from bentotool.models.store import ModelStore
+    from bentotool.oci.layout import Layout
+
+    ask("model", "import", MODEL, "--name", "iris", "--version", "1")
+    layout = Layout(store)
+    models = ModelStore(layout)
+    model = models.get("iris")
+    bento = make_bento(layout, [model])
+    status, out, err = run("model", "delete", "iris", "--yes")
+    assert (status, out) == (0, "deleted iris:1\n")
+    assert f"by: {bento.ref}" in err
+    assert "bentotool store gc" in err
+    ask("store", "gc", "--grace", "0s")
+    assert models.by_digest("iris", model.digest).files == model.files
+    status, out, err = run("delete", bento.ref, "--yes")
+    assert "used" not in err
+    assert "bentotool store gc" in err
