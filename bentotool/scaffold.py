@@ -118,8 +118,10 @@ def create_project(template: Template, directory: Path) -> list[Path]:
             with (directory / name).open("xb") as target:
                 made.append(directory / name)
                 target.write(source.read_bytes())
-    except BaseException:
+    except BaseException as error:
         _undo(made)
+        if isinstance(error, OSError) and error.filename is None:  # of a write that fails: a full disk
+            error.filename = str(directory)
         raise
     return sorted(sources)
 

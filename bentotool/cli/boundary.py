@@ -7,6 +7,7 @@ values of local variables, which may be credentials.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -67,6 +68,10 @@ class _SystemFailure(BentotoolError):
     code = "system"
 
 
+class _DiskFull(BentotoolError):
+    code = "disk_full"
+
+
 class _Defect(BentotoolError):
     code = "internal"
 
@@ -94,6 +99,12 @@ def _usage(error: typer.TyperException) -> UsageError:
 
 
 def _from_system(error: OSError) -> BentotoolError:
+    if error.errno == errno.ENOSPC:
+        named = isinstance(error.filename, (str, bytes, os.PathLike))
+        return _DiskFull(
+            f"no space left on the disk{f' that holds {os.fsdecode(error.filename)}' if named else ''}",
+            hint="free some space, or work on another disk; bentotool store gc frees what the store does not need",
+        )
     where = f" {os.fspath(error.filename)!r}" if isinstance(error.filename, (str, os.PathLike)) else ""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return _SystemFailure(f"the system refused{where}: {reason}")

@@ -9,7 +9,12 @@ from typing import Any
 
 from bentotool.errors import UsageError
 
-__all__ = ["human_size", "human_time", "parse_labels", "parse_metadata", "parse_pairs", "parse_size"]
+__all__ = ["count", "human_size", "human_time", "parse_labels", "parse_metadata", "parse_pairs", "parse_size"]
+
+
+def count(number: int, word: str) -> str:
+    """``1 model``, ``2 models``."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def human_size(size: int) -> str:

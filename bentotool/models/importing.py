@@ -67,6 +67,8 @@ def local_files(source: Path) -> list[SourceFile]:
     if source.is_file():
         check_entry_names([source.name])
         return [SourceFile(source.resolve(), source.name)]
+    if source.exists() and not source.is_dir():
+        raise UnsafeError(f"{source} is not a regular file or folder", hint="give the path of a model file or folder")
     if not source.is_dir():
         raise NotFoundError(f"{source} does not exist", hint="give the path of a model file or folder")
     root = source.resolve()

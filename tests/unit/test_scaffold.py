@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,3 +119,16 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(builtins.KeyboardInterrupt):
         create_project(template, tmp_path / "new" / "project")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_write_that_fails_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = _template(tmp_path)
+
+    def full(self: Path) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "read_bytes", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        create_project(template, tmp_path / "p")
+    assert caught.value.filename == str(tmp_path / "p")
+    assert not (tmp_path / "p").exists()

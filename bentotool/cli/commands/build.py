@@ -23,6 +23,7 @@ def build(
 ) -> None:
     """Build a Bento from a project."""
     from bentotool.build.api import BuildOptions, BuildResult, build_bento
+    from bentotool.cli.formats import count
     from bentotool.cli.state import current
 
     state = current()
@@ -50,7 +51,8 @@ def build(
             state.console.line(f"Built {built.tag}")
             state.console.line(built.digest)
         lock = "lock reused" if built.lock_reused else "locked now"
-        facts = f"{len(plan.files)} files, {len(plan.models)} models, {len(plan.lock.pins)} packages ({lock})"
+        parts = {"file": plan.files, "model": plan.models, "package": plan.lock.pins}
+        facts = f"{', '.join(count(len(items), word) for word, items in parts.items())} ({lock})"
         state.console.note(f"{facts}, {sum(built.seconds.values()):.1f} s")
         for step, seconds in built.seconds.items():
             state.console.detail(f"  {step:<8} {seconds:6.2f} s")

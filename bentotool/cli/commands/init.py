@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bentotool.cli.formats import count
 from bentotool.cli.state import State, current
 from bentotool.errors import NotFoundError
 
@@ -40,7 +41,7 @@ def init(
 
 
 def _tell(state: State, directory: Path, files: list[Path]) -> None:
-    state.console.line(f"made {len(files)} files in {directory.absolute()}")
+    state.console.line(f"made {count(len(files), 'file')} in {directory.absolute()}")
     state.console.line()
     state.console.line("next:")
     if directory.absolute() != Path.cwd():

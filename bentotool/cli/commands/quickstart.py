@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bentotool.cli.formats import count
 from bentotool.cli.state import State, current
 
 __all__ = ["quickstart"]
@@ -30,7 +31,7 @@ def quickstart(
     model = _import_model(state, directory / "iris.onnx")
     _step(state, 2, "model", f"{model['tag']}, {model['framework']}, {model['size']} bytes")
     bento = _build(state, directory)
-    _step(state, 3, "build", f"{bento['tag']}, {bento['packages']} packages locked, {bento['digest'][:19]}")
+    _step(state, 3, "build", f"{bento['tag']}, {count(bento['packages'], 'package')} locked, {bento['digest'][:19]}")
     url, answer = _serve_and_ask(state, bento["tag"])
     named = ", ".join(SPECIES[label] for label in answer)
     _step(state, 5, "answer", f"{json.dumps(answer)}: {named}")
@@ -66,7 +67,7 @@ def _make_project(directory: Path) -> str:
     template = available_templates()[DEFAULT_TEMPLATE]
     if is_untouched(template, directory):
         return f"{directory} stands already"
-    return f"{len(create_project(template, directory))} files in {directory}"
+    return f"{count(len(create_project(template, directory)), 'file')} in {directory}"
 
 
 def _import_model(state: State, path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bentotool.cli.durations import parse_duration
-from bentotool.cli.formats import human_size
+from bentotool.cli.formats import count, human_size
 from bentotool.cli.state import current
 
 
@@ -33,22 +33,18 @@ def collect_store(
     def human() -> None:
         verb = "would remove" if dry_run else "removed"
         parts = [
-            _count(len(done.blobs), "blob"),
-            _count(len(done.views), "view"),
-            _count(len(done.leftovers), "leftover"),
+            count(len(done.blobs), "blob"),
+            count(len(done.views), "view"),
+            count(len(done.leftovers), "leftover"),
         ]
-        state.console.line(f"{verb} {human_size(done.size)}: {', '.join(parts)}; {_count(done.kept, 'blob')} kept")
+        state.console.line(f"{verb} {human_size(done.size)}: {', '.join(parts)}; {count(done.kept, 'blob')} kept")
         if done.young:
             state.console.note(
-                f"{_count(done.young, 'unused blob')} of the last {grace} spared; --grace 0s removes them too, "
+                f"{count(done.young, 'unused blob')} of the last {grace} spared; --grace 0s removes them too, "
                 "when no import, build or pull is under way"
             )
 
     state.console.result(document, human)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def verify_store(
@@ -74,13 +70,13 @@ def verify_store(
     }
 
     def human() -> None:
-        read = f"{_count(report.blobs, 'blob')} ({human_size(report.size)}), {_count(report.references, 'reference')}"
+        read = f"{count(report.blobs, 'blob')} ({human_size(report.size)}), {count(report.references, 'reference')}"
         if not faults:
             state.console.line(f"the store is whole: {read}")
             return
         rows = [(f["kind"], f["what"], ", ".join(f["touches"]) or "-", f["reason"]) for f in faults]
         state.console.table(("fault", "what", "needed by", "reason"), rows)
-        state.console.line(f"{_count(len(faults), 'fault')} in {read}")
+        state.console.line(f"{count(len(faults), 'fault')} in {read}")
         _advise(faults, repair)
 
     state.console.result(document, human)

@@ -93,6 +93,12 @@ def test_a_system_failure_names_the_file(capsys) -> None:
     assert _run(error, capsys) == (1, "error: the system refused '/store/x': permission denied\n")
 
 
+def test_a_full_disk_names_the_folder_and_what_helps(capsys) -> None:
+    status, err = _run(OSError(errno.ENOSPC, "No space left on device", "/data/p"), capsys)
+    assert status == 1
+    assert err.startswith("error: no space left on the disk that holds /data/p\nhint: free some space")
+
+
 def test_control_characters_of_foreign_data_cannot_drive_the_terminal(capsys) -> None:
     _, err = _run(errors.NotFoundError("no \x1b[2Jmodel\nhere", hint="\x1b]0;x\x07"), capsys)
     assert err == "error: no \\x1b[2Jmodel\\x0ahere\nhint: \\x1b]0;x\\x07\n"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+
+from bentotool.cli.formats import count
 
 
 def test_init_makes_a_project_and_says_what_next(cli, tmp_path: Path) -> None:
@@ -66,3 +69,16 @@ def test_config_show_says_where_a_value_comes_from(cli, store: Path, monkeypatch
     assert document["disabled-plugins"] == {"value": ["a", "b"], "origin": "BENTOTOOL_DISABLE_PLUGINS"}
     assert document["color"] == {"value": False, "origin": "--no-color"}
     assert "ORIGIN" not in cli("config", "show").out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+def test_a_pipe_is_no_model(cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    outcome = cli("model", "import", str(tmp_path / "pipe"))
+    assert outcome.status == 6
+    assert f"{tmp_path / 'pipe'} is not a regular file or folder" in outcome.err
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 models"), (1, "1 model"), (2, "2 models")])
+def test_counting(number: int, said: str) -> None:
+    assert count(number, "model") == said
