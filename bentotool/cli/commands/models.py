@@ -63,7 +63,7 @@ def import_model(
             metadata=parse_metadata(metadata or []),
             trust=trust,
             replace=replace,
-            link=link,
+            link=link or found.linkable,
             owned=found.owned,
             advance=progress.advance,
         )
