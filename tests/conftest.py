@@ -15,6 +15,9 @@ REQUIRE_ALL = "BENTOTOOL_TEST_REQUIRE_ALL"
 WITHOUT = "BENTOTOOL_TEST_WITHOUT"
 """Packages that this environment lacks on purpose, separated by spaces; their tests always skip."""
 
+WITHOUT_TOOLS = "BENTOTOOL_TEST_WITHOUT_TOOLS"
+"""The same for programs."""
+
 _PLACES = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA", "APPDATA", "DOCKER_CONFIG")
 _SETTINGS = ("BENTOTOOL_BENTO", "BENTOTOOL_DISABLE_PLUGINS", "BENTOTOOL_PLUGIN_SCAN", "NO_COLOR", "FORCE_COLOR")
 _UNSET = (*_PLACES, *_SETTINGS)
@@ -33,7 +36,7 @@ def require_tool() -> Callable[[str], str]:
     def require(name: str) -> str:
         found = shutil.which(name)
         if found is None:
-            _absent(f"the program {name}")
+            _absent(f"the program {name}", on_purpose=name in os.environ.get(WITHOUT_TOOLS, "").split())
         return str(found)
 
     return require
