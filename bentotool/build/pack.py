@@ -47,7 +47,7 @@ def pack(plan: Plan, project: Path, layout: Layout, *, replace: bool = False) ->
         "org.opencontainers.image.title": plan.name,
         "org.opencontainers.image.version": plan.version,
     }
-    manifest = Manifest(config, layers, ARTIFACT_TYPE, annotations).to_bytes()
+    manifest = Manifest(config, layers, artifact_type=ARTIFACT_TYPE, annotations=annotations).to_bytes()
     stored = layout.put(manifest, MANIFEST)
     # Copied beside the reference so that listing Bentos reads no manifest.
     brief = {"io.bentotool.python": plan.python, "io.bentotool.service": plan.service}

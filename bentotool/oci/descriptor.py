@@ -130,23 +130,16 @@ def _open(data: bytes, media_type: str, what: str, foreign: str) -> dict[str, An
     return document
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """An OCI image manifest, of an image or of an artifact."""
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    """What a manifest and an index have in common."""
 
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
     artifact_type: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     subject: Descriptor | None = None
 
-    def to_bytes(self) -> bytes:
-        document: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": self.config.to_dict(),
-            "layers": [layer.to_dict() for layer in self.layers],
-        }
+    def _encode(self, media_type: str, **content: Any) -> bytes:
+        document: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_type, **content}
         if self.artifact_type:
             document["artifactType"] = self.artifact_type
         if self.annotations:
@@ -154,6 +147,27 @@ class Manifest:
         if self.subject:
             document["subject"] = self.subject.to_dict()
         return canonical_json(document)
+
+    @staticmethod
+    def _common(document: dict[str, Any], what: str) -> dict[str, Any]:
+        artifact_type = document.get("artifactType")
+        return {
+            "artifact_type": artifact_type if isinstance(artifact_type, str) else None,
+            "annotations": _string_map(document.get("annotations"), f"annotations of {what}"),
+            "subject": Descriptor.from_dict(document["subject"]) if document.get("subject") else None,
+        }
+
+
+@dataclass(frozen=True)
+class Manifest(_Document):
+    """An OCI image manifest, of an image or of an artifact."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    def to_bytes(self) -> bytes:
+        layers = [layer.to_dict() for layer in self.layers]
+        return self._encode(MANIFEST, config=self.config.to_dict(), layers=layers)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
@@ -163,38 +177,19 @@ class Manifest:
             VerificationError: when it breaks the image-spec or its limits.
         """
         document = _open(data, MANIFEST, "the manifest", "manifests")
-        artifact_type = document.get("artifactType")
-        return cls(
-            config=Descriptor.from_dict(document.get("config")),
-            layers=_descriptors(document.get("layers"), "'layers' of the manifest"),
-            artifact_type=artifact_type if isinstance(artifact_type, str) else None,
-            annotations=_string_map(document.get("annotations"), "annotations of the manifest"),
-            subject=Descriptor.from_dict(document["subject"]) if document.get("subject") else None,
-        )
+        config = Descriptor.from_dict(document.get("config"))
+        layers = _descriptors(document.get("layers"), "'layers' of the manifest")
+        return cls(config, layers, **cls._common(document, "the manifest"))
 
 
 @dataclass(frozen=True)
-class Index:
+class Index(_Document):
     """An OCI image index."""
 
     manifests: tuple[Descriptor, ...]
-    artifact_type: str | None = None
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    subject: Descriptor | None = None
 
     def to_bytes(self) -> bytes:
-        document: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": INDEX,
-            "manifests": [manifest.to_dict() for manifest in self.manifests],
-        }
-        if self.artifact_type:
-            document["artifactType"] = self.artifact_type
-        if self.annotations:
-            document["annotations"] = dict(self.annotations)
-        if self.subject:
-            document["subject"] = self.subject.to_dict()
-        return canonical_json(document)
+        return self._encode(INDEX, manifests=[manifest.to_dict() for manifest in self.manifests])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Index:
@@ -204,10 +199,6 @@ class Index:
             VerificationError: when it breaks the image-spec or its limits.
         """
         document = _open(data, INDEX, "the index", "layers")
-        artifact_type = document.get("artifactType")
         return cls(
-            manifests=_descriptors(document.get("manifests"), "'manifests' of the index"),
-            artifact_type=artifact_type if isinstance(artifact_type, str) else None,
-            annotations=_string_map(document.get("annotations"), "annotations of the index"),
-            subject=Descriptor.from_dict(document["subject"]) if document.get("subject") else None,
+            _descriptors(document.get("manifests"), "'manifests' of the index"), **cls._common(document, "the index")
         )

@@ -119,7 +119,7 @@ def bento_index(bento: Descriptor, config: BentoConfig, models: Sequence[tuple[N
         notes = {KIND: "model", "io.bentotool.model": needed.tag}
         entries.append(Descriptor(MANIFEST, descriptor.digest, descriptor.size, notes, platform=_NO_PLATFORM))
     annotations = {KIND: "bento", _NAME: config.name, _VERSION: config.version}
-    return Index(tuple(entries), INDEX_TYPE, annotations)
+    return Index(tuple(entries), artifact_type=INDEX_TYPE, annotations=annotations)
 
 
 @dataclass(frozen=True)

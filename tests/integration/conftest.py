@@ -137,8 +137,8 @@ def make_bento() -> Callable[..., Ref]:
         manifest = Manifest(
             layout.put(config, "application/vnd.bentotool.bento.config.v1+json"),
             layers,
-            "application/vnd.bentotool.bento.v1",
-            {"io.bentotool.name": name, "org.opencontainers.image.version": version},
+            artifact_type="application/vnd.bentotool.bento.v1",
+            annotations={"io.bentotool.name": name, "org.opencontainers.image.version": version},
         )
         data = manifest.to_bytes()
         stored = layout.put(data, MANIFEST)

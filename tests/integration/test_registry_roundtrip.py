@@ -270,7 +270,7 @@ def test_many_pushes_of_overlapping_models_at_once(
 def test_referrers_are_found_through_the_tag(real_registry: Any, here: Layout) -> None:
     config = here.put(b"{}", "application/vnd.oci.empty.v1+json")
     subject = Descriptor(MANIFEST, "sha256:" + "a" * 64, 10)
-    manifest = Manifest(config, (), "application/x-test", subject=subject).to_bytes()
+    manifest = Manifest(config, (), artifact_type="application/x-test", subject=subject).to_bytes()
     entry = {"mediaType": MANIFEST, "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}", "size": len(manifest)}
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**entry, "artifactType": "application/x-test"}]}
     with Registry(real_registry.host, push=True) as registry:

@@ -35,7 +35,9 @@ def virtual(layout: Layout, *contents: bytes) -> Descriptor:
 
 def manifest(layout: Layout, *contents: bytes, subject: Descriptor | None = None) -> Descriptor:
     config = layout.put(b"{}" + contents[0], "application/json")
-    return layout.put(Manifest(config, (virtual(layout, *contents),), "x/y", {}, subject).to_bytes(), MANIFEST)
+    return layout.put(
+        Manifest(config, (virtual(layout, *contents),), artifact_type="x/y", subject=subject).to_bytes(), MANIFEST
+    )
 
 
 def age(layout: Layout, seconds: float = 7200) -> None:
