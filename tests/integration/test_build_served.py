@@ -105,8 +105,9 @@ def test_an_environment_from_the_lock_serves_the_bento(
     interpreter = str(environment / "bin" / "python")
     uv("pip", "sync", "--quiet", "--python", interpreter, "--require-hashes", str(project / "bento.lock"))
     size = sum(path.stat().st_size for path in environment.glob("lib/*/site-packages/**/*") if path.is_file())
-    # The number of distributions is ours to keep; their size is not, and uvloop alone differs by 3 MB between Pythons.
-    assert size < 30 << 20, f"the runtime side takes {size} bytes"
+    # uvloop's wheel for Python 3.13 is larger by itself; elsewhere the budget holds.
+    limit = 30 << 20 if sys.version_info >= (3, 13) else 25 << 20
+    assert size < limit, f"the runtime side takes {size} bytes"
     uv("pip", "install", "--quiet", "--python", interpreter, "--no-deps", "--no-index", str(wheel))
 
     code = f"import sys, bentotool.runtime.app; print(*[name for name in {UNWANTED!r} if name in sys.modules])"
