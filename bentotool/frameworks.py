@@ -81,7 +81,7 @@ class FrameworkNamespace:
         """
         model = self.get(tag)
         if model.info.get("safety") == "pickle":
-            if not trust:
+            if trust is not True:
                 raise UnsafeError(
                     f"{model.tag} is a pickle: loading it runs whatever code its author put in",
                     hint="pass trust=True, if you trust where it comes from",

@@ -69,7 +69,7 @@ def describe_model(
 
 def require_trust(safety: str, title: str, *, trust: bool) -> None:
     """Refuse a model that runs code when it is loaded, unless the user said that its origin is trusted."""
-    if safety == "pickle" and not trust:
+    if safety == "pickle" and trust is not True:
         raise UnsafeError(
             f"{title} is a pickle: loading it runs whatever code its author put in",
             hint="--trust (trust=True) takes it, if you trust where it comes from; a data format is better",

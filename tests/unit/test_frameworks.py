@@ -79,6 +79,8 @@ def test_a_pickle_needs_trust_in_code(bento: Path) -> None:
     write(bento, {"safety": "pickle"})
     with pytest.raises(UnsafeError, match="m:1 is a pickle"):
         namespace("toy").load_model("m:latest")
+    with pytest.raises(UnsafeError):  # a setting read as text is no consent, whatever the text
+        namespace("toy").load_model("m:latest", trust="false")
     assert namespace("toy").load_model("m:latest", trust=True) == ("hello", {"trust": True})
 
 

@@ -164,6 +164,8 @@ def test_a_trusted_joblib_file(tmp_path: Path, compress: object) -> None:
     import_model(path, "iris", trust=True)
     with pytest.raises(UnsafeError, match=r"iris:\w+ is a pickle"):
         namespace("sklearn").load_model("iris")
+    with pytest.raises(loader.UnsafeModelError):
+        loader.load(path, trust="false")
     assert (namespace("sklearn").load_model("iris", trust=True).predict(X) == MODEL.predict(X)).all()
 
 

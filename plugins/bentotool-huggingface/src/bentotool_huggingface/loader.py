@@ -64,7 +64,7 @@ def load(
     code, pickles = code_reasons(files), pickled_weights(files)
     if options.pop("trust_remote_code", False):
         code = [*code, "the caller passes trust_remote_code"]
-    if (code or pickles) and not trust:
+    if (code or pickles) and trust is not True:
         reasons = "; ".join([*code, *(f"{name} is a pickle" for name in pickles)])
         raise UnsafeModelError(f"{path.name} runs code when it is loaded: {reasons}; trust=True loads it")
     options |= {"trust_remote_code": bool(code), "local_files_only": True}

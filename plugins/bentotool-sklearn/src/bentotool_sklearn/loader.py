@@ -76,7 +76,7 @@ def load(path, *, trusted: Iterable[str] = (), trust: bool = False):
     named = [name for name in TO_BE_NAMED if name in type_names(schema)]
     needed = sorted({*ours, *theirs, *named})
     refused = [name for name in needed if name not in set(trusted)]
-    if refused and not trust:
+    if refused and trust is not True:
         raise UnsafeModelError(
             f"{path.name} holds types that are not known to be safe: {', '.join(refused)}; "
             f"if you trust them, pass trusted={refused!r}"
@@ -85,7 +85,7 @@ def load(path, *, trusted: Iterable[str] = (), trust: bool = False):
 
 
 def _load_pickle(path: Path, trust: bool) -> Any:
-    if not trust:
+    if trust is not True:
         raise UnsafeModelError(f"{path.name} is a pickle, which runs code when it is loaded; trust=True loads it")
     import joblib
 

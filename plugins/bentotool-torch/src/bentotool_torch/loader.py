@@ -120,7 +120,7 @@ def load(path: str | Path, *, trust: bool = False, device: Any = "cpu", **option
     found = inspect(path)
     if found is None:
         raise InvalidModelError(f"{path.name} is not a file of PyTorch")
-    if found.reasons and not trust:
+    if found.reasons and trust is not True:
         raise UnsafeModelError(f"{path.name} runs code when it is loaded: {_listed(found)}; trust=True loads it")
     import torch
 
