@@ -30,6 +30,7 @@ __all__ = [
     "Safety",
     "SourceDecl",
     "SourceFile",
+    "SourceModel",
     "SourceRequest",
     "TemplateDecl",
     "TensorSpec",
@@ -51,7 +52,8 @@ SAFETY_CLASSES = ("data", "program", "pickle")
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*(?: [a-z][a-z0-9-]*)?")
 _MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+")
+_SUFFIX = re.compile(r"(?:\.[a-z0-9_-]+)+")
 _TARGET = re.compile(_MODULE.pattern + ":" + _MODULE.pattern)
 
 
@@ -151,16 +153,23 @@ class SourceDecl(_Declaration):
     """A place that models come from; ``target`` is a :class:`Source` (or a class of no arguments that makes one).
 
     Args:
-        schemes: URI schemes it answers to, without ``://``.
+        schemes: URI schemes it answers to, without the colon: ``s3`` for ``s3://bucket/key``, ``mlflow`` for
+            ``mlflow:folder``. Two characters at least: one is a drive of Windows.
+        suffixes: endings of local files, lower case, that are packages of models rather than models: a path that
+            ends so is given to this source as it stands.
     """
 
     schemes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _tuple_of(str, self.schemes, "schemes")
+        _tuple_of(str, self.suffixes, "suffixes")
         for scheme in self.schemes:
             _matching(_SCHEME, scheme, "scheme")
+        for suffix in self.suffixes:
+            _matching(_SUFFIX, suffix, "suffix")
 
 
 @dataclass(frozen=True)
@@ -213,7 +222,7 @@ class SourceRequest:
     """What a :class:`Source` is asked for.
 
     Args:
-        uri: as the user wrote it, scheme included.
+        uri: as the user wrote it, scheme included; or a path that ends as one of the source's suffixes.
         folder: an empty folder on the store's disk to fetch into; removed after the import.
         max_bytes: the most that may be fetched.
         checksum: ``sha256:<hex>`` that a source of a single file has to have, or None.
@@ -225,6 +234,27 @@ class SourceRequest:
     max_bytes: int
     checksum: str | None
     advance: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """What a :class:`Source` brings: files, and what the place says of the model. The user's own words come first.
+
+    Args:
+        files: in the request's folder, or in a cache that nothing rewrites.
+        name: a name for the model, made valid by the caller.
+        version: the version to store it under; None derives it from the content.
+        framework: the framework to ask about the files, where a plugin for it is installed.
+        labels: labels of the model.
+        metadata: facts about the model.
+    """
+
+    files: tuple[SourceFile, ...]
+    name: str
+    version: str | None = None
+    framework: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from bentotool.interfaces import Match, ModelInfo, SourceFile, SourceRequest
+    from bentotool.interfaces import Match, ModelInfo, SourceFile, SourceModel, SourceRequest
 
 __all__ = ["Framework", "Loader", "Source"]
 
@@ -63,31 +63,25 @@ class Source(Protocol):
     """Fetches the files of a model; executes none of them.
 
     When:
-        ``bentotool model import SCHEME://...``, once for an import.
+        ``bentotool model import SCHEME:...``, once for an import.
 
     Arguments:
         See :class:`SourceRequest`. What a remote says of names and sizes is hostile: names become paths only below
         ``folder``, and no more than ``max_bytes`` are taken.
 
     Return:
-        See the methods. A remote that refuses or does not answer is a :class:`~bentotool.errors.RemoteError`.
+        See the method. A remote that refuses or does not answer is a :class:`~bentotool.errors.RemoteError`.
 
     Example::
 
         class Greeting:
-            def name(self, uri):
-                return "greeting"
-
             def fetch(self, request):
-                (request.folder / "hello.txtmodel").write_text("hello", encoding="utf-8")
-                return [SourceFile(request.folder / "hello.txtmodel", "hello.txtmodel")]
+                path = request.folder / "hello.txtmodel"
+                path.write_text("hello", encoding="utf-8")
+                return SourceModel((SourceFile(path, path.name),), name="greeting")
     """
 
-    def name(self, uri: str) -> str:
-        """A name for the model, where the user gives none."""
-        ...
-
-    def fetch(self, request: SourceRequest) -> Sequence[SourceFile]:
+    def fetch(self, request: SourceRequest) -> SourceModel:
         """Bring the files to this disk: into the request's folder, or a cache where nothing ever rewrites them."""
         ...
 

@@ -79,22 +79,27 @@ def import_model(
     metadata: Mapping[str, Any] | None = None,
     trust: bool = False,
 ) -> Model:
-    """Import a model file or folder into the local store; see :func:`bentotool.models.importing.import_files`."""
-    from bentotool.models.importing import import_path
+    """Import a model into the local store; see :func:`bentotool.models.importing.import_files`.
+
+    Args:
+        path: a file, a folder, or an address as ``bentotool model import`` takes it.
+    """
+    from bentotool.models.sources import fetch, import_fetched
     from bentotool.plugins import load_plugins
 
-    store = _store()
-    stored = import_path(
-        store,
-        Path(path),
-        name=name,
-        plugins=load_plugins(),
-        version=version,
-        framework=framework,
-        labels=labels,
-        metadata=metadata,
-        trust=trust,
-    )
+    store, plugins = _store(), load_plugins()
+    with fetch(str(path), store.layout, plugins) as found:
+        stored = import_fetched(
+            store,
+            found,
+            plugins=plugins,
+            name=name,
+            version=version,
+            framework=framework,
+            labels=labels,
+            metadata=metadata,
+            trust=trust,
+        )
     return _model(store, stored)
 
 

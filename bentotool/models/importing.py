@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bentotool.interfaces import ModelInfo, SourceFile
     from bentotool.plugins import Plugins
 
-__all__ = ["import_files", "import_path", "local_files", "name_for"]
+__all__ = ["import_files", "import_path", "local_files", "name_for", "valid_name"]
 
 _IGNORED = {".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"}
 Advance = Callable[[int], None]
@@ -154,6 +154,10 @@ def import_path(store: ModelStore, source: Path, *, name: str | None = None, **o
 def name_for(source: Path) -> str:
     """A valid model name made from the name of a file (without its suffix) or folder."""
     resolved = source.resolve()
-    stem = (resolved.stem if resolved.is_file() else resolved.name).lower()
-    cleaned = "".join(char if char.isascii() and (char.isalnum() or char in "-._") else "-" for char in stem)
+    return valid_name(resolved.stem if resolved.is_file() else resolved.name)
+
+
+def valid_name(text: str) -> str:
+    """A valid model name as near to ``text`` as can be."""
+    cleaned = "".join(char if char.isascii() and (char.isalnum() or char in "-._") else "-" for char in text.lower())
     return cleaned.strip("-._")[:63].strip("-._") or "model"

@@ -4,71 +4,80 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bentotool.errors import UsageError
-from bentotool.interfaces import SourceFile, SourceRequest
-from bentotool.models.importing import local_files, name_for
+from bentotool.errors import PluginError, UsageError
+from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
+from bentotool.models.importing import import_files, local_files, name_for, valid_name
 from bentotool.models.web import download, file_name, part_key
 from bentotool.oci.digest import check_digest
 from bentotool.oci.layout import Layout
 from bentotool.oci.tar import check_entry_names
 
 if TYPE_CHECKING:
+    from bentotool.models.store import ModelStore, StoredModel
     from bentotool.plugins import Plugins
     from bentotool.protocols import Source
 
-__all__ = ["DEFAULT_MAX_BYTES", "Fetched", "fetch"]
+__all__ = ["DEFAULT_MAX_BYTES", "Fetched", "fetch", "import_fetched"]
 
 DEFAULT_MAX_BYTES = 200 << 30
 """Most bytes a source may bring unless the user says otherwise: above the largest models, below most disks."""
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII | re.IGNORECASE)
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """Files of a model on this disk, and a name for it.
+    """A model on this disk that is not in the store yet.
 
     Attributes:
         owned: the files are the import's own: they become the blobs, without a second copy.
         linkable: the files lie in a cache that nothing rewrites, on the store's disk: they can be shared.
     """
 
-    files: Sequence[SourceFile]
-    name: str
-    owned: bool
+    model: SourceModel
+    owned: bool = False
     linkable: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.path.stat().st_size for file in self.model.files)
 
 
 class _Web:
     """A single file behind an ``https://`` address; ``http://`` on this machine only."""
 
-    def name(self, uri: str) -> str:
-        return name_for(Path(PurePosixPath(file_name(uri)).stem))
-
-    def fetch(self, request: SourceRequest) -> Sequence[SourceFile]:
+    def fetch(self, request: SourceRequest) -> SourceModel:
         name = file_name(request.uri)
         target = request.folder / name
         download(request.uri, target, max_bytes=request.max_bytes, checksum=request.checksum, advance=request.advance)
-        return [SourceFile(target, name)]
+        return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem)
 
 
-def _source(scheme: str, plugins: Plugins) -> Source:
-    if scheme in ("https", "http"):
+def _source(text: str, plugins: Plugins) -> Source | None:
+    """Who fetches ``text``; None when it is an ordinary path of this disk."""
+    found = _SCHEME.match(text)
+    scheme = found[1].lower() if found else ""
+    if found and found[2] and scheme in ("https", "http"):
         return _Web()
     declared = plugins.sources()
-    if scheme not in declared:
+    if scheme in declared and ((found and found[2]) or not Path(text).exists()):
+        return plugins.source(declared[scheme])
+    if found and found[2]:
         known = ", ".join(sorted({"https", *declared}))
         raise UsageError(f"nothing here fetches {scheme}:// models", hint=f"known: {known}; others come with plugins")
-    return plugins.source(declared[scheme])
+    packages = (decl for decl in declared.values() if text.lower().endswith(decl.suffixes or ("\0",)))
+    package = next(packages, None) if Path(text).is_file() else None
+    return plugins.source(package) if package else None
 
 
-def _inside(files: Sequence[SourceFile], folder: Path) -> bool:
+def _inside(files: tuple[SourceFile, ...], folder: Path) -> bool:
     return all(file.path.is_relative_to(folder) and not file.path.is_symlink() for file in files)
 
 
@@ -93,26 +102,63 @@ def fetch(
     """
     if checksum is not None:
         check_digest(checksum)
-    found = _SCHEME.match(source)
-    if not found:
-        path = Path(source)
-        yield Fetched(local_files(path), name_for(path), owned=False)
-        return
-    if urlsplit(source).password is not None:
+    if "://" in source and urlsplit(source).password is not None:
         raise UsageError("the address holds a password", hint="leave it out: it would end in the shell's history")
-    implementation = _source(found[1].lower(), plugins)
+    implementation = _source(source, plugins)
+    if implementation is None:
+        path = Path(source)
+        yield Fetched(SourceModel(tuple(local_files(path)), name_for(path)))
+        return
     folder = layout.temporary() / f"fetch-{part_key(source)}"
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
-        files = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
-        check_entry_names(file.name for file in files)
+        model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
+        if not isinstance(model, SourceModel):
+            raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
+        check_entry_names(file.name for file in model.files)
     except BaseException:
         with suppress(OSError):  # not empty: there is a part to go on from
             folder.rmdir()
         raise
-    owned = _inside(files, folder)
-    linkable = not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in files)
+    owned = _inside(model.files, folder)
+    linkable = not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in model.files)
     try:
-        yield Fetched(files, implementation.name(source), owned, linkable)
+        yield Fetched(model, owned, linkable)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def import_fetched(
+    store: ModelStore,
+    fetched: Fetched,
+    *,
+    plugins: Plugins,
+    name: str | None = None,
+    version: str | None = None,
+    framework: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    link: bool = False,
+    **options: Any,
+) -> StoredModel:
+    """Store what :func:`fetch` brought; what the caller says goes before what the source says.
+
+    Args:
+        options: the others of :func:`bentotool.models.importing.import_files`.
+    """
+    model = fetched.model
+    if framework is None and model.framework in plugins.frameworks():
+        framework = model.framework
+    return import_files(
+        store,
+        model.files,
+        name=valid_name(model.name) if name is None else name,
+        plugins=plugins,
+        version=version or model.version,
+        framework=framework,
+        labels={**model.labels, **(labels or {})},
+        metadata={**model.metadata, **(metadata or {})},
+        link=link or fetched.linkable,
+        owned=fetched.owned,
+        **options,
+    )

@@ -54,9 +54,7 @@ def run_all(tasks: Sequence[Callable[[], None]], jobs: int, stop: threading.Even
         raise failures[0]
 
 
-def _work(
-    waiting: queue.SimpleQueue[Callable[[], None]], failures: list[BaseException], stop: threading.Event
-) -> None:
+def _work(waiting: queue.SimpleQueue[Callable[[], None]], failures: list[BaseException], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             task = waiting.get_nowait()

@@ -38,8 +38,7 @@ def import_model(
     ] = False,
 ) -> None:
     """Import a model into the store"""
-    from bentotool.models.importing import import_files
-    from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch
+    from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
 
     state = current()
     limit = DEFAULT_MAX_BYTES if max_size is None else parse_size(max_size, "--max-size")
@@ -48,23 +47,20 @@ def import_model(
         fetch(
             source, state.layout, state.plugins, max_bytes=limit, checksum=checksum, advance=fetching.advance
         ) as found,
-        state.console.progress(
-            sum(file.path.stat().st_size for file in found.files), f"import {found.name}"
-        ) as progress,
+        state.console.progress(found.size, f"import {name or found.model.name}") as progress,
     ):
-        model = import_files(
+        model = import_fetched(
             state.models,
-            found.files,
-            name=found.name if name is None else name,
+            found,
             plugins=state.plugins,
+            name=name,
             version=version,
             framework=framework,
             labels=parse_labels(label or []),
             metadata=parse_metadata(metadata or []),
             trust=trust,
             replace=replace,
-            link=link or found.linkable,
-            owned=found.owned,
+            link=link,
             advance=progress.advance,
         )
     if link:

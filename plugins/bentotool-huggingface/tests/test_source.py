@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bentotool_huggingface.source import HubSource, _parse
+from bentotool_huggingface.source import _parse
 
 from bentotool.errors import UsageError
 
@@ -73,4 +73,3 @@ def test_addresses_that_name_no_repository(uri: str) -> None:
 
 def test_name_and_revision() -> None:
     assert _parse("hf://Acme/Tiny@refs/pr/1") == ("Acme/Tiny", "refs/pr/1")
-    assert HubSource().name("hf://Acme/Tiny@main") == "acme--tiny"

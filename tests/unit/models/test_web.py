@@ -183,30 +183,3 @@ def test_names() -> None:
     for bad in ("https://example.com/a/..", "https://example.com/a%2F..%2Fb", "https://example.com/a%00b"):
         with pytest.raises(UnsafeError):
             file_name(bad)
-
-
-def test_an_imported_address_leaves_one_copy(server: Server, tmp_path: Path) -> None:
-    from bentotool.models.sources import fetch
-    from bentotool.oci.layout import Layout
-    from bentotool.plugins import load_plugins
-
-    layout = Layout(tmp_path / "store")
-    layout.prepare()
-    with fetch(server.url, layout, load_plugins(), checksum=CHECKSUM) as found:
-        assert found.owned
-        assert found.name == "model"
-        assert [file.name for file in found.files] == ["model.onnx"]
-        from bentotool.models.intake import take_files
-
-        taken = take_files(layout, "model", found.files, lambda amount: None, owned=True)
-    assert layout.read(taken.files[0].sha256, len(CONTENT)) == CONTENT
-    assert [path for path in layout.temporary().iterdir() if "fetch" in path.name] == []
-
-
-def test_an_unknown_scheme_names_the_known(tmp_path: Path) -> None:
-    from bentotool.models.sources import fetch
-    from bentotool.oci.layout import Layout
-    from bentotool.plugins import load_plugins
-
-    with pytest.raises(UsageError, match="nothing here fetches zz"), fetch("zz://x", Layout(tmp_path), load_plugins()):
-        pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bentotool.errors import (
@@ -19,7 +19,7 @@ from bentotool.errors import (
     UnsafeError,
     UsageError,
 )
-from bentotool.interfaces import SourceFile, SourceRequest
+from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 
 _URI = re.compile(r"hf://([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", re.ASCII)
 
@@ -34,11 +34,7 @@ def _parse(uri: str) -> tuple[str, str | None]:
 class HubSource:
     """See :class:`bentotool.protocols.Source`."""
 
-    def name(self, uri: str) -> str:
-        """``org--repo``, as the hub's own cache spells it."""
-        return _parse(uri)[0].replace("/", "--").lower()[:63].strip("-._")
-
-    def fetch(self, request: SourceRequest) -> Sequence[SourceFile]:
+    def fetch(self, request: SourceRequest) -> SourceModel:
         """The files in the hub's cache, which nothing rewrites; what is missing there is downloaded first."""
         if request.checksum is not None:
             raise UsageError(
@@ -46,12 +42,12 @@ class HubSource:
             )
         repository, revision = _parse(request.uri)
         snapshot = _snapshot(repository, revision, request.max_bytes)
-        files = list(_files(snapshot))
+        files = tuple(_files(snapshot))
         total = sum(file.path.stat().st_size for file in files)
         if total > request.max_bytes:
             raise _too_large(request.uri, request.max_bytes)
         request.advance(total)
-        return files
+        return SourceModel(files, repository.replace("/", "--"))  # as the hub's own cache spells it
 
 
 def _too_large(uri: str, limit: int) -> UnsafeError:
