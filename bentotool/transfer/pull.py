@@ -15,10 +15,10 @@ from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifes
 from bentotool.oci.layout import FILES_ANNOTATION, Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import RefStore, check_name, check_version
+from bentotool.oci.workers import run_all
 from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity
 from bentotool.transfer.places import KnownPlaces
 from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
-from bentotool.transfer.workers import run_all
 
 if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.

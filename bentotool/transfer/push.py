@@ -14,6 +14,7 @@ from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.layout import Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import Ref
+from bentotool.oci.workers import run_all
 from bentotool.transfer.formats import (
     BENTO_TYPE,
     MODEL_TYPE,
@@ -24,7 +25,6 @@ from bentotool.transfer.formats import (
 )
 from bentotool.transfer.places import KnownPlaces
 from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
-from bentotool.transfer.workers import run_all
 
 if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from bentotool.errors import RemoteError
-from bentotool.transfer.workers import run_all
+from bentotool.oci.workers import run_all
 
 
 def test_all_tasks_run_within_the_limit() -> None:
