@@ -8,9 +8,10 @@ Needs the package ``zstandard``: ``pip install bentotool[zstd]``.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from bentotool.errors import MissingDependencyError, UnsafeError, UsageError, VerificationError
+from bentotool.errors import MissingDependencyError, UnsafeError, VerificationError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -69,19 +70,21 @@ class Decompressed(io.RawIOBase):
         source: the compressed bytes, from its position on.
         name: what to call it in messages.
         limit: most bytes that may come out.
+        advance: told the compressed bytes as they are read.
 
     Raises:
         MissingDependencyError: without the package ``zstandard``.
         VerificationError: while reading, when the stream is damaged, cut off, or asks for more than 128 MiB of memory.
-        UnsafeError: while reading, when the stream is a bomb.
-        UsageError: while reading, when more comes out than ``limit``.
+        UnsafeError: while reading, when the stream is a bomb, or more comes out than ``limit``.
     """
 
-    def __init__(self, source: BinaryIO, name: str, limit: int) -> None:
+    def __init__(
+        self, source: BinaryIO, name: str, limit: int, advance: Callable[[int], None] = lambda amount: None
+    ) -> None:
         super().__init__()
         zstandard = _library()
         self._error: type[Exception] = zstandard.ZstdError
-        self._source = _Counted(source)
+        self._source = _Counted(source, advance)
         self._name, self._limit = name, limit
         self._produced = 0
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
@@ -106,7 +109,7 @@ class Decompressed(io.RawIOBase):
             raise VerificationError(f"{self._name} is not sound zstd: {reason}") from None
         self._produced += count
         if self._produced > self._limit:
-            raise UsageError(
+            raise UnsafeError(
                 f"{self._name} unpacks to more than {self._limit} bytes", hint="allow more with --max-size"
             )
         if is_bomb(self._source.count, self._produced):
@@ -117,8 +120,8 @@ class Decompressed(io.RawIOBase):
 class _Counted:
     """The compressed bytes, counted, with an empty frame after them: a frame that lacks its end then fails to check."""
 
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
+    def __init__(self, source: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._source, self._advance = source, advance
         self._after = _EMPTY_FRAME
         self.count = 0
 
@@ -126,6 +129,7 @@ class _Counted:
         data = self._source.read(size)
         self.count += len(data)
         if data:
+            self._advance(len(data))
             return data
         data, self._after = self._after[:size] if size >= 0 else self._after, b""
         return data

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from bentotool.cli.formats import human_size
+from bentotool.cli.formats import human_size, parse_size
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
     from bentotool.oci.descriptor import Descriptor
     from bentotool.oci.refs import Ref
+    from bentotool.oci.unarchive import Archive
+
+_STANDARD = "-"
+_COMPRESSED = (".zst", ".tzst")
 
 Reference = Annotated[
     str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
 ]
-Target = Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write.")]
-Source = Annotated[Path, typer.Argument(metavar="FILE", help="An archive written by export.")]
+Target = Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write; - for the standard output.")]
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="An archive written by export; - for the standard input.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite FILE.")]
+Zstd = Annotated[bool, typer.Option("--zstd", help="Compress it; by default when FILE ends in .zst.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace other content of the same version.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Take models that run code when they are loaded.")]
+MaxSize = Annotated[
+    str | None,
+    typer.Option("--max-size", metavar="SIZE", help="Most that a compressed FILE may unpack to; default 200 GiB."),
+]
 
 
-def export_model(reference: Reference, file: Target, force: Force = False) -> None:
+def export_model(reference: Reference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
     """Write a model to an OCI archive"""
     state = current()
-    _export(state, state.models.refs.get("models", reference), [], file, force)
+    _export(state, state.models.refs.get("models", reference), [], file, force=force, compress=zstd)
 
 
-def export_bento(reference: Reference, file: Target, force: Force = False) -> None:
+def export_bento(reference: Reference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
     """Write a Bento and its models to an OCI archive"""
     from bentotool.build.bentos import BentoStore
     from bentotool.oci.archive import archive_root
@@ -39,21 +50,21 @@ def export_bento(reference: Reference, file: Target, force: Force = False) -> No
     bento = store.get(reference)
     models = {model.digest: state.models.by_digest(model.name, model.digest) for model in bento.models}
     named = [archive_root(model.descriptor, "model", f"{model.name}:{model.version}") for model in models.values()]
-    _export(state, store.refs.get("bentos", bento.tag), named, file, force)
+    _export(state, store.refs.get("bentos", bento.tag), named, file, force=force, compress=zstd)
 
 
-def _export(state: State, ref: Ref, others: list[Descriptor], file: Path, force: bool) -> None:
-    from bentotool.errors import ConflictError, NotFoundError
+def _export(state: State, ref: Ref, others: list[Descriptor], file: Path, *, force: bool, compress: bool) -> None:
     from bentotool.oci.archive import archive_root, archive_size, write_archive
 
-    if file.exists() and not force:
-        raise ConflictError(f"{file} exists", hint="choose another name, or give --force")
-    if not file.absolute().parent.is_dir():
-        raise NotFoundError(f"folder {file.parent} does not exist", hint="create it first")
-    kind = "model" if ref.kind == "models" else "bento"
-    roots = [archive_root(ref.descriptor, kind, ref.ref), *others]
+    target = _output(state) if str(file) == _STANDARD else _free(file, ref, force)
+    compress = compress or file.name.endswith(_COMPRESSED)
+    roots = [archive_root(ref.descriptor, "model" if ref.kind == "models" else "bento", ref.ref), *others]
     with state.console.progress(archive_size(state.layout, roots), f"export {ref.ref}") as progress:
-        archive, size = write_archive(state.layout, roots, file.absolute(), progress.advance)
+        archive, size = write_archive(state.layout, roots, target, progress.advance, compress=compress)
+    if not isinstance(target, Path):
+        target.flush()
+        state.console.note(f"wrote {human_size(size)}: {ref.ref}\n{archive}")
+        return
     document = {
         "name": ref.name, "version": ref.tag, "tag": ref.ref, "digest": ref.digest, "size": ref.size,
         "path": str(file), "archive_digest": archive, "archive_size": size,
@@ -61,24 +72,54 @@ def _export(state: State, ref: Ref, others: list[Descriptor], file: Path, force:
     state.console.result(document, f"wrote {file} ({human_size(size)}): {ref.ref}\n{archive}")
 
 
+def _free(file: Path, ref: Ref, force: bool) -> Path:
+    from bentotool.errors import ConflictError, NotFoundError, UsageError
+
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", hint=f"name a file in it: {file / f'{ref.name}-{ref.tag}.tar'}")
+    if file.exists() and not force:
+        raise ConflictError(f"{file} exists", hint="choose another name, or give --force")
+    if not file.absolute().parent.is_dir():
+        raise NotFoundError(f"folder {file.parent} does not exist", hint="create it first")
+    return file.absolute()
+
+
+def _output(state: State) -> BinaryIO:
+    from bentotool.errors import UsageError
+
+    if state.json:
+        raise UsageError("--json and - would both write to the standard output", hint="name a file, or drop --json")
+    if sys.stdout.isatty():
+        raise UsageError("an archive is no text for a terminal", hint="name a file, or send the output into a program")
+    return sys.stdout.buffer
+
+
 def import_model_archive(
     file: Source,
     name: Annotated[str | None, typer.Option(help="Name in the store; default: the archive's.")] = None,
     replace: Replace = False,
+    trust: Trust = False,
+    max_size: MaxSize = None,
 ) -> None:
     """Import a model's archive"""
+    from bentotool.oci.refs import check_name
+
     state = current()
-    (root, _), *_ = _read(state, file, "model")
+    if name is not None:
+        check_name(name)
+    (root, _), *_ = _read(state, file, "model", trust=trust, max_size=max_size)
     model = _adopt_model(state, root, name, replace)
     state.console.result(model.to_dict(), f"imported {model.tag} ({human_size(model.size)})\n{model.digest}")
 
 
-def import_bento_archive(file: Source, replace: Replace = False) -> None:
+def import_bento_archive(
+    file: Source, replace: Replace = False, trust: Trust = False, max_size: MaxSize = None
+) -> None:
     """Import a Bento's archive"""
     from bentotool.build.bentos import BentoStore
 
     state = current()
-    roots = _read(state, file, "bento")
+    roots = _read(state, file, "bento", trust=trust, max_size=max_size)
     for root, kind in roots[1:]:
         if kind == "model":
             _adopt_model(state, root, None, replace)
@@ -87,23 +128,46 @@ def import_bento_archive(file: Source, replace: Replace = False) -> None:
     state.console.result(bento.to_dict(), f"imported {bento.tag} ({human_size(bento.size)})\n{bento.digest}")
 
 
-def _read(state: State, file: Path, kind: str) -> list[tuple[Descriptor, str]]:
-    from bentotool.errors import VerificationError
-    from bentotool.oci.archive import KIND_NAME, read_archive
+def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | None) -> list[tuple[Descriptor, str]]:
+    from bentotool.oci.archive import KIND_NAME
+    from bentotool.oci.unarchive import MAX_UNPACKED, open_archive
 
+    limit = MAX_UNPACKED if max_size is None else parse_size(max_size, "--max-size")
+    source = sys.stdin.buffer if str(file) == _STANDARD else file
     total = file.stat().st_size if file.is_file() else None
-    with state.console.progress(total, f"import {file.name}") as progress:
-        roots = [
-            (root, root.annotations.get(KIND_NAME, "")) for root in read_archive(state.layout, file, progress.advance)
-        ]
-    found = roots[0][1]
+    with (
+        state.console.progress(total, f"check {file.name}") as checked,
+        open_archive(source, state.layout, limit=limit, scanned=checked.advance) as archive,
+    ):
+        _check_kind(archive, file, kind)
+        _check_trust(archive, trust)
+        with state.console.progress(archive.size, f"import {file.name}") as progress:
+            archive.take(state.layout, progress.advance)
+        return [(root, root.annotations.get(KIND_NAME, "")) for root in archive.roots]
+
+
+def _check_kind(archive: Archive, file: Path, kind: str) -> None:
+    from bentotool.errors import VerificationError
+    from bentotool.oci.archive import KIND_NAME
+
+    found = archive.roots[0].annotations.get(KIND_NAME, "")
     if found != kind:
         other = {"model": "bentotool model import-archive", "bento": "bentotool import"}.get(found)
         raise VerificationError(
             f"{file} holds a {found or 'thing of unknown kind'}, not a {kind}",
             hint=f"use: {other} {file}" if other else None,
         )
-    return roots
+
+
+def _check_trust(archive: Archive, trust: bool) -> None:
+    """What a model says of itself decides here; what its bytes say decides when it is loaded."""
+    from bentotool.models.detect import require_trust
+    from bentotool.models.manifest import ARTIFACT_TYPE, read_details
+    from bentotool.oci.archive import REF_NAME
+
+    for root, manifest in zip(archive.roots, archive.manifests, strict=True):
+        if manifest.artifact_type == ARTIFACT_TYPE:
+            require_trust(read_details(manifest).safety, root.annotations.get(REF_NAME, root.digest), trust=trust)
 
 
 def _split(root: Descriptor) -> tuple[str, str]:

@@ -17,11 +17,12 @@ from bentotool.interfaces import SourceFile
 from bentotool.models.intake import take_files
 from bentotool.models.manifest import ModelDetails
 from bentotool.models.store import ModelStore
-from bentotool.oci.archive import archive_size, read_archive, write_archive
+from bentotool.oci.archive import archive_size, write_archive
 from bentotool.oci.checking import verify_store
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.layout import Layout
 from bentotool.oci.tar import TarEntry, tar_header
+from bentotool.oci.unarchive import read_archive
 
 DETAILS = ModelDetails("test", "raw", "data", "w.bin", {"inputs": [], "outputs": []}, (), {}, {})
 FILES = {"w.bin": b"weights" * 3000, "config.json": b"{}", "README.md": b"# hi"}
@@ -163,7 +164,7 @@ def test_anything_but_the_expected_files_is_refused(archive: Path, tmp_path: Pat
 
 
 def test_a_size_beyond_ustar_is_read_as_it_is_written() -> None:
-    from bentotool.oci.archive import _header
+    from bentotool.oci.unarchive import _header
 
     entry = TarEntry("blobs/sha256/" + HEX, 20 << 30)
     assert _header(io.BytesIO(tar_header(entry)), "x") == entry
