@@ -249,10 +249,15 @@ def read_details(manifest: Manifest) -> ModelDetails:
     return ModelDetails(
         framework=notes.get("io.bentotool.framework", ""),
         format=notes.get("io.bentotool.format", ""),
-        safety=notes.get("io.bentotool.safety", "pickle"),  # what says nothing of itself is trusted least
+        safety=_safety(notes.get("io.bentotool.safety")),
         main_file=notes.get("io.bentotool.main-file", ""),
         signature=decode("io.bentotool.signature", dict, {}),
         requirements=tuple(decode("io.bentotool.requirements", list, [])),
         labels=decode("io.bentotool.labels", dict, {}),
         metadata=decode("io.bentotool.metadata", dict, {}),
     )
+
+
+def _safety(stated: str | None) -> str:
+    """What says nothing of itself, or nothing that is known, is trusted least."""
+    return stated if stated in ("data", "program") else "pickle"

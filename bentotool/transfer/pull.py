@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from bentotool.build.bentos import BentoStore
 from bentotool.errors import ConflictError, UsageError, VerificationError
-from bentotool.models.manifest import model_files
+from bentotool.models.detect import require_trust
+from bentotool.models.manifest import model_files, read_details
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import FILES_ANNOTATION, Layout
@@ -46,13 +47,20 @@ class _Pull:
     """One pull under way."""
 
     def __init__(
-        self, layout: Layout, remote: RemoteReference, registry: Registry, jobs: int, progress: ProgressMaker
+        self,
+        layout: Layout,
+        remote: RemoteReference,
+        registry: Registry,
+        jobs: int,
+        progress: ProgressMaker,
+        trust: bool,
     ) -> None:
         self.layout = layout
         self.remote = remote
         self.registry = registry
         self._jobs = jobs
         self._progress = progress
+        self._trust = trust
         self.fetched = 0
 
     def manifest(self, digest: str, kind: str) -> _Remote:
@@ -65,6 +73,10 @@ class _Pull:
     def fetch(self, manifests: Iterable[_Remote], label: str) -> None:
         """Bring the content of manifests, then the manifests, into the layout."""
         wanted = list(manifests)
+        for each in wanted:
+            if each.manifest.artifact_type == MODEL_TYPE:
+                title = ":".join(identity(each.manifest, (self.remote.repository, each.descriptor.digest)))
+                require_trust(read_details(each.manifest).safety, title, trust=self._trust)
         # One digest may be listed twice, as the tar of a model's files and as an ordinary blob: two ways to store it.
         missing = {
             (part.digest, FILES_ANNOTATION in part.annotations): part
@@ -93,6 +105,7 @@ def pull(
     *,
     rename: str | None = None,
     expect: str | None = None,
+    trust: bool = False,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
@@ -102,15 +115,17 @@ def pull(
         remote: what to pull; without a tag, ``latest``. A digest is verified.
         rename: ``NAME[:VERSION]`` to keep it under, in place of its own.
         expect: ``"model"`` or ``"bento"`` refuses the other kind.
+        trust: takes models of class ``pickle``.
         jobs: files fetched at once.
 
     Raises:
         NotFoundError: when the registry does not have it.
         VerificationError: when any byte is not what its digest says; nothing is kept under a name.
+        UnsafeError: when a model is of class ``pickle`` and ``trust`` is False; nothing is fetched.
         ConflictError: when the name and version stand for something else here.
         RemoteError, AuthenticationError: when the registry refuses or does not answer.
     """
-    work = _Pull(layout, remote, registry, jobs, progress)
+    work = _Pull(layout, remote, registry, jobs, progress, trust)
     # The tag is looked at once; from here on everything is named by digest.
     top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
     if top.descriptor.media_type == INDEX:

@@ -17,19 +17,24 @@ __all__ = ["pull", "pull_model"]
 
 _Remote = Annotated[str, typer.Argument(metavar="REMOTE", help="HOST[:PORT]/REPOSITORY[:TAG][@DIGEST].")]
 _As = Annotated[str | None, typer.Option("--as", metavar="NAME[:VERSION]", help="Keep it under another name.")]
+_Trust = Annotated[bool, typer.Option("--trust", help="Take models that run code when they are loaded.")]
 
 
-def pull(remote: _Remote, rename: _As = None, jobs: Jobs = 4, plain_http: PlainHttp = None) -> None:
+def pull(
+    remote: _Remote, rename: _As = None, trust: _Trust = False, jobs: Jobs = 4, plain_http: PlainHttp = None
+) -> None:
     """Pull a Bento and its models from a registry"""
-    _pull(remote, rename, None, jobs, plain_http)
+    _pull(remote, rename, None, trust, jobs, plain_http)
 
 
-def pull_model(remote: _Remote, rename: _As = None, jobs: Jobs = 4, plain_http: PlainHttp = None) -> None:
+def pull_model(
+    remote: _Remote, rename: _As = None, trust: _Trust = False, jobs: Jobs = 4, plain_http: PlainHttp = None
+) -> None:
     """Pull a model from a registry"""
-    _pull(remote, rename, "model", jobs, plain_http)
+    _pull(remote, rename, "model", trust, jobs, plain_http)
 
 
-def _pull(remote: str, rename: str | None, expect: str | None, jobs: int, plain_http: bool | None) -> None:
+def _pull(remote: str, rename: str | None, expect: str | None, trust: bool, jobs: int, plain_http: bool | None) -> None:
     state = current()
     from bentotool import transfer
     from bentotool.oci.reference import RemoteReference
@@ -42,6 +47,7 @@ def _pull(remote: str, rename: str | None, expect: str | None, jobs: int, plain_
             registry,
             rename=rename,
             expect=expect,
+            trust=trust,
             jobs=jobs,
             progress=transfer_progress(state),
         )
