@@ -1,11 +1,11 @@
-"""Where models come from: this disk, an HTTPS address, or whatever a plugin's scheme stands for."""
+"""Where models come from: this disk, an HTTPS address, a registry, or whatever a plugin's scheme stands for."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bentotool.models.importing import import_files, local_files, name_for, vali
 from bentotool.models.web import download, file_name, part_key
 from bentotool.oci.digest import check_digest
 from bentotool.oci.layout import Layout
+from bentotool.oci.partial import claim_folder
 from bentotool.oci.tar import check_entry_names
 
 if TYPE_CHECKING:
@@ -60,25 +61,25 @@ class _Web:
         return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem)
 
 
-def _source(text: str, plugins: Plugins) -> Source | None:
+def _source(text: str, plugins: Plugins, plain_http: bool | None) -> Source | None:
     """Who fetches ``text``; None when it is an ordinary path of this disk."""
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else ""
     if found and found[2] and scheme in ("https", "http"):
         return _Web()
+    if found and scheme == "oci" and (found[2] or not Path(text).exists()):
+        from bentotool.models.oci_source import OciSource
+
+        return OciSource(plugins, plain_http)
     declared = plugins.sources()
     if scheme in declared and ((found and found[2]) or not Path(text).exists()):
         return plugins.source(declared[scheme])
     if found and found[2]:
-        known = ", ".join(sorted({"https", *declared}))
+        known = ", ".join(sorted({"https", "oci", *declared}))
         raise UsageError(f"nothing here fetches {scheme}:// models", hint=f"known: {known}; others come with plugins")
     packages = (decl for decl in declared.values() if text.lower().endswith(decl.suffixes or ("\0",)))
     package = next(packages, None) if Path(text).is_file() else None
     return plugins.source(package) if package else None
-
-
-def _inside(files: tuple[SourceFile, ...], folder: Path) -> bool:
-    return all(file.path.is_relative_to(folder) and not file.path.is_symlink() for file in files)
 
 
 @contextmanager
@@ -89,12 +90,17 @@ def fetch(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
     checksum: str | None = None,
+    plain_http: bool | None = None,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> Iterator[Fetched]:
     """Bring the files of a model to this disk for the length of a block.
 
     A path is used where it lies. Anything else is fetched into the store's temporary folder, and removed after the
     block. What a broken connection left there stays, until garbage is collected: the same command goes on with it.
+
+    Args:
+        checksum: ``sha256:<hex>`` that a single file, or the manifest of a model in a registry, must have.
+        plain_http: for a registry: True for HTTP, False for HTTPS, None for HTTP on this machine's own addresses alone.
 
     Raises:
         UsageError: no source answers to the scheme.
@@ -104,28 +110,34 @@ def fetch(
         check_digest(checksum)
     if "://" in source and urlsplit(source).password is not None:
         raise UsageError("the address holds a password", hint="leave it out: it would end in the shell's history")
-    implementation = _source(source, plugins)
+    implementation = _source(source, plugins, plain_http)
     if implementation is None:
         path = Path(source)
         yield Fetched(SourceModel(tuple(local_files(path)), name_for(path)))
         return
-    folder = layout.temporary() / f"fetch-{part_key(source)}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    try:
-        model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
-        if not isinstance(model, SourceModel):
-            raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
-        check_entry_names(file.name for file in model.files)
-    except BaseException:
-        with suppress(OSError):  # not empty: there is a part to go on from
-            folder.rmdir()
-        raise
-    owned = _inside(model.files, folder)
+    whole = False
+    with claim_folder(layout.temporary(), f"fetch-{part_key(source)}") as folder:
+        try:
+            model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
+            if not isinstance(model, SourceModel):
+                raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
+            check_entry_names(file.name for file in model.files)
+            whole = True
+            yield _fetched(model, folder)
+        finally:
+            if whole or not _has_parts(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetched(model: SourceModel, folder: Path) -> Fetched:
+    owned = all(file.path.is_relative_to(folder) and not file.path.is_symlink() for file in model.files)
     linkable = not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in model.files)
-    try:
-        yield Fetched(model, owned, linkable)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return Fetched(model, owned, linkable)
+
+
+def _has_parts(folder: Path) -> bool:
+    """Whether there is something that the same command can go on from."""
+    return any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
 
 
 def import_fetched(

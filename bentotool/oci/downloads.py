@@ -23,6 +23,10 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)", re.ASC
 class Sink(Protocol):
     """Takes the bytes of a blob in order; verifies them."""
 
+    def resume(self) -> int:
+        """How many bytes an earlier try left, which are not asked for again."""
+        ...
+
     def write(self, data: bytes) -> None: ...
 
 
@@ -54,13 +58,15 @@ class Download:
         self._ranges = True
 
     def run(self) -> None:
-        """Receive the blob whole.
+        """Receive the blob whole, or what is missing of it.
 
         Raises:
             VerificationError: when the registry has another number of bytes.
             RemoteError: when the retry policy is used up.
         """
-        while not self._transport.retry.run(self._try, self._transport.stop):
+        self._received = self._sink.resume()
+        self._advance(self._received)
+        while self._received < self._descriptor.size and not self._transport.retry.run(self._try, self._transport.stop):
             pass
 
     def _try(self) -> bool:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bentotool.errors import NotFoundError, VerificationError
-from bentotool.oci.blobs import BlobWriter, DiskFullError, LayerSink, storage_error
+from bentotool.oci.blobs import BlobWriter, DiskFullError, storage_error
 from bentotool.oci.descriptor import MANIFEST_LIMIT, Descriptor, canonical_json
 from bentotool.oci.digest import check_digest, hash_file, sha256_bytes
 from bentotool.oci.layers import FILES_ANNOTATION, LayerFile, layer_files
 from bentotool.oci.linked import LinkedFiles
+from bentotool.oci.sink import LayerSink
 from bentotool.oci.tar import VirtualTar
 from bentotool.paths import write_atomic
 
@@ -104,10 +105,20 @@ class Layout:
                 writer.commit(digest, len(data))
         return Descriptor(media_type, digest, len(data), annotations or {}, artifact_type)
 
-    def writer(self) -> BlobWriter:
-        """A new blob that appears only when it is committed."""
+    def writer(self, resume: str | None = None) -> BlobWriter:
+        """A new blob that appears only when it is committed.
+
+        Args:
+            resume: the digest it will have, so that what is written can be taken up by another process.
+        """
         self.prepare()
-        return BlobWriter(self)
+        return BlobWriter(self, resume)
+
+    def has_part(self, digest: str) -> bool:
+        """Whether a writer left the beginning of a blob, or is at it."""
+        prefix = f"part-{check_digest(digest)[7:]}-"
+        with os.scandir(self.temporary()) as entries:
+            return any(entry.name.startswith(prefix) for entry in entries)
 
     def renew(self, digest: str) -> bool:
         """Say that a blob is about to be used, so that a collection that runs beside us leaves it alone.
@@ -162,10 +173,11 @@ class Layout:
         """Whether the layer can be read: stored as it is, or virtual with all its files stored."""
         files = layer_files(descriptor)
         if files is None:
-            return self._has_sized(descriptor.digest, descriptor.size)
-        return all(self._has_sized(file.sha256, file.size) for file in files) or self.has(descriptor.digest)
+            return self.has_sized(descriptor.digest, descriptor.size)
+        return all(self.has_sized(file.sha256, file.size) for file in files) or self.has(descriptor.digest)
 
-    def _has_sized(self, digest: str, size: int) -> bool:
+    def has_sized(self, digest: str, size: int) -> bool:
+        """Whether the blob itself is stored with this many bytes."""
         try:
             return self.blob_path(digest).stat().st_size == size
         except OSError:

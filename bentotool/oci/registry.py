@@ -374,6 +374,9 @@ class _Buffer:
     def __init__(self) -> None:
         self.data = bytearray()
 
+    def resume(self) -> int:
+        return 0
+
     def write(self, data: bytes) -> None:
         self.data += data
 

@@ -1,0 +1,123 @@
+"""Going on with what an earlier process left unfinished.
+
+An unfinished file or folder lies in the layout's temporary folder as ``<key>-<random>``. Whoever goes on with it first
+renames it to a random part of its own: the rename is what decides between two that want it. A lock, which the system
+gives up when its process ends however that happens, tells what somebody still works on; where locks do nothing
+(some network file systems), a worker whose file was taken away notices that before it publishes anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["claim_file", "claim_folder", "still_ours"]
+
+_LOCK = ".lock"
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take a lock that lasts until the file is closed; False when another process has it."""
+    if sys.platform == "win32":  # an open file cannot be renamed there, which says the same
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system: whoever renames first has it
+        return True
+    return True
+
+
+def _left(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
+    """What was left under ``key``, and a name to take it to."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.startswith(f"{key}-"))
+    for name in names:
+        yield folder / name, _fresh(folder, key)
+
+
+def _fresh(folder: Path, key: str) -> Path:
+    return folder / f"{key}-{secrets.token_hex(8)}"
+
+
+def claim_file(folder: Path, key: str) -> tuple[Path, BinaryIO]:
+    """A file that no other process writes: one left under ``key``, or a new one.
+
+    Returns:
+        its path, and the file open for reading and writing at its start; closing it gives up the claim.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    for left, mine in _left(folder, key):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            if sys.platform == "win32":
+                left.rename(mine)
+                return mine, mine.open("r+b", buffering=0)
+            file = left.open("r+b", buffering=0)
+            if _locked(file.fileno()) and still_ours(left, file):
+                left.rename(mine)
+                return mine, file
+            file.close()
+    mine = _fresh(folder, key)
+    file = os.fdopen(os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "r+b", buffering=0)
+    _locked(file.fileno())
+    return mine, file
+
+
+def still_ours(path: Path, file: BinaryIO) -> bool:
+    """Whether ``path`` is the open file: nobody took it away."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def claim_folder(folder: Path, key: str) -> Iterator[Path]:
+    """A folder that no other process uses for the length of a block: one left under ``key``, or a new one.
+
+    It is not removed. Its file ``.lock`` is the claim.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    for left, mine in _left(folder, key):
+        with contextlib.suppress(OSError):
+            lock = _claim_left(left, mine)
+            if lock is not None:
+                break
+    else:
+        mine = _fresh(folder, key)
+        mine.mkdir(mode=0o700)
+        lock = _open_lock(mine)
+        _locked(lock)
+    try:
+        yield mine
+    finally:
+        os.close(lock)
+
+
+def _claim_left(left: Path, mine: Path) -> int | None:
+    if sys.platform == "win32":
+        left.rename(mine)
+        return _open_lock(mine)
+    lock = _open_lock(left)
+    if _locked(lock):
+        left.rename(mine)
+        return lock
+    os.close(lock)
+    return None
+
+
+def _open_lock(folder: Path) -> int:
+    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | _BINARY, 0o600)

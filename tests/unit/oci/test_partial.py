@@ -1,0 +1,78 @@
+"""Taking up what was left: one taker at a time, whoever it was that died."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bentotool.oci.partial import claim_file, claim_folder, still_ours
+
+HOLD = """
+import sys
+from pathlib import Path
+from bentotool.oci.partial import claim_file
+path, file = claim_file(Path(sys.argv[1]), "part-a")
+file.write(b"half")
+print(path.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_writers_bytes_are_taken_up_and_a_living_ones_are_not(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout
+    with holder:
+        name = holder.stdout.readline().strip()
+        path, file = claim_file(tmp_path, "part-a")
+        with file:
+            assert path.name != name
+            assert file.read() == b""
+        path.unlink()
+        holder.kill()
+    path, file = claim_file(tmp_path, "part-a")
+    with file:
+        assert file.read() == b"half"
+        assert path.name != name
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_other_keys_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "part-ab-0123").write_text("other")
+    path, file = claim_file(tmp_path, "part-a")
+    with file:
+        assert file.read() == b""
+        assert still_ours(path, file)
+        if sys.platform != "win32":
+            path.rename(tmp_path / "gone")
+            assert not still_ours(path, file)
+    assert (tmp_path / "part-ab-0123").read_text() == "other"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there nobody can rename an open file")
+def test_two_takers_get_two_files_even_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
+    (tmp_path / "part-a-0").write_text("half")
+    first, one = claim_file(tmp_path, "part-a")
+    second, two = claim_file(tmp_path, "part-a")  # a rename took it away from the first
+    with one, two:
+        assert not still_ours(first, one)
+        assert still_ours(second, two)
+
+
+def test_folders(tmp_path: Path) -> None:
+    with claim_folder(tmp_path, "fetch-a") as mine:
+        (mine / "model.bin.part").write_text("half")
+        with claim_folder(tmp_path, "fetch-a") as other:
+            assert other != mine
+            assert not (other / "model.bin.part").exists()
+        for path in (*other.iterdir(), other):
+            path.unlink() if path.is_file() else path.rmdir()
+    with claim_folder(tmp_path, "fetch-a") as again:
+        assert (again / "model.bin.part").read_text() == "half"
