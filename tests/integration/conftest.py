@@ -157,6 +157,7 @@ class Reply:
         body: sent after the headers.
         cut: close the connection after so many bytes of the body.
         length: Content-Length to state; the truth when None.
+        stall: after the bytes, keep the connection open until this is set, half a minute at most.
     """
 
     status: int = 200
@@ -164,6 +165,7 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     length: int | None = None
+    stall: threading.Event | None = None
 
 
 @dataclass
@@ -258,6 +260,9 @@ def _handler(registry: FaultyRegistry) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply.body if reply.cut is None else reply.body[: reply.cut])
+            if reply.stall:
+                self.wfile.flush()
+                reply.stall.wait(30)
             if reply.cut is not None or length != len(reply.body):
                 self.close_connection = True
 
