@@ -11,7 +11,7 @@ from bentotool.cli.console import Progress
 from bentotool.cli.state import State
 
 if TYPE_CHECKING:
-    from bentotool.oci.credentials import Credentials, CredentialStore
+    from bentotool.oci.credentials import CredentialStore
     from bentotool.oci.reference import RemoteReference
     from bentotool.oci.registry import Registry
     from bentotool.transfer import ProgressMaker
@@ -31,13 +31,9 @@ PlainHttp = Annotated[
 
 def credential_store(state: State) -> CredentialStore:
     """Credentials from plugins first, then from Docker's and containers' files."""
-    from bentotool.oci.credentials import Credentials, CredentialStore
+    from bentotool.models.oci_source import credentials_of
 
-    def ask_plugins(registry: str, repository: str, actions: tuple[str, ...]) -> Credentials | None:
-        found = state.plugins.credentials(registry, repository, actions)
-        return None if found is None else Credentials(found.username, found.password, found.identity_token)
-
-    return CredentialStore(ask_plugins)
+    return credentials_of(state.plugins)
 
 
 def open_registry(

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 from bentotool.build.bentos import BentoStore
 from bentotool.errors import ConflictError, UsageError, VerificationError
 from bentotool.models.detect import require_trust
+from bentotool.models.foreign import family_of
 from bentotool.models.manifest import model_files, read_details
+from bentotool.models.oci_source import Found, RegistryContent, find_model
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import FILES_ANNOTATION, Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import RefStore, check_name, check_version
 from bentotool.oci.workers import run_all
+from bentotool.plugins import load_plugins
+from bentotool.transfer.foreign import is_ours, pull_foreign
 from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity
 from bentotool.transfer.places import KnownPlaces
 from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
@@ -24,6 +28,7 @@ from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_prog
 if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.
     from bentotool.oci.registry import Registry
+    from bentotool.plugins import Plugins
 
 __all__ = ["pull"]
 
@@ -106,6 +111,7 @@ def pull(
     rename: str | None = None,
     expect: str | None = None,
     trust: bool = False,
+    plugins: Plugins | None = None,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
@@ -116,6 +122,7 @@ def pull(
         rename: ``NAME[:VERSION]`` to keep it under, in place of its own.
         expect: ``"model"`` or ``"bento"`` refuses the other kind.
         trust: takes models of class ``pickle``.
+        plugins: who looks at the files of a model that another tool pushed; all installed when absent.
         jobs: files fetched at once.
 
     Raises:
@@ -129,15 +136,31 @@ def pull(
     # The tag is looked at once; from here on everything is named by digest.
     top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
     if top.descriptor.media_type == INDEX:
-        return _pull_index(work, Index.from_bytes(top.data), top.descriptor, rename, expect)
-    found = _Remote(top.descriptor, top.data, Manifest.from_bytes(top.data))
-    kind = _KINDS.get(found.manifest.artifact_type or "")
-    if kind is None:
+        index = Index.from_bytes(top.data)
+        if any(entry.annotations.get(KIND) == "bento" for entry in index.manifests):
+            return _pull_index(work, index, top.descriptor, rename, expect)
+        found = find_model(RegistryContent(registry, remote.repository), top.descriptor.digest, str(remote))
+    else:
+        found = Found(top.descriptor, Manifest.from_bytes(top.data))
+    if found.manifest.artifact_type == BENTO_TYPE:
+        _check_expected(remote, "bento", expect)
+        return _pull_bento(work, _Remote(found.descriptor, top.data, found.manifest), None, rename)
+    if family_of(found.manifest) is None:
         raise _foreign(remote, found.manifest.artifact_type or found.manifest.config.media_type)
-    _check_expected(remote, kind, expect)
-    if kind == "model":
-        return _pull_model(work, found, rename)
-    return _pull_bento(work, found, None, rename)
+    _check_expected(remote, "model", expect)
+    if found.manifest.artifact_type == MODEL_TYPE and is_ours(found.manifest):
+        return _pull_model(work, work.manifest(found.descriptor.digest, "model"), rename)
+    return pull_foreign(
+        layout,
+        remote,
+        registry,
+        found,
+        plugins=plugins or load_plugins(),
+        rename=rename,
+        trust=trust,
+        jobs=jobs,
+        progress=progress,
+    )
 
 
 def _foreign(remote: RemoteReference, what: str) -> VerificationError:

@@ -50,12 +50,13 @@ class Transferred:
 
     Attributes:
         kind: ``"model"`` or ``"bento"``.
-        digest: of its manifest: the same on both sides, whatever the tag.
+        digest: of its manifest: the same on both sides, whatever the tag, unless there is a ``source_digest``.
         size: bytes of its own content, as ``show`` gives it; a Bento's models are not counted.
         remote: the reference in the registry.
         moved: bytes of blobs that went over the wire.
         index: digest of the index that a Bento's tag points to.
         models: ``name:version`` of each model of a Bento.
+        source_digest: digest of another tool's manifest, whose files were imported under ``digest``.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Transferred:
     moved: int
     index: str | None = None
     models: tuple[str, ...] = ()
+    source_digest: str | None = None
 
     @property
     def tag(self) -> str:
@@ -86,4 +88,6 @@ class Transferred:
         }
         if self.kind == "bento":
             document |= {"index": self.index, "models": list(self.models)}
+        if self.source_digest:
+            document["source_digest"] = self.source_digest
         return document

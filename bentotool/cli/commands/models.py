@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
+from bentotool.cli.registries import PlainHttp
 from bentotool.cli.state import current
 
 Reference = Annotated[
@@ -16,7 +17,10 @@ Reference = Annotated[
 
 def import_model(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A model file or folder, an https:// address, or a plugin's scheme.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A model file or folder, an https:// or oci:// address, or a plugin's scheme."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Name in the store; default: the file's.")] = None,
     version: Annotated[str | None, typer.Option(help="Version; default: derived from the content.")] = None,
@@ -28,7 +32,7 @@ def import_model(
     trust: Annotated[bool, typer.Option("--trust", help="Take a model that runs code when it is loaded.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another model of this version.")] = False,
     checksum: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="sha256:HEX that a downloaded file must have.")
+        str | None, typer.Option(metavar="DIGEST", help="sha256:HEX of a downloaded file or manifest.")
     ] = None,
     max_size: Annotated[
         str | None, typer.Option("--max-size", metavar="SIZE", help="Most to download, e.g. 20GB; default 200 GiB.")
@@ -36,6 +40,7 @@ def import_model(
     link: Annotated[
         bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")
     ] = False,
+    plain_http: PlainHttp = None,
 ) -> None:
     """Import a model into the store"""
     from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
@@ -45,7 +50,13 @@ def import_model(
     with (
         state.console.progress(None, f"fetch {source}") as fetching,
         fetch(
-            source, state.layout, state.plugins, max_bytes=limit, checksum=checksum, advance=fetching.advance
+            source,
+            state.layout,
+            state.plugins,
+            max_bytes=limit,
+            checksum=checksum,
+            plain_http=plain_http,
+            advance=fetching.advance,
         ) as found,
         state.console.progress(found.size, f"import {name or found.model.name}") as progress,
     ):

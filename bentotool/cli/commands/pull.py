@@ -48,8 +48,14 @@ def _pull(remote: str, rename: str | None, expect: str | None, trust: bool, jobs
             rename=rename,
             expect=expect,
             trust=trust,
+            plugins=state.plugins,
             jobs=jobs,
             progress=transfer_progress(state),
+        )
+    if done.source_digest:
+        state.console.note(
+            f"{done.remote} was packed by another tool: its files were imported, so the digest here differs from "
+            f"{done.source_digest}, which the model keeps in its metadata"
         )
     state.console.result(done.to_dict("fetched"), lambda: _show(state, done))
 

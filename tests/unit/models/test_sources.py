@@ -85,7 +85,7 @@ def test_a_path_that_looks_like_a_scheme_is_a_path(
 def test_an_unknown_scheme_names_the_known(layout: Layout, plugins: Any) -> None:
     with pytest.raises(UsageError, match="nothing here fetches zz") as failure, fetch("zz://x", layout, plugins):
         pass
-    assert "https, parcel" in str(failure.value.hint)
+    assert "https, oci, parcel" in str(failure.value.hint)
 
 
 def test_a_password_in_an_address_is_refused(layout: Layout, plugins: Any) -> None:
