@@ -1,6 +1,6 @@
 """What a command prints: one JSON document, or text that rich draws on a terminal and that stays plain in a pipe.
 
-The only module that imports rich, and only when it draws on a terminal.
+With :mod:`bentotool.cli.progress` the only module that imports rich, and only when it draws on a terminal.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from bentotool.cli.progress import Bar, JsonLines, Progress, Silent
 
 if TYPE_CHECKING:
     from bentotool.cli.options import GlobalOptions
@@ -27,12 +28,6 @@ def printable(value: object) -> str:
     return str(value).translate(_CONTROL)
 
 
-class Progress(Protocol):
-    """Something that is told how much has been done."""
-
-    def advance(self, amount: int) -> None: ...
-
-
 class Console:
     """Prints results to stdout and everything else to stderr.
 
@@ -42,6 +37,7 @@ class Console:
 
     def __init__(self, options: GlobalOptions) -> None:
         self._options = options
+        self._bar: Bar | None = None
 
     @property
     def color(self) -> bool:
@@ -141,64 +137,31 @@ class Console:
 
     @contextmanager
     def progress(self, total: int | None, label: str, *, unit: str = "bytes") -> Iterator[Progress]:
-        """Show how far something is: a bar on a terminal, JSON Lines on stderr with ``--json -v``, else nothing.
+        """Show how far something is: a bar on a terminal, JSON Lines on stderr with ``--json``, else nothing.
+
+        One bar is drawn at a time: the last that anything was told to.
 
         Args:
             total: the final amount, ``None`` when it is not known.
             label: what is being done.
             unit: ``"bytes"``, or a noun for the things counted.
         """
-        if self._options.json and self._options.verbose:
-            lines = _JsonLines(label, total, unit)
+        if self._options.quiet:
+            yield Silent()
+        elif self._options.json:
+            lines = JsonLines(label, total, unit)
             yield lines
-            lines.emit()
-        elif not self._fancy(sys.stderr) or self._plain() or self._options.quiet:  # a bar is drawn with escapes
-            yield _Silent()
+            lines.finish()
+        elif not self._fancy(sys.stderr) or self._plain():  # a bar is drawn with escapes
+            yield Silent()
         else:
-            with self._bar(total, label, unit) as bar:
+            bar = Bar(printable(label), total, unit, lambda: self._only(bar))
+            try:
                 yield bar
+            finally:
+                bar.close()
 
-    @contextmanager
-    def _bar(self, total: int | None, label: str, unit: str) -> Iterator[Progress]:
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TransferSpeedColumn
-        from rich.progress import Progress as RichProgress
-
-        bytes_shown = (DownloadColumn(), TransferSpeedColumn())
-        amounts = bytes_shown if unit == "bytes" else (MofNCompleteColumn(), TextColumn(unit))
-        columns = (TextColumn("{task.description}"), BarColumn(), *amounts)
-        console = RichConsole(file=sys.stderr, highlight=False)
-        with RichProgress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(printable(label).replace("[", "\\["), total=total)
-
-            class _Bar:
-                def advance(self, amount: int) -> None:
-                    bar.advance(task, amount)
-
-            yield _Bar()
-
-
-class _Silent:
-    def advance(self, amount: int) -> None:
-        """Nothing is shown."""
-
-
-class _JsonLines:
-    """One JSON object a line on stderr, at most five a second, and a last one."""
-
-    _INTERVAL_S = 0.2
-
-    def __init__(self, label: str, total: int | None, unit: str) -> None:
-        self._facts = {"label": label, "total": total, "unit": unit}
-        self._done = 0
-        self._next = 0.0
-
-    def advance(self, amount: int) -> None:
-        self._done += amount
-        now = time.monotonic()
-        if now >= self._next:
-            self._next = now + self._INTERVAL_S
-            self.emit()
-
-    def emit(self) -> None:
-        sys.stderr.write(json.dumps({"progress": {**self._facts, "done": self._done}}) + "\n")
+    def _only(self, bar: Bar) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = bar

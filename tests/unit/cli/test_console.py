@@ -94,29 +94,6 @@ def test_foreign_text_cannot_drive_the_terminal(capsys) -> None:
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_progress_is_nothing_in_a_pipe(capsys) -> None:
-    with _console().progress(10, "pushing") as bar:
-        bar.advance(10)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_progress_as_json_lines_on_stderr(capsys) -> None:
-    with _console(json=True, verbose=1).progress(10, "pushing") as bar:
-        bar.advance(4)
-        bar.advance(6)
-    lines = [json.loads(line)["progress"] for line in capsys.readouterr().err.splitlines()]
-    assert lines[-1] == {"label": "pushing", "total": 10, "unit": "bytes", "done": 10}
-
-
-def test_progress_on_a_terminal_is_drawn_on_stderr(monkeypatch, capsys) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with _console().progress(10, "pushing [x]", unit="files") as bar:
-        bar.advance(10)
-    assert "pushing [x]" in terminal.getvalue()
-    assert capsys.readouterr().out == ""
-
-
 def test_a_digest_is_whole_in_a_pipe_and_short_on_a_terminal(monkeypatch, capsys) -> None:
     digest = "sha256:" + "0123456789abcdef" * 4
     assert _console().digest(digest) == digest
@@ -135,10 +112,3 @@ def test_a_table_on_a_terminal_never_breaks_a_word(monkeypatch, columns: str, pl
     assert ROWS[1][0] in drawn
     assert "TAG" in drawn
     assert ("\x1b" in drawn) == (columns == "200" and not plain)
-
-
-def test_plain_output_has_no_bar(monkeypatch) -> None:
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
-    with _console(no_color=True).progress(10, "copy") as progress:
-        progress.advance(5)
-    assert terminal.getvalue() == ""
