@@ -13,15 +13,21 @@ from bentotool.cli.state import current
 Reference = Annotated[
     str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
 ]
+_Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A model file or folder, an https:// or oci:// address, or a plugin's scheme."
+    ),
+]
+_Checksum = Annotated[str | None, typer.Option(metavar="DIGEST", help="sha256:HEX of a downloaded file or manifest.")]
+_MaxSize = Annotated[
+    str | None, typer.Option("--max-size", metavar="SIZE", help="Most to download, e.g. 20GB; default 200 GiB.")
+]
+_Link = Annotated[bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")]
 
 
 def import_model(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="A model file or folder, an https:// or oci:// address, or a plugin's scheme."
-        ),
-    ],
+    source: _Source,
     name: Annotated[str | None, typer.Option(help="Name in the store; default: the file's.")] = None,
     version: Annotated[str | None, typer.Option(help="Version; default: derived from the content.")] = None,
     framework: Annotated[str | None, typer.Option(help="Framework; default: detected from the files.")] = None,
@@ -31,15 +37,9 @@ def import_model(
     ] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Take a model that runs code when it is loaded.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace another model of this version.")] = False,
-    checksum: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="sha256:HEX of a downloaded file or manifest.")
-    ] = None,
-    max_size: Annotated[
-        str | None, typer.Option("--max-size", metavar="SIZE", help="Most to download, e.g. 20GB; default 200 GiB.")
-    ] = None,
-    link: Annotated[
-        bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")
-    ] = False,
+    checksum: _Checksum = None,
+    max_size: _MaxSize = None,
+    link: _Link = False,
     plain_http: PlainHttp = None,
 ) -> None:
     """Import a model into the store"""
