@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,14 +60,17 @@ def stored_blobs(layout: Layout) -> Iterator[tuple[str, int]]:
                     yield f"sha256:{entry.name}", entry.stat(follow_symlinks=False).st_size
 
 
-def mark(layout: Layout, refs: RefStore) -> Reach:
+def mark(layout: Layout, refs: RefStore, advance: Callable[[int], None] = lambda amount: None) -> Reach:
     """Everything that a name leads to, directly, through a Bento's models, or as the subject of a signature or view.
+
+    Args:
+        advance: told of each name that was followed.
 
     Raises:
         VerificationError: when a reference or manifest is damaged, so that nobody knows what it leads to.
     """
     for pause in (0.05, 0.5, None):
-        found, trouble = _follow(layout, refs)
+        found, trouble = _follow(layout, refs, advance)
         if trouble is None:
             _mark_referrers(layout, found)
             return found
@@ -77,12 +80,13 @@ def mark(layout: Layout, refs: RefStore) -> Reach:
     raise AssertionError("unreachable")
 
 
-def _follow(layout: Layout, refs: RefStore) -> tuple[Reach, VerificationError | None]:
+def _follow(layout: Layout, refs: RefStore, advance: Callable[[int], None]) -> tuple[Reach, VerificationError | None]:
     found = Reach()
     for kind in KINDS:
         for ref in refs.list(kind):
             known = len(found.damaged)
             reach(layout, ref.digest, found)
+            advance(1)
             if len(found.damaged) > known:
                 digest, reason = list(found.damaged.items())[-1]
                 return found, VerificationError(
@@ -108,8 +112,17 @@ def _mark_referrers(layout: Layout, found: Reach) -> None:
     found.damaged.clear()
 
 
-def collect(layout: Layout, *, grace: float = 3600.0, dry_run: bool = False) -> Collected:
+def collect(
+    layout: Layout,
+    *,
+    grace: float = 3600.0,
+    dry_run: bool = False,
+    advance: Callable[[int], None] = lambda amount: None,
+) -> Collected:
     """Remove what no name leads to and what is older than ``grace`` seconds.
+
+    Args:
+        advance: told of each name followed and of each blob set aside.
 
     Raises:
         VerificationError: when something is damaged, so that it is not known what to keep; nothing is removed then.
@@ -119,7 +132,7 @@ def collect(layout: Layout, *, grace: float = 3600.0, dry_run: bool = False) -> 
     before = time.time() - grace
     if not dry_run:
         restore_set_aside(layout)
-    kept = mark(layout, refs)
+    kept = mark(layout, refs, advance)
     unnamed = [(digest, size) for digest, size in stored_blobs(layout) if digest not in kept.blobs]
     old = [(digest, size) for digest, size in unnamed if _is_old(layout, digest, before)]
     leftovers = [path for path in _unfinished(layout) if _older(path, before)]
@@ -131,7 +144,7 @@ def collect(layout: Layout, *, grace: float = 3600.0, dry_run: bool = False) -> 
     ]
     try:
         if not dry_run:
-            old = _sweep(layout, refs, old, before)
+            old = _sweep(layout, refs, old, before, advance)
             for path in (*leftovers, *views):
                 remove(path)
             _forget_gone(layout, before)
@@ -147,7 +160,9 @@ def collect(layout: Layout, *, grace: float = 3600.0, dry_run: bool = False) -> 
     )
 
 
-def _sweep(layout: Layout, refs: RefStore, old: Iterable[tuple[str, int]], before: float) -> list[tuple[str, int]]:
+def _sweep(
+    layout: Layout, refs: RefStore, old: Iterable[tuple[str, int]], before: float, advance: Callable[[int], None]
+) -> list[tuple[str, int]]:
     aside: list[tuple[str, int, Path]] = []
     for digest, size in old:
         place = layout.temporary() / f"collected-{digest[7:]}-{secrets.token_hex(6)}"
@@ -157,6 +172,7 @@ def _sweep(layout: Layout, refs: RefStore, old: Iterable[tuple[str, int]], befor
                 _put_back(layout, digest, place)
             else:
                 aside.append((digest, size, place))
+        advance(1)
     gone = []
     try:
         named = mark(layout, refs).blobs if aside else {}

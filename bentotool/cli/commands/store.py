@@ -19,7 +19,9 @@ def collect_store(
     from bentotool.oci.collect import collect
 
     state = current()
-    done = collect(state.layout, grace=parse_duration(grace, "--grace"), dry_run=dry_run)
+    seconds = parse_duration(grace, "--grace")
+    with state.console.progress(None, "collect", unit="names and blobs") as progress:
+        done = collect(state.layout, grace=seconds, dry_run=dry_run, advance=progress.advance)
     document = {
         "dry_run": dry_run,
         "blobs": list(done.blobs),
