@@ -63,16 +63,21 @@ def describe_model(
         raise _plugin_failed(match.framework, files, error) from error
     if not isinstance(info, ModelInfo):
         raise PluginError(f"framework {match.framework!r} describes {_title(files)} with a {type(info).__name__}")
-    require_trust(info.safety, _title(files), trust=trust)
+    require_trust(info.safety, _title(files), trust=trust, instead=info.metadata.get("instead"))
     return info
 
 
-def require_trust(safety: str, title: str, *, trust: bool) -> None:
-    """Refuse a model that runs code when it is loaded, unless the user said that its origin is trusted."""
+def require_trust(safety: str, title: str, *, trust: bool, instead: object = None) -> None:
+    """Refuse a model that runs code when it is loaded, unless the user said that its origin is trusted.
+
+    Args:
+        instead: what the framework advises in place of trust.
+    """
     if safety == "pickle" and trust is not True:
+        better = instead if isinstance(instead, str) else "a data format is better"
         raise UnsafeError(
             f"{title} is a pickle: loading it runs whatever code its author put in",
-            hint="--trust (trust=True) takes it, if you trust where it comes from; a data format is better",
+            hint=f"--trust (trust=True) takes it, if you trust where it comes from; {better}",
         )
 
 

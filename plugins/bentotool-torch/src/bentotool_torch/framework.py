@@ -9,7 +9,7 @@ from typing import Any
 
 from bentotool_huggingface.safetensors import FormatError, read_safetensors
 
-from bentotool.errors import MissingDependencyError, UsageError
+from bentotool.errors import MissingDependencyError, NotFoundError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile
 from bentotool_torch.loader import EXPORTED, SAFETENSORS, SCRIPT, STATE_DICT, Inspection, InvalidModelError, inspect
 
@@ -45,7 +45,9 @@ class TorchFramework:
         metadata: dict[str, JSON] = {}
         if found.format == STATE_DICT:
             metadata["weights_only"] = True
-            metadata["needs_trust"] = ["it is a pickle, of tensors only: save it again and it is kept as safetensors"]
+            metadata["needs_trust"] = ["it is a pickle, of tensors only"]
+            call = f"bentotool.torch.save_model({main.path.stem!r:.80}, {main.path.name!r:.80})"
+            metadata["instead"] = f"{call} in Python keeps it as safetensors, which needs no trust"
         elif found.reasons:
             metadata["needs_trust"] = list(found.reasons[:20])
         return ModelInfo(
@@ -57,8 +59,13 @@ class TorchFramework:
             main_file=main.name,
         )
 
-    def save(self, obj: object, directory: Path, **options: object) -> None:
-        """Write a state dict or a module's as safetensors, a ``ScriptModule`` as TorchScript, a program as pt2."""
+    def save(self, obj: object, directory: Path, *, part: str | None = None, **options: object) -> None:
+        """Write a state dict or a module's as safetensors, a ``ScriptModule`` as TorchScript, a program as pt2.
+
+        Args:
+            obj: one of these; or the path of a state dict that torch.save wrote, which is read without an unpickler.
+            part: of a checkpoint, the key under which its state dict lies, e.g. ``"state_dict"``.
+        """
         if options:
             raise UsageError(f"torch takes no option {', '.join(sorted(options))} when saving")
         try:
@@ -66,6 +73,10 @@ class TorchFramework:
         except ImportError as error:
             raise MissingDependencyError("torch", purpose="to save PyTorch models") from error
         folder = Path(directory)
+        if isinstance(obj, str | Path):
+            obj = _read(Path(obj))
+        if part is not None:
+            obj = _part(obj, part)
         if isinstance(obj, torch.jit.ScriptModule):
             # not torch.jit.save, which warns that it is deprecated and then does this
             obj.save(str(folder / "model.pt"))
@@ -78,23 +89,46 @@ class TorchFramework:
         else:
             raise UsageError(
                 f"a {type(obj).__name__} is not a PyTorch model",
-                hint="give a state dict, an nn.Module, a ScriptModule or an ExportedProgram",
+                hint="give a state dict or its path, an nn.Module, a ScriptModule or an ExportedProgram",
             )
+
+
+def _read(path: Path) -> object:
+    from bentotool_torch.state_dict import read_state_dict
+
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}", hint="give a model, or the path of a state dict")
+    return read_state_dict(path)
+
+
+def _part(obj: object, key: str) -> object:
+    if not isinstance(obj, Mapping) or key not in obj:
+        known = ", ".join(str(name)[:40] for name in list(obj)[:10]) if isinstance(obj, Mapping) else "no keys"
+        raise UsageError(f"the checkpoint has no part {key!r}", hint=f"it has: {known}")
+    return obj[key]
 
 
 def _save_tensors(state: Mapping[Any, Any], path: Path) -> None:
     import torch
 
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise MissingDependencyError("safetensors", purpose="to save PyTorch models") from error
     tensors, storages = {}, set()
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            parts = [key for key, inner in state.items() if isinstance(inner, Mapping)]
             raise UsageError(
                 f"{name!r:.80} of the state dict is a {type(value).__name__}, not a tensor",
-                hint="save the model's part of a checkpoint, e.g. checkpoint['state_dict']",
+                hint="save the model's part of a checkpoint, e.g. "
+                + (f"part={parts[0]!r:.80}" if parts else "checkpoint['state_dict']"),
+            )
+        if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+            raise UsageError(
+                f"{name!r:.80} is a sparse, quantized or meta tensor, which safetensors cannot hold",
+                hint="make it dense, e.g. with to_dense() or dequantize()",
             )
         tensor = value.detach()
         storage = (tensor.device, tensor.untyped_storage().data_ptr())
@@ -103,7 +137,10 @@ def _save_tensors(state: Mapping[Any, Any], path: Path) -> None:
         storages.add(storage)
     if not tensors:
         raise UsageError("the state dict is empty")
-    save_file(tensors, str(path), metadata={"format": "pt"})
+    try:
+        save_file(tensors, str(path), metadata={"format": "pt"})
+    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:  # a dtype that the format lacks
+        raise UsageError(f"safetensors cannot hold these tensors: {str(error).splitlines()[0]:.200}") from error
 
 
 def _safety(found: Inspection) -> Safety:
@@ -116,11 +153,9 @@ def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
     A folder with a configuration or an index of Hugging Face's is not ours, whatever lies in it.
     """
     names = {file.name for file in files}
-    if {"config.json", "modules.json", "model_index.json"} & names or any(
-        name.endswith(".index.json") for name in names
-    ):
+    if names.intersection(_FOREIGN) or any(name.endswith(".index.json") for name in names):
         return None
-    for suffixes in ((".safetensors",), _PICKLED):
+    for suffixes in ((".safetensors",), _PICKLED, (".bin",)):
         found = [file for file in files if file.name.lower().endswith(suffixes)]
         if len(found) > 1:
             listed = ", ".join(sorted(file.name for file in found)[:5])

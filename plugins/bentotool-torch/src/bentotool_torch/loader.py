@@ -23,21 +23,17 @@ LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 STATE_DICT, SCRIPT, EXPORTED, PICKLE, SAFETENSORS = "state_dict", "torchscript", "pt2", "pickle", "safetensors"
 _LEGACY_PICKLES = 5  # magic number, protocol, system, object, storage keys
 
-# The opcodes that torch's weights_only unpickler knows, and the bytes that follow each; see
+# The opcodes that torch's weights_only unpickler knows, and the number that follows each; see
 # torch/_weights_only_unpickler.py. A file with another one is no state dict.
-_PLAIN = {
-    **dict.fromkeys(b"\x81Rbaesu(t\x85\x86\x87N\x88\x89)]}\x8fQ", 0),
-    ord("J"): 4,
-    ord("K"): 1,
-    ord("M"): 2,
-    ord("G"): 8,
-    ord("h"): 1,
-    ord("j"): 4,
-    ord("q"): 1,
-    ord("r"): 4,
-    0x80: 1,
+_NUMBERS = {
+    **dict.fromkeys(b"\x81Rbaesu(t\x85\x86\x87N\x88\x89)]}\x8fQ.c", ""),
+    **dict.fromkeys(b"Khq\x80", "<B"),
+    **dict.fromkeys(b"jr", "<I"),
+    ord("J"): "<i",
+    ord("M"): "<H",
+    ord("G"): ">d",
 }
-_COUNTED = {ord("X"): "<I", ord("U"): "<B", 0x8A: "<B"}
+_COUNTED = {ord("X"): "<I", ord("U"): "<B", 0x8A: "<B"}  # as many bytes follow
 _GLOBAL, _STOP = ord("c"), ord(".")
 
 # Globals that make tensors and plain containers: the list of torch's weights_only unpickler, less what wraps or
@@ -93,8 +89,7 @@ class Inspection(NamedTuple):
 
     Args:
         format: one of the constants above.
-        reasons: why loading it runs code of the file's choice; for a state dict, that it is a pickle is not among
-            them.
+        reasons: why loading it runs code of the file's choice; empty for a state dict, which is a pickle all the same.
     """
 
     format: str
@@ -120,15 +115,17 @@ def load(path: str | Path, *, trust: bool = False, device: Any = "cpu", **option
     found = inspect(path)
     if found is None:
         raise InvalidModelError(f"{path.name} is not a file of PyTorch")
-    if found.reasons and trust is not True:
-        raise UnsafeModelError(f"{path.name} runs code when it is loaded: {_listed(found)}; trust=True loads it")
+    if (found.reasons or found.format == STATE_DICT) and trust is not True:
+        # for tensors only, too: that torch's narrow unpickler holds is not for us to promise (CVE-2025-32434)
+        why = _listed(found) if found.reasons else "it is a pickle, of tensors only"
+        raise UnsafeModelError(f"{path.name} runs code when it is loaded: {why}; trust=True loads it")
     import torch
 
     if found.format == SCRIPT:
         return torch.jit.load(str(path), map_location=device, **options)
     if found.format == EXPORTED:
         return torch.export.load(str(path), **options)
-    # not with trust: a state dict needs no more than torch's own narrow unpickler
+    # also with trust: a state dict needs no more than torch's own narrow unpickler
     weights_only = found.format == STATE_DICT
     return torch.load(str(path), map_location=device, weights_only=weights_only, **options)
 
@@ -325,26 +322,39 @@ def scan_pickle(data: bytes, at: int = 0) -> tuple[list[str], int]:
     opcode that torch's narrow unpickler does not know: what follows cannot be told apart from data.
     """
     reasons: dict[str, None] = {}
+    for code, value, end in opcodes(data, at):
+        at = end
+        if code == _GLOBAL and not _is_safe(value):
+            reasons[f"it uses {value.replace(' ', '.'):.80}"] = None
+        elif value is None and code not in _NUMBERS:
+            reasons[f"it uses the pickle opcode 0x{code:02x}"] = None
+        if len(reasons) > MAX_GLOBALS:
+            break
+    return list(reasons), at
+
+
+def opcodes(data: bytes, at: int = 0) -> Iterator[tuple[int, Any, int]]:
+    """Opcodes with their arguments, and where each ends; the last one is STOP, or one that is not known.
+
+    Raises InvalidModelError where neither comes before the end.
+    """
     while at < len(data):
         code = data[at]
+        value: Any = None
+        known = code in _NUMBERS or code in _COUNTED
         at += 1
-        if code == _STOP:
-            return list(reasons), at
         if code == _GLOBAL:
-            name, at = _global(data, at)
-            if not _is_safe(name):
-                reasons[f"it uses {name.replace(' ', '.'):.80}"] = None
-        elif code in _PLAIN:
-            at += _PLAIN[code]
-        elif code in _COUNTED:
-            width = struct.calcsize(_COUNTED[code])
-            if at + width > len(data):
+            value, at = _global(data, at)
+        elif form := _NUMBERS.get(code) or _COUNTED.get(code):
+            if at + struct.calcsize(form) > len(data):
                 break
-            at += width + struct.unpack_from(_COUNTED[code], data, at)[0]
-        else:
-            return [*reasons, f"it uses the pickle opcode 0x{code:02x}"], len(data)
-        if len(reasons) > MAX_GLOBALS:
-            return list(reasons), len(data)
+            value = struct.unpack_from(form, data, at)[0]
+            at += struct.calcsize(form)
+            if code in _COUNTED:
+                value, at = data[at : at + value], at + value
+        yield code, value, at
+        if code == _STOP or not known:
+            return
     raise InvalidModelError("its pickle is cut short")
 
 
