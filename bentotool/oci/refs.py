@@ -21,6 +21,7 @@ from typing import Any
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
 from bentotool.oci.descriptor import INDEX, Descriptor, canonical_json
 from bentotool.oci.digest import check_digest
+from bentotool.oci.fileview import FileViews
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import reach
 from bentotool.oci.refcache import RefCache, Stamp, stamp_of
@@ -105,6 +106,12 @@ class Ref:
         return f"{self.name}:{self.tag}"
 
 
+def _listed(descriptor: Descriptor, name: str, kind: str) -> dict[str, Any]:
+    """An entry of ``index.json``. No artifactType: older readers of layouts refuse a descriptor that has one."""
+    notes = {"org.opencontainers.image.ref.name": name, "io.bentotool.kind": kind}
+    return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, notes).to_dict()
+
+
 def _document(ref: Ref) -> dict[str, Any]:
     return {"descriptor": ref.descriptor.to_dict(), "created": ref.created, "size": ref.size}
 
@@ -162,7 +169,7 @@ class RefStore:
                     return standing
                 write_atomic(path, document)
             self._confirm(ref, content, path)
-            self._write_index()
+            self._write_index(ref.digest)
         except OSError as error:
             raise storage_error(error, self._layout.root) from None
         return ref
@@ -331,23 +338,24 @@ class RefStore:
             for name, tag, stamp in self._scan(kind, self.names(kind))
         )
 
-    def _write_index(self) -> None:
+    def _write_index(self, new: str | None = None) -> None:
         # Another process may change a reference between our look and our write. Whoever writes looks again afterwards,
         # so the last to write has seen everything; no lock is needed. The bound only guards against endless company.
+        views = FileViews(self._layout)
         for _ in range(8):
             before = self._stamp()
-            entries = []
+            entries: list[dict[str, Any]] = []
             for kind, word in _KINDS.items():
                 for ref in reversed(self.list(kind)):
-                    name = {"org.opencontainers.image.ref.name": f"{kind}/{ref.ref}", "io.bentotool.kind": word.lower()}
-                    entry = Descriptor(
-                        ref.descriptor.media_type, ref.digest, ref.descriptor.size, name, ref.descriptor.artifact_type
-                    )
-                    entries.append(entry.to_dict())
+                    entries.append(_listed(ref.descriptor, f"{kind}/{ref.ref}", word.lower()))
+                    view = views.of(ref.digest, renew=ref.digest == new) if kind == "models" else None
+                    # Tools that take FOLDER:NAME split at the last colon, so this name has none.
+                    entries += [_listed(view, f"{ref.name}/{ref.tag}", "files")] if view else []
             write_atomic(
                 self._layout.root / "index.json",
                 canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}),
             )
             self._cache.save({key for key, _ in before})
+            views.save({entry["digest"] for entry in entries})
             if self._stamp() == before:
                 return

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bentotool.oci.collect import KINDS, stored_blobs
+from bentotool.oci.descriptor import MANIFEST_LIMIT
 from bentotool.oci.layout import Layout
-from bentotool.oci.reach import Reach, reach
+from bentotool.oci.reach import Reach, reach, subject_of
 from bentotool.oci.refs import Ref, RefStore
 
 __all__ = ["NameUsage", "Usage", "measure"]
@@ -50,6 +51,7 @@ def measure(layout: Layout) -> Usage:
     sizes = dict(stored_blobs(layout))
     named = [ref for kind in KINDS for ref in refs.list(kind)]
     reached: dict[str, Reach] = {digest: reach(layout, digest) for digest in {ref.digest for ref in named}}
+    _add_referrers(layout, reached, sizes)
     users = Counter(blob for found in reached.values() for blob in found.blobs)
     return Usage(
         names=tuple(_usage(ref, reached[ref.digest], sizes, users) for ref in named),
@@ -57,6 +59,17 @@ def measure(layout: Layout) -> Usage:
         shared=sum(size for digest, size in sizes.items() if users[digest] > 1),
         unreferenced=sum(size for digest, size in sizes.items() if not users[digest]),
     )
+
+
+def _add_referrers(layout: Layout, reached: Mapping[str, Reach], sizes: Mapping[str, int]) -> None:
+    """Count what is attached to an artifact (its file view, signatures) as its own."""
+    known = {blob for found in reached.values() for blob in found.blobs}
+    by_manifest = {digest: found for found in reached.values() for digest in found.manifests}
+    for digest, size in sizes.items():
+        if digest not in known and size <= MANIFEST_LIMIT:
+            subject = subject_of(layout, digest)
+            if subject in by_manifest:
+                reach(layout, digest, by_manifest[subject])
 
 
 def _usage(ref: Ref, found: Reach, sizes: Mapping[str, int], users: Mapping[str, int]) -> NameUsage:

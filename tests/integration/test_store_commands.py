@@ -74,13 +74,13 @@ def test_filters(run: Callable[..., Any], ask: Callable[..., Any]) -> None:
 def test_collecting(run: Callable[..., Any], ask: Callable[..., Any]) -> None:
     ask("model", "import", MODEL, "--name", "a")
     ask("model", "delete", "a", "--yes")
-    assert ask("store", "gc")["young"] == 3
+    assert ask("store", "gc")["young"] == 5
     planned = ask("store", "gc", "--dry-run", "--grace", "0s")
     assert planned["dry_run"] is True
     assert ask("store", "du")["unreferenced"] == planned["size"] > 0
     status, out, _ = run("store", "gc", "--grace", "0")
     assert status == 0
-    assert "3 blobs" in out
+    assert "5 blobs" in out
     assert ask("store", "du")["stored"] == 0
     status, _, err = run("store", "gc", "--grace", "soon")
     assert (status, "--grace" in err) == (2, True)
