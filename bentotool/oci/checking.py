@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -77,19 +78,15 @@ def verify_store(
     refs = RefStore(layout)
     blobs = dict(stored_blobs(layout))
     damaged = _damaged(layout, blobs, advance, jobs or min(8, os.cpu_count() or 2))
-    known, faults = dict(blobs), []
-    reached: list[tuple[Ref, Reach]] = []
-    for kind in KINDS:
-        reached += [(ref, reach(layout, ref.digest)) for ref in refs.list(kind)]
-        faults += [Fault("reference", str(path), "cannot be read") for path in refs.damaged]
-    reached = _still_named(refs, reached)
+    reached, unreadable = _follow(layout, refs)
+    faults = [Fault("reference", str(path), "cannot be read") for path in unreadable]
     faults += [Fault(kind, digest, reason, _touched(digest, reached)) for digest, (kind, reason) in damaged.items()]
-    absent = {each for _, found in reached for each in found.blobs if each not in known and not layout.has(each)}
+    absent = {each for _, found in reached for each in found.blobs if not layout.has(each)} - damaged.keys()
     faults += [Fault("missing", digest, "is not stored", _touched(digest, reached)) for digest in sorted(absent)]
-    unreadable = {digest: reason for _, found in reached for digest, reason in found.damaged.items()}
+    unclear = {digest: reason for _, found in reached for digest, reason in found.damaged.items()}
     faults += [
         Fault("damaged", digest, reason, _touched(digest, reached))
-        for digest, reason in sorted(unreadable.items())
+        for digest, reason in sorted(unclear.items())
         if digest not in damaged and digest not in absent
     ]
     if repair:
@@ -97,10 +94,33 @@ def verify_store(
     return Report(len(blobs), sum(blobs.values()), len(reached), tuple(faults))
 
 
-def _still_named(refs: RefStore, reached: list[tuple[Ref, Reach]]) -> list[tuple[Ref, Reach]]:
-    """Without what was deleted, and perhaps collected, while the store was read."""
-    now = {(ref.kind, ref.ref, ref.digest) for kind in KINDS for ref in refs.list(kind)}
-    return [(ref, found) for ref, found in reached if (ref.kind, ref.ref, ref.digest) in now]
+def _follow(layout: Layout, refs: RefStore) -> tuple[list[tuple[Ref, Reach]], list[Path]]:
+    """What each name leads to, and the files of names that cannot be read.
+
+    Only what stays wrong counts: a collection may have set something aside for a moment, or the name may be gone.
+    """
+    suspects: set[tuple[str, ...]] | None = None
+    reached: list[tuple[Ref, Reach]] = []
+    for pause in (0.0, 0.05, 0.5):
+        time.sleep(pause)
+        sound = {ref.digest: found for ref, found in reached if _is_whole(layout, found)}
+        reached, unreadable = [], []
+        for kind in KINDS:
+            reached += [(ref, sound.get(ref.digest) or reach(layout, ref.digest)) for ref in refs.list(kind)]
+            unreadable += refs.damaged
+        wrong = {_key(ref) for ref, found in reached if not _is_whole(layout, found) and refs.stands(ref)}
+        suspects = wrong if suspects is None else suspects & wrong
+        if not suspects and not unreadable:
+            break
+    return [(ref, found) for ref, found in reached if _key(ref) in suspects or _is_whole(layout, found)], unreadable
+
+
+def _key(ref: Ref) -> tuple[str, ...]:
+    return ref.kind, ref.ref, ref.digest, ref.created
+
+
+def _is_whole(layout: Layout, found: Reach) -> bool:
+    return not found.damaged and all(layout.has(digest) for digest in found.blobs)
 
 
 def _touched(digest: str, reached: list[tuple[Ref, Reach]]) -> tuple[str, ...]:
@@ -153,8 +173,8 @@ def _repair(layout: Layout, faults: list[Fault], reached: list[tuple[Ref, Reach]
 
 def _set_aside(layout: Layout, fault: Fault, folder: Path) -> Fault:
     source = Path(fault.what) if fault.kind == "reference" else layout.blob_path(fault.what)
-    if fault.kind == "missing" or not source.exists():
-        return fault
+    if fault.kind == "missing" or not source.exists() or (fault.kind == "damaged" and layout.verify_blob(fault.what)):
+        return fault  # what has the bytes that its digest says is no better after another import
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{source.name}-{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):

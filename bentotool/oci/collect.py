@@ -22,7 +22,7 @@ from bentotool.errors import VerificationError
 from bentotool.oci.descriptor import MANIFEST_LIMIT
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach, subject_of
-from bentotool.oci.refs import RefStore
+from bentotool.oci.refs import Ref, RefStore
 
 __all__ = ["KINDS", "Collected", "collect", "mark", "restore_set_aside", "stored_blobs"]
 
@@ -69,36 +69,43 @@ def mark(layout: Layout, refs: RefStore, advance: Callable[[int], None] = lambda
     Raises:
         VerificationError: when a reference or manifest is damaged, so that nobody knows what it leads to.
     """
-    for pause in (0.05, 0.5, None):
-        found, trouble = _follow(layout, refs, advance)
+    pauses = iter((0.05, 0.5))
+    for _ in range(50):
+        found, trouble, culprit = _follow(layout, refs, advance)
         if trouble is None:
             _mark_referrers(layout, found)
             return found
+        if culprit is not None and not refs.stands(culprit):
+            continue  # it was deleted, and its content perhaps collected, while we followed it
+        pause = next(pauses, None)
         if pause is None:
-            raise trouble
-        time.sleep(pause)  # a name may have been deleted, and its content collected, while we followed it
-    raise AssertionError("unreachable")
+            break
+        time.sleep(pause)  # another collection may have set something aside for a moment
+    raise trouble
 
 
-def _follow(layout: Layout, refs: RefStore, advance: Callable[[int], None]) -> tuple[Reach, VerificationError | None]:
+def _follow(
+    layout: Layout, refs: RefStore, advance: Callable[[int], None]
+) -> tuple[Reach, VerificationError | None, Ref | None]:
     found = Reach()
     for kind in KINDS:
         for ref in refs.list(kind):
-            known = len(found.damaged)
             reach(layout, ref.digest, found)
             advance(1)
-            if len(found.damaged) > known:
+            if found.damaged:
                 digest, reason = list(found.damaged.items())[-1]
-                return found, VerificationError(
+                error = VerificationError(
                     f"{ref.ref} cannot be followed beyond {digest}: {reason}",
                     hint=f"import or pull {ref.ref} again, or delete it; see: bentotool store verify",
                 )
+                return found, error, ref
         if refs.damaged:
-            return found, VerificationError(
+            error = VerificationError(
                 f"{refs.damaged[0]} is damaged, so what it names is not known",
                 hint="set it aside with: bentotool store verify --repair",
             )
-    return found, None
+            return found, error, None
+    return found, None, None
 
 
 def _mark_referrers(layout: Layout, found: Reach) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.errors import BentotoolError
 from bentotool.oci.descriptor import MANIFEST_LIMIT, Index, Manifest, parse_json_object
 from bentotool.oci.digest import check_digest
 from bentotool.oci.layers import layer_files
@@ -72,12 +72,15 @@ def _children(layout: Layout, digest: str, found: Reach) -> Iterator[str]:
     found.blobs[manifest.config.digest] = manifest.config.size
     if manifest.config.media_type != _NAMED_MODELS:
         return iter(())
+    config = manifest.config.digest
     try:
-        return iter([_model_digest(item) for item in json.loads(layout.read(manifest.config.digest))["models"]])
-    except NotFoundError:
-        raise
+        return iter([_model_digest(item) for item in json.loads(layout.read(config))["models"]])
+    except (BentotoolError, OSError) as error:
+        reason = getattr(error, "message", str(error))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise VerificationError(f"the config {manifest.config.digest} is damaged") from None
+        reason = "does not list a Bento's models"
+    found.damaged[config] = reason  # the manifest itself is sound
+    return iter(())
 
 
 def _model_digest(item: Any) -> str:

@@ -33,6 +33,8 @@ _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9_]([-._A-Za-z0-9]{0,126}[A-Za-z0-9_])?", re.ASCII)
 _RESERVED = {"con", "prn", "aux", "nul"}
 _KINDS = {"models": "model", "bentos": "Bento"}
+_PAUSES = (0.0, 0.05, 0.2, 1.0)
+"""Seconds to wait, in turn, for a collection to put back what it had set aside."""
 
 
 def check_name(name: str) -> str:
@@ -148,7 +150,8 @@ class RefStore:
             replace: whether another digest under this name and version is replaced.
 
         Raises:
-            ConflictError: when ``replace`` is False and the version stands for another digest.
+            ConflictError: when ``replace`` is False and the version stands for another digest, or when part of the
+                content is not stored: a name never leads to what is not there.
         """
         name, tag = check_name(name), check_version(tag)
         created = created or datetime.now(timezone.utc).isoformat(timespec="microseconds")
@@ -156,7 +159,7 @@ class RefStore:
         document = canonical_json(_document(ref))
         path = self._path(kind, name, tag)
         self._layout.prepare()
-        content = self._claim(descriptor.digest)
+        content = self._claim(ref)
         try:
             if replace or not self._create(path, document):
                 standing = None if replace else self._read(kind, name, tag)
@@ -174,21 +177,30 @@ class RefStore:
             raise storage_error(error, self._layout.root) from None
         return ref
 
-    def _claim(self, digest: str) -> list[str]:
+    def _claim(self, ref: Ref) -> list[str]:
         """Renew all content of an artifact before it gets a name, so that a collection beside us spares it."""
-        return [each for each in reach(self._layout, digest).blobs if self._layout.renew(each)]
+        for pause in _PAUSES:
+            time.sleep(pause)
+            content = list(reach(self._layout, ref.digest).blobs)
+            missing = [each for each in content if not self._layout.renew(each)]
+            if not missing:
+                return content
+        raise self._incomplete(ref)
 
     def _confirm(self, ref: Ref, content: Sequence[str], path: Path) -> None:
         """Look again after naming. What a collection took before it saw the name, it puts back within moments."""
-        for pause in (0.0, 0.05, 0.2, 1.0):
+        for pause in _PAUSES:
             time.sleep(pause)
-            gone = [each for each in content if not self._layout.has(each)]
-            if not gone:
+            if all(self._layout.has(each) for each in content):
                 return
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        raise ConflictError(
-            f"part of {_KINDS[ref.kind]} {ref.ref} was collected as garbage while it was added", hint="add it again"
+        raise self._incomplete(ref)
+
+    def _incomplete(self, ref: Ref) -> ConflictError:
+        return ConflictError(
+            f"part of {_KINDS[ref.kind]} {ref.ref} is missing from the store, or was collected as garbage meanwhile",
+            hint="add it again",
         )
 
     @staticmethod
@@ -296,6 +308,10 @@ class RefStore:
         listing = "bentotool model list" if kind == "models" else "bentotool list"
         hint = f"did you mean {' or '.join(near)}?" if near else f"see what there is with: {listing}"
         return NotFoundError(f"{word} {reference} is not in the store {self._layout.root}", hint=hint)
+
+    def stands(self, ref: Ref) -> bool:
+        """Whether an entry is still as it was read; a list is soon out of date where others work on the store."""
+        return self._read(ref.kind, ref.name, ref.tag) == ref
 
     def matching(self, kind: str, reference: str) -> tuple[Ref, ...]:
         """What a command that takes several versions means: all of a bare name, else the one that fits.

@@ -154,9 +154,10 @@ def testname_for(tmp_path: Path, name: str, expected: str) -> None:
 
 def test_a_manifest_that_names_files_outside_the_model_is_refused(store: ModelStore, tmp_path: Path) -> None:
     model = add(store, folder(tmp_path / "m"))
-    _, manifest, _ = build_manifest(
+    _, manifest, config = build_manifest(
         "other", "1", model.files, DETAILS, lambda d: store.layout.blob_path(d).open("rb", 0)
     )
+    store.layout.put(config, "application/json")
     moved = {**manifest.annotations, "io.bentotool.model.prefix": "models/elsewhere"}
     from dataclasses import replace
 

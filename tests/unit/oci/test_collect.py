@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from bentotool.errors import ConflictError, VerificationError
+from bentotool.oci import checking
 from bentotool.oci import collect as collecting
 from bentotool.oci.checking import verify_store
 from bentotool.oci.collect import collect
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import FILES_ANNOTATION, Layout
+from bentotool.oci.reach import Reach
 from bentotool.oci.refs import RefStore
 from bentotool.oci.tar import TarEntry, tar_size
 from bentotool.oci.usage import measure
@@ -310,3 +312,87 @@ def test_a_clone_is_used_where_the_disk_has_them(tmp_path: Path) -> None:
     else:
         assert target.read_bytes() == b""
     assert not clone_file(tmp_path / "absent", target)
+
+
+def test_a_name_never_leads_to_what_is_not_there(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    refs = RefStore(layout)
+    whole = manifest(layout, b"whole")
+    refs.set("models", "m", "1", whole)
+    broken = manifest(layout, b"broken")
+    layout.blob_path(layout.put(b"broken", "x/y").digest).unlink()
+    with pytest.raises(ConflictError, match="missing"):
+        refs.set("models", "m", "1", broken)
+    assert refs.get("models", "m:1").digest == whole.digest
+    layout.blob_path(whole.digest).unlink()
+    with pytest.raises(ConflictError, match="missing"):
+        refs.alias("models", "m:1", "2")
+    assert [ref.tag for ref in refs.list("models")] == ["1"]
+
+
+def test_a_check_beside_a_collection_keeps_what_was_set_aside(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collection has moved a manifest away for a moment; that is no damage, and repair must not take it away."""
+    main = manifest(layout, b"a")
+    RefStore(layout).set("models", "m", "1", main)
+    path = layout.blob_path(main.digest)
+    away = path.with_name("away")
+
+    def set_aside(*arguments: object, **options: object) -> dict[str, tuple[str, str]]:
+        os.replace(path, away)
+        return {}
+
+    monkeypatch.setattr(checking, "_damaged", set_aside)
+    monkeypatch.setattr("time.sleep", lambda seconds: seconds and away.exists() and os.replace(away, path))
+    assert verify_store(layout, repair=True).faults == ()
+    assert layout.has(main.digest)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_is_deleted_while_it_is_followed_stops_no_collection(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    refs = RefStore(layout)
+    kept, gone = manifest(layout, b"kept"), manifest(layout, b"gone")
+    refs.set("models", "kept", "1", kept)
+    refs.set("models", "gone", "1", gone)
+    if again:
+        refs.set("models", "twice", "1", gone)
+    age(layout)
+    real = collecting.reach
+
+    def walk(where: Layout, digest: str, found: Reach) -> Reach:
+        if digest == gone.digest and (layout.root / "refs" / "models" / "gone").exists():
+            layout.blob_path(gone.digest).unlink()
+            refs.delete("models", "gone", "1")
+        return real(where, digest, found)
+
+    monkeypatch.setattr(collecting, "reach", walk)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    if again:  # a second name leads to what is missing: nobody knows what else that needs
+        with pytest.raises(VerificationError, match="twice"):
+            collect(layout)
+        assert layout.has(layout.put(b"gone", "x/y").digest)
+    else:
+        assert len(collect(layout).blobs) == 2
+    assert layout.has(kept.digest)
+
+
+def test_a_lost_config_is_the_fault_and_not_its_manifest(layout: Layout) -> None:
+    config = layout.put(b'{"models": []}', "application/vnd.bentotool.bento.config.v1+json")
+    bento = layout.put(Manifest(config, (layout.put(b"code", "x/y"),)).to_bytes(), MANIFEST)
+    RefStore(layout).set("bentos", "b", "1", bento)
+    layout.blob_path(config.digest).unlink()
+    (fault,) = verify_store(layout, repair=True).faults
+    assert (fault.kind, fault.what, fault.touches) == ("missing", config.digest, ("bentos/b:1",))
+    assert layout.has(bento.digest)
+    with pytest.raises(VerificationError, match="b:1"):
+        collect(layout)
+
+
+def test_repair_leaves_what_another_import_would_bring_again(layout: Layout) -> None:
+    """Bytes that have their digest and are no manifest: to move them away would mend nothing."""
+    odd = layout.put(b"not a manifest", MANIFEST)
+    RefStore(layout).set("models", "m", "1", odd)
+    (fault,) = verify_store(layout, repair=True).faults
+    assert (fault.kind, fault.what, fault.quarantined) == ("damaged", odd.digest, None)
+    assert layout.has(odd.digest)
