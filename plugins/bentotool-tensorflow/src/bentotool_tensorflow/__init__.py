@@ -1,0 +1,3 @@
+"""TensorFlow models for bentotool."""
+
+__version__ = "0.1.0"
