@@ -34,7 +34,6 @@ class Gunzipped(io.RawIOBase):
         self._source, self._name, self._limit = source, name, limit
         self._member = zlib.decompressobj(_GZIP)
         self._waiting = b""
-        self._started = False
         self._consumed = self._produced = 0
 
     def readable(self) -> bool:
@@ -68,7 +67,6 @@ class Gunzipped(io.RawIOBase):
         except zlib.error as error:
             raise self._bad(str(error).rpartition(": ")[2]) from None
         self._waiting = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        self._started = True
         self._produced += len(data)
         if self._produced > self._limit:
             raise UsageError(
