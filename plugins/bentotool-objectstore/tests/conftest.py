@@ -1,0 +1,208 @@
+"""moto's S3 behind a door that the tests watch, hold shut and slam."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+OPEN, CUT, HOLD = "open", "cut", "hold"
+_FOREIGN = ("AWS_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR_HOST", "NO_GCE_CHECK", "CLOUDSDK_")
+
+
+def _absent(what: str, *, on_purpose: bool) -> None:
+    if os.environ.get("BENTOTOOL_TEST_REQUIRE_ALL") == "1" and not on_purpose:
+        pytest.fail(f"needs {what}, which is not here", pytrace=False)
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session")
+def require_package() -> Callable[[str], None]:
+    def require(name: str) -> None:
+        if importlib.util.find_spec(name) is None:
+            lacking = os.environ.get("BENTOTOOL_TEST_WITHOUT", "").split()
+            _absent(f"the package {name}", on_purpose=name in lacking)
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def require_tool() -> Callable[[str], str]:
+    def require(name: str) -> str:
+        found = shutil.which(name)
+        if found is None:
+            lacking = os.environ.get("BENTOTOOL_TEST_WITHOUT_TOOLS", "").split()
+            _absent(f"the program {name}", on_purpose=name in lacking)
+        return str(found)
+
+    return require
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has its own store and home, no credentials, and runs outside any Bento."""
+    store = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("BENTOTOOL_STORE", str(store))
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "USERPROFILE", "APPDATA"):
+        monkeypatch.setenv(name, str(home))
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) or name in ("BENTOTOOL_BENTO", "BENTOTOOL_DISABLE_PLUGINS"):
+            monkeypatch.delenv(name)
+    # never ask the network what this machine is
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    return store
+
+
+@pytest.fixture(scope="session")
+def _server(require_package: Callable[[str], None]) -> Iterator[Door]:
+    require_package("moto")
+    with opened() as door:
+        yield door
+
+
+@pytest.fixture
+def door(_server: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    """A server for ``s3://`` with credentials for it in the environment."""
+    _server.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _server.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOFNOBODY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret-of-nobody")
+    yield _server
+    _server.reset()
+
+
+_buckets = iter(range(1_000_000))
+
+
+@pytest.fixture
+def bucket(door: Door) -> str:
+    """A bucket of the test's own."""
+    name = f"models-{next(_buckets)}"
+    door.put(f"/{name}")
+    return name
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request. ``length`` is that of the range asked for; 0 without one."""
+
+    method: str
+    path: str
+    query: str
+    range: str
+    if_match: str
+    authorization: str
+
+    @property
+    def length(self) -> int:
+        first, _, last = self.range.removeprefix("bytes=").partition("-")
+        return int(last) - int(first) + 1 if self.range else 0
+
+
+@dataclass
+class Door:
+    """A WSGI middleware.
+
+    Attributes:
+        rule: decides on each request: OPEN, CUT (half of the body), HOLD (no answer until ``release``), or a status
+            and an error code such as ``"403 AccessDenied"``. Called before the request is answered.
+        deaf: the server does not know If-Match.
+    """
+
+    app: Any
+    port: int = 0
+    asked: list[Asked] = field(default_factory=list)
+    rule: Callable[[Asked], str] = lambda asked: OPEN
+    deaf: bool = False
+    release: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def gets(self) -> list[Asked]:
+        """Requests for bytes of objects."""
+        return [asked for asked in self.asked if asked.method == "GET" and asked.range]
+
+    def reset(self) -> None:
+        self.release.set()
+        self.release = threading.Event()
+        self.asked, self.rule, self.deaf = [], lambda asked: OPEN, False
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        asked = Asked(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            environ.get("QUERY_STRING", ""),
+            environ.get("HTTP_RANGE", ""),
+            environ.get("HTTP_IF_MATCH", ""),
+            environ.get("HTTP_AUTHORIZATION", ""),
+        )
+        self.asked.append(asked)
+        release, told = self.release, self.rule(asked)
+        if told == HOLD:
+            release.wait(60)
+            raise ConnectionError
+        if told not in (OPEN, CUT):
+            code = told.partition(" ")[2] or "Error"
+            start_response(told, [("Content-Type", "application/xml")])
+            return [f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()]
+        if self.deaf:
+            environ.pop("HTTP_IF_MATCH", None)
+        answer = self.app(environ, start_response)
+        return _half(answer) if told == CUT else answer
+
+    def put(self, path: str, body: bytes = b"") -> None:
+        """Make a bucket (``/name``) or an object, past all rules."""
+        rule, self.rule = self.rule, lambda asked: OPEN
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request"}
+            connection.request("PUT", quote(path, safe="/.\\"), body, signed)
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+        finally:
+            connection.close()
+            self.rule = rule
+
+
+def _half(answer: Iterable[bytes]) -> Iterator[bytes]:
+    body = b"".join(answer)
+    yield body[: len(body) // 2]
+    raise ConnectionError
+
+
+@contextmanager
+def opened() -> Iterator[Door]:
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Silent(WSGIRequestHandler):
+        def log(self, *arguments: object) -> None:
+            pass
+
+    door = Door(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, door, threaded=True, request_handler=Silent)
+    door.port = server.server_port
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield door
+    finally:
+        door.release.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
