@@ -2,17 +2,21 @@
 
 ::
 
-    from bentotool.testing import check_framework, check_plugin
+    from bentotool.testing import check_framework, check_plugin, check_source
 
     def test_plugin():
         check_plugin("text")
 
     def test_framework(tmp_path):
         check_framework("text", [sample], scratch=tmp_path)
+
+    def test_source(tmp_path):
+        check_source("greeting", "greeting://hello", scratch=tmp_path)
 """
 
 from __future__ import annotations
 
 from bentotool.testing.contract import ContractError, check_framework, check_plugin, source_files
+from bentotool.testing.sources import check_source
 
-__all__ = ["ContractError", "check_framework", "check_plugin", "source_files"]
+__all__ = ["ContractError", "check_framework", "check_plugin", "check_source", "source_files"]
