@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Console", "Progress", "printable"]
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09,)}
+_TURNING = (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROL |= {code: f"\\u{code:04x}" for code in _TURNING}  # they end lines, or show text in another order than it has
 _RED, _BOLD, _RESET = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 
 
@@ -75,7 +77,7 @@ class Console:
         width = max((len(name) for name in pairs), default=0)
         for name, value in pairs.items():
             if value is not None and value != "":
-                self.line(f"{name + ':':<{width + 1}} {value}")
+                self.line(f"{name + ':':<{width + 1}} {printable(value)}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Rows under headings: drawn by rich on a terminal wide enough, else space-aligned; never cut."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from bentotool.models.intake import take_files
 from bentotool.models.manifest import ModelDetails
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.refs import check_name, check_version
-from bentotool.oci.tar import check_entry_names
+from bentotool.oci.tar import DEPTH_LIMIT, check_entry_name, check_entry_names
 
 if TYPE_CHECKING:
     from bentotool.interfaces import ModelInfo, SourceFile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["import_files", "import_path", "local_files", "name_for", "valid_name"]
 
 _IGNORED = {".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"}
+_MAX_FILES = 50_000
 Advance = Callable[[int], None]
 
 
@@ -30,16 +32,29 @@ def _nothing(amount: int) -> None:
     """A progress that nobody watches."""
 
 
-def _walk(folder: Path, prefix: str = "") -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """All files below a folder, by name; a stack of our own, because folders may be nested deeper than calls."""
+    open_folders = [iter(_entries(folder))]
+    names: list[str] = []
+    while open_folders:
+        entry = next(open_folders[-1], None)
+        if entry is None:
+            open_folders.pop()
+            del names[-1:]
+        elif entry.name in _IGNORED:
+            continue
+        elif entry.is_dir(follow_symlinks=False):
+            names.append(entry.name)
+            if len(names) > DEPTH_LIMIT:
+                check_entry_name("/".join(names))
+            open_folders.append(iter(_entries(Path(entry.path))))
+        else:
+            yield Path(entry.path), "/".join((*names, entry.name))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            if entry.name in _IGNORED:
-                continue
-            name = prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), f"{name}/")
-            else:
-                yield Path(entry.path), name
+        return sorted(entries, key=lambda item: item.name)
 
 
 def _contained(path: Path, root: Path, name: str) -> None:
@@ -77,8 +92,13 @@ def local_files(source: Path) -> list[SourceFile]:
         for path, name in _walk(root):
             _contained(path, root, name)
             files.append(SourceFile(path.resolve(), name))
+            if len(files) > _MAX_FILES:
+                raise UsageError(
+                    f"{source} holds more than {_MAX_FILES} files, and no manifest can list them",
+                    hint="give the folder of one model, or pack its small files into one",
+                )
     except OSError as error:
-        raise UsageError(f"{error.filename or source} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{str(error.filename or source)[:200]} cannot be read: {error.strerror}") from None
     if not files:
         raise UsageError(f"{source} holds no files", hint="give the path of a model file or folder")
     check_entry_names(file.name for file in files)
@@ -99,6 +119,17 @@ def _details(info: ModelInfo, labels: Mapping[str, str], metadata: Mapping[str, 
         labels=dict(labels),
         metadata={**info.metadata, **metadata},
     )
+
+
+def _check_text(labels: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
+    """Refuse what could not be written into the manifest, before anything is copied."""
+    for key in (*labels, *metadata):
+        if not key or not key.isprintable():
+            raise UsageError(f"{key[:80]!r} is not a name for a label or a fact", hint="use printable characters")
+    try:
+        json.dumps([dict(labels), dict(metadata)], ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"a label or fact cannot be written as JSON: {type(error).__name__}") from None
 
 
 def import_files(
@@ -128,13 +159,14 @@ def import_files(
         advance: told the bytes of each piece copied.
 
     Raises:
-        UsageError: when no installed framework knows the files, or they are damaged.
+        UsageError: when no installed framework knows the files, they are damaged, or are too many to list.
         UnsafeError: when loading the model would run code it carries, and ``trust`` is False.
         ConflictError: when the version stands for another model and ``replace`` is False.
     """
     name = check_name(name)
     if version is not None:
         check_version(version)
+    _check_text(labels or {}, metadata or {})
     info = describe_model(files, plugins, framework, trust=trust)
     taken = take_files(store.layout, name, files, advance, link=link, owned=owned)
     details = _details(info, labels or {}, metadata or {})

@@ -19,7 +19,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from bentotool.errors import BentotoolError, UsageError
-from bentotool.models.manifest import ModelFile, plan_layers
+from bentotool.models.manifest import ModelFile, check_room, plan_layers
 from bentotool.oci.blobs import BlobWriter, DiskFullError
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layers import LayerFile
@@ -107,11 +107,12 @@ def take_files(
         jobs: layers worked on at once; by default as many as there are processors, two to four.
 
     Raises:
-        UsageError: when a file cannot be read, or linked.
+        UsageError: when a file cannot be read, or linked, or there are too many to list.
         DiskFullError: with the number of bytes that found no room.
         BentotoolError: when a file changes meanwhile.
     """
     planned = [_Planned(file.name, _size(file.path), file.path) for file in files]
+    check_room(name, planned)
     shared = _Shared(layout, advance, link, owned)
     bundles = [bundle for _, bundle in plan_layers(planned)]
     bundles.sort(key=lambda bundle: -sum(file.size for file in bundle))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 from bentotool.errors import UsageError, VerificationError
-from bentotool.oci.descriptor import Descriptor, Manifest, canonical_json
+from bentotool.oci.descriptor import MANIFEST_LIMIT, Descriptor, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, LayerFile, layer_files
 from bentotool.oci.tar import VirtualTar, tar_size
@@ -26,6 +26,7 @@ __all__ = [
     "ModelDetails",
     "ModelFile",
     "build_manifest",
+    "check_room",
     "model_files",
     "plan_layers",
     "read_details",
@@ -37,6 +38,7 @@ _LAYER_TYPE = "application/vnd.cncf.model.{kind}.v1.tar"
 _OWN_LAYER = 64 << 20
 _BUNDLE = 256 << 20
 _MAX_LAYERS = 100
+_BESIDE_FILES = 256 << 10  # bytes of a manifest for all but its list of files
 _DOCS = (".md", ".rst", ".pdf")
 _CONFIGS = (".json", ".yaml", ".yml", ".txt", ".toml", ".model", ".jinja", ".spm", ".vocab", ".cfg", ".ini")
 _KINDS = ("weight", "weight.config", "doc", "code")
@@ -124,6 +126,20 @@ def plan_layers(files: Sequence[_File]) -> list[tuple[str, list[_File]]]:
     while len(layers := list(_bundles(files, limit))) > _MAX_LAYERS:
         limit *= 2
     return layers
+
+
+def check_room(name: str, files: Sequence[_Sized]) -> None:
+    """Refuse more files than the manifest of a model can list, before any is copied.
+
+    Raises:
+        UsageError: saying how many there are.
+    """
+    entries = [{"path": f"models/{name}/{file.path}", "size": file.size, "sha256": "0" * 64} for file in files]
+    if len(canonical_json(canonical_json(entries).decode())) > MANIFEST_LIMIT - _BESIDE_FILES:
+        raise UsageError(
+            f"{len(files)} files are more than the manifest of a model can list",
+            hint="give the folder of one model, or pack its small files into one",
+        )
 
 
 def _layer_digest(listing: Sequence[LayerFile], open_blob: Callable[[str], BinaryIO]) -> str:

@@ -106,6 +106,8 @@ def fetch(
         UsageError: no source answers to the scheme.
         BentotoolError: what the source says.
     """
+    if not source:
+        raise UsageError("SOURCE is empty", hint="give the path of a model file or folder; . is the current folder")
     if checksum is not None:
         check_digest(checksum)
     if "://" in source and urlsplit(source).password is not None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentotool.errors import VerificationError
+from bentotool.errors import UsageError, VerificationError
 from bentotool.models.manifest import ARTIFACT_TYPE, ModelDetails, ModelFile, build_manifest, model_files, read_details
-from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
+from bentotool.oci.descriptor import MANIFEST, MANIFEST_LIMIT, Descriptor, Manifest, canonical_json
 from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.refs import Ref, RefStore, check_name, check_version
@@ -99,6 +99,7 @@ class ModelStore:
 
         Raises:
             ConflictError: when the version stands for another model and ``replace`` is False.
+            UsageError: when files, labels and facts are more than a manifest can hold.
         """
         name = check_name(name)
         check_entry_names(file.path for file in files)
@@ -110,8 +111,14 @@ class ModelStore:
             lambda d: self.layout.blob_path(d).open("rb", 0),
             layers,
         )
+        data = manifest.to_bytes()
+        if len(data) > MANIFEST_LIMIT:
+            raise UsageError(
+                f"the manifest of {name} would have {len(data)} bytes, more than {MANIFEST_LIMIT}",
+                hint="give fewer files, labels or facts",
+            )
         self.layout.put(config, manifest.config.media_type)
-        digest = self.layout.put(manifest.to_bytes(), MANIFEST).digest
+        digest = self.layout.put(data, MANIFEST).digest
         return self.adopt(name, version, digest, replace=replace)
 
     def adopt(self, name: str, version: str, digest: str, *, replace: bool = True) -> StoredModel:

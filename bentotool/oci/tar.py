@@ -18,6 +18,7 @@ from bentotool.oci.digest import CHUNK
 
 __all__ = [
     "BLOCK",
+    "DEPTH_LIMIT",
     "TRAILER",
     "TarEntry",
     "VirtualTar",
@@ -33,6 +34,8 @@ TRAILER = bytes(2 * BLOCK)
 _USTAR_SIZE_LIMIT = 8 << 30
 _NAME_LIMIT = 100
 _PATH_LIMIT = 4096
+DEPTH_LIMIT = 100
+"""Most folders that a file may lie in: functions that make and remove folders call themselves once for each."""
 _WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -58,10 +61,12 @@ def check_entry_name(name: str) -> str:
 
     Raises:
         UnsafeError: for absolute names, ``..``, backslashes, colons, control characters, whiteouts, names that are not
-            Unicode NFC, device names of Windows, or more than 4096 bytes.
+            Unicode NFC, device names of Windows, more than 100 folders or 4096 bytes.
     """
     shown = repr(name)[:120]
     hint = "rename the file"
+    if name.count("/") > DEPTH_LIMIT:
+        raise UnsafeError(f"file name {shown} lies in more than {DEPTH_LIMIT} folders", hint="move the file up")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name) or set(name) & set('\\:<>"|?*'):
         raise UnsafeError(f"file name {shown} has a character that is not portable", hint=hint)
     if any(_unsafe_part(part) for part in name.split("/")):
