@@ -1,0 +1,3 @@
+"""MLflow models for bentotool."""
+
+__version__ = "0.1.0"
