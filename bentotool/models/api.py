@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bentotool.errors import NotFoundError
+from bentotool.errors import NotFoundError, UsageError
+from bentotool.models.archives import import_archive
 from bentotool.models.reader import Model
 from bentotool.models.reader import resolve as get
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
+from bentotool.oci.unarchive import is_archive
 from bentotool.paths import default_store
 
 if TYPE_CHECKING:
@@ -82,8 +84,14 @@ def import_model(
     """Import a model into the local store; see :func:`bentotool.models.importing.import_files`.
 
     Args:
-        path: a file, a folder, or an address as ``bentotool model import`` takes it.
+        path: a file, a folder, or an address as ``bentotool model import`` takes it; or an archive that
+            :func:`export_model` wrote, which brings its own labels and metadata.
     """
+    if is_archive(Path(path)):
+        if framework or labels or metadata:
+            raise UsageError(f"{path} is an archive, which brings its own framework, labels and metadata")
+        store = _store()
+        return _model(store, import_archive(store, Path(path), name=name, version=version, trust=trust))
     from bentotool.models.sources import fetch, import_fetched
     from bentotool.plugins import load_plugins
 
@@ -107,7 +115,8 @@ def export_model(tag: str, path: str | Path) -> str:
     """Write a model to an OCI archive, which ``bentotool model import-archive`` reads.
 
     Args:
-        path: the file to write, or a folder to write ``<name>-<version>.tar`` into.
+        path: the file to write, compressed when it ends in ``.zst``, or a folder to write ``<name>-<version>.tar``
+            into.
 
     Returns:
         the path of the archive.
@@ -124,7 +133,8 @@ def export_model(tag: str, path: str | Path) -> str:
         target = target / f"{ref.name}-{ref.tag}.tar"
     if not target.absolute().parent.is_dir():
         raise NotFoundError(f"folder {target.parent} does not exist", hint="create it first")
-    write_archive(store.layout, [archive_root(ref.descriptor, "model", ref.ref)], target.absolute())
+    roots = [archive_root(ref.descriptor, "model", ref.ref)]
+    write_archive(store.layout, roots, target.absolute(), compress=target.suffix == ".zst")
     return str(target)
 
 

@@ -26,7 +26,7 @@ from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, Layout, storage_error
 from bentotool.oci.tar import BLOCK, TarEntry, tar_header
 
-__all__ = ["MAX_UNPACKED", "Archive", "open_archive", "read_archive"]
+__all__ = ["MAX_UNPACKED", "Archive", "is_archive", "open_archive", "read_archive"]
 
 MAX_UNPACKED = 200 << 30
 """Most bytes that a compressed archive may unpack to, unless the user says otherwise."""
@@ -250,6 +250,17 @@ def open_archive(
         if not file.seekable():
             file = stack.enter_context(_spooled(file, layout))
         yield Archive(file, name, limit, scanned)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file starts as an archive of ours does; compressed, also by the suffix ``.tar.zst``."""
+    start = tar_header(TarEntry(_FIRST[0], len(LAYOUT_FILE)))
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(start))
+    except OSError:
+        return False
+    return head == start or (head.startswith(zstd.MAGIC) and path.name.endswith((".tar.zst", ".tzst")))
 
 
 def _opened(source: Path) -> BinaryIO:

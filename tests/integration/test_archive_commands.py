@@ -116,6 +116,40 @@ def test_progress_is_json_lines_beside_one_document(model: str, tmp_path: Path) 
     assert run("model", "export", "m", tmp_path / "c.tar").stderr == b""
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+def test_python_reads_what_it_wrote(
+    require_package: Callable[[str], None], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    from bentotool import models
+    from bentotool.errors import ConflictError, UsageError
+
+    require_package("zstandard")
+    archive = models.export_model("m:1", tmp_path / f"m{suffix}")
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "other"))
+    taken = models.import_model(archive)
+    assert (taken.tag, taken.digest) == ("m:1", model)
+    assert (taken.path / "w.bin").read_bytes() == (tmp_path / "w.bin").read_bytes()
+    assert models.import_model(archive, "n", version="2").tag == "n:2"
+    with pytest.raises(UsageError, match="its own"):
+        models.import_model(archive, labels={"a": "b"})
+    add_model(tmp_path, tmp_path / "third")
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "third"))
+    with pytest.raises(ConflictError):
+        models.import_model(archive)
+
+
+def test_python_asks_for_trust_too(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bentotool import models
+    from bentotool.errors import UnsafeError
+
+    add_model(tmp_path, store, "pickle", size=100)
+    archive = models.export_model("m", tmp_path)
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "other"))
+    with pytest.raises(UnsafeError, match="m:1 is a pickle"):
+        models.import_model(archive)
+    assert models.import_model(archive, trust=True).tag == "m:1"
+
+
 class Terminal:
     """A program whose stderr is a pseudo-terminal."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -14,7 +14,6 @@ from bentotool.cli.state import State, current
 if TYPE_CHECKING:
     from bentotool.oci.descriptor import Descriptor
     from bentotool.oci.refs import Ref
-    from bentotool.oci.unarchive import Archive
 
 _STANDARD = "-"
 _COMPRESSED = (".zst", ".tzst")
@@ -102,13 +101,14 @@ def import_model_archive(
     max_size: MaxSize = None,
 ) -> None:
     """Import a model's archive"""
+    from bentotool.models.archives import adopt_archived
     from bentotool.oci.refs import check_name
 
     state = current()
     if name is not None:
         check_name(name)
     (root, _), *_ = _read(state, file, "model", trust=trust, max_size=max_size)
-    model = _adopt_model(state, root, name, replace)
+    model = adopt_archived(state.models, root, name=name, replace=replace)
     state.console.result(model.to_dict(), f"imported {model.tag} ({human_size(model.size)})\n{model.digest}")
 
 
@@ -117,18 +117,20 @@ def import_bento_archive(
 ) -> None:
     """Import a Bento's archive"""
     from bentotool.build.bentos import BentoStore
+    from bentotool.models.archives import adopt_archived, archived_name
 
     state = current()
     roots = _read(state, file, "bento", trust=trust, max_size=max_size)
     for root, kind in roots[1:]:
         if kind == "model":
-            _adopt_model(state, root, None, replace)
-    name, version = _split(roots[0][0])
+            adopt_archived(state.models, root, replace=replace)
+    name, version = archived_name(roots[0][0])
     bento = BentoStore(state.layout).adopt(name, version, roots[0][0].digest, replace=replace)
     state.console.result(bento.to_dict(), f"imported {bento.tag} ({human_size(bento.size)})\n{bento.digest}")
 
 
 def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | None) -> list[tuple[Descriptor, str]]:
+    from bentotool.models.archives import check_kind, check_trust
     from bentotool.oci.archive import KIND_NAME
     from bentotool.oci.unarchive import MAX_UNPACKED, open_archive
 
@@ -139,48 +141,8 @@ def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | N
         state.console.progress(total, f"check {file.name}") as checked,
         open_archive(source, state.layout, limit=limit, scanned=checked.advance) as archive,
     ):
-        _check_kind(archive, file, kind)
-        _check_trust(archive, trust)
+        check_kind(archive, kind)
+        check_trust(archive, trust)
         with state.console.progress(archive.size, f"import {file.name}") as progress:
             archive.take(state.layout, progress.advance)
         return [(root, root.annotations.get(KIND_NAME, "")) for root in archive.roots]
-
-
-def _check_kind(archive: Archive, file: Path, kind: str) -> None:
-    from bentotool.errors import VerificationError
-    from bentotool.oci.archive import KIND_NAME
-
-    found = archive.roots[0].annotations.get(KIND_NAME, "")
-    if found != kind:
-        other = {"model": "bentotool model import-archive", "bento": "bentotool import"}.get(found)
-        raise VerificationError(
-            f"{file} holds a {found or 'thing of unknown kind'}, not a {kind}",
-            hint=f"use: {other} {file}" if other else None,
-        )
-
-
-def _check_trust(archive: Archive, trust: bool) -> None:
-    """What a model says of itself decides here; what its bytes say decides when it is loaded."""
-    from bentotool.models.detect import require_trust
-    from bentotool.models.manifest import ARTIFACT_TYPE, read_details
-    from bentotool.oci.archive import REF_NAME
-
-    for root, manifest in zip(archive.roots, archive.manifests, strict=True):
-        if manifest.artifact_type == ARTIFACT_TYPE:
-            require_trust(read_details(manifest).safety, root.annotations.get(REF_NAME, root.digest), trust=trust)
-
-
-def _split(root: Descriptor) -> tuple[str, str]:
-    from bentotool.errors import VerificationError
-    from bentotool.oci.archive import REF_NAME
-    from bentotool.oci.refs import split_reference
-
-    name, version, digest = split_reference(root.annotations.get(REF_NAME, ""))
-    if not version or digest:
-        raise VerificationError(f"the archive gives {root.digest} no name and version")
-    return name, version
-
-
-def _adopt_model(state: State, root: Descriptor, rename: str | None, replace: bool) -> Any:
-    name, version = _split(root)
-    return state.models.adopt(name if rename is None else rename, version, root.digest, replace=replace)

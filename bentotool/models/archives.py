@@ -1,0 +1,97 @@
+"""Models that come in an OCI archive: which are let in, and under which name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bentotool.errors import UnsafeError, UsageError, VerificationError
+from bentotool.models.detect import require_trust
+from bentotool.models.manifest import ARTIFACT_TYPE, read_details
+from bentotool.oci.archive import KIND_NAME, REF_NAME
+from bentotool.oci.refs import check_name, check_version, split_reference
+from bentotool.oci.unarchive import open_archive
+
+if TYPE_CHECKING:
+    from bentotool.models.store import ModelStore, StoredModel
+    from bentotool.oci.descriptor import Descriptor
+    from bentotool.oci.unarchive import Archive
+
+__all__ = ["adopt_archived", "archived_name", "check_kind", "check_trust", "import_archive"]
+
+
+def check_kind(archive: Archive, kind: str) -> None:
+    """Refuse an archive of another kind than ``"model"`` or ``"bento"``.
+
+    Raises:
+        VerificationError: saying which command takes it.
+    """
+    found = archive.roots[0].annotations.get(KIND_NAME, "")
+    if found != kind:
+        other = {"model": "bentotool model import-archive", "bento": "bentotool import"}.get(found)
+        raise VerificationError(
+            f"{archive.name} holds a {found[:40] or 'thing of unknown kind'}, not a {kind}",
+            hint=f"use: {other} {archive.name}" if other else None,
+        )
+
+
+def check_trust(archive: Archive, trust: bool) -> None:
+    """Refuse pickles, unless the user trusts their origin.
+
+    What a model says of itself decides here; what its bytes say decides when it is loaded.
+
+    Raises:
+        UnsafeError: naming the model.
+    """
+    for root, manifest in zip(archive.roots, archive.manifests, strict=True):
+        if manifest.artifact_type == ARTIFACT_TYPE:
+            require_trust(read_details(manifest).safety, root.annotations.get(REF_NAME, root.digest), trust=trust)
+
+
+def archived_name(root: Descriptor) -> tuple[str, str]:
+    """Name and version that an archive gives to what it holds.
+
+    Raises:
+        VerificationError: when there are none, or they are not valid.
+    """
+    try:
+        name, version, digest = split_reference(root.annotations.get(REF_NAME, ""))
+        if version and not digest:
+            return name, check_version(version)
+    except (UsageError, UnsafeError) as error:
+        raise VerificationError(f"the archive names {root.digest} wrongly: {error.message}") from None
+    raise VerificationError(f"the archive gives {root.digest} no name and version")
+
+
+def adopt_archived(
+    store: ModelStore, root: Descriptor, *, name: str | None = None, version: str | None = None, replace: bool = False
+) -> StoredModel:
+    """Name a model whose content an archive brought."""
+    own_name, own_version = archived_name(root)
+    return store.adopt(name or own_name, version or own_version, root.digest, replace=replace)
+
+
+def import_archive(
+    store: ModelStore, source: Path, *, name: str | None = None, version: str | None = None, trust: bool = False
+) -> StoredModel:
+    """Take in a model that was exported.
+
+    Args:
+        source: the archive, plain or compressed.
+        name: in place of its own; ``version`` likewise.
+        trust: takes in a model of class ``pickle``.
+
+    Raises:
+        VerificationError: when it is damaged, or holds something else than a model.
+        UnsafeError: when it is a pickle and ``trust`` is False.
+        ConflictError: when the version stands for another model.
+    """
+    if name is not None:
+        check_name(name)
+    if version is not None:
+        check_version(version)
+    with open_archive(source, store.layout) as archive:
+        check_kind(archive, "model")
+        check_trust(archive, trust)
+        archive.take(store.layout)
+        return adopt_archived(store, archive.roots[0], name=name, version=version)
