@@ -196,9 +196,12 @@ def _bundled_loader(bento: Path, name: str) -> ModuleType:
     module = sys.modules.get(module_name)
     if module is not None and module.__file__ == str(path):
         return module
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    inside = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(module_name, path, submodule_search_locations=inside)
     if spec is None or spec.loader is None or not path.is_file():
         raise NotFoundError(f"this Bento has no loader for {name!r} at {path}", hint="build or pull the Bento again")
+    for stale in [each for each in sys.modules if each.startswith(f"{module_name}.")]:
+        del sys.modules[stale]
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # what it defines may be looked up by name, as dataclasses do
     try:

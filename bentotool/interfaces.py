@@ -124,7 +124,8 @@ class FrameworkDecl(_Declaration):
 
     Args:
         loader: module with a :class:`Loader`'s ``load``; its one file travels in the Bento, so it imports nothing of
-            the plugin's or of bentotool's own.
+            the plugin's or of bentotool's own. A package travels with the modules in it, which import each other
+            relatively.
         suffixes: endings of file names worth a look, lower case with the dot.
         magic: bytes worth a look. A file that shows neither suffix nor magic never causes the target to be imported.
         media_types: media types of the formats.

@@ -194,6 +194,13 @@ class Plugins:
             raise PluginError(f"{self._owner(decl)}: loader {decl.loader!r} is not a Python file")
         return Path(spec.origin)
 
+    def loader_files(self, name: str) -> dict[str, Path]:
+        """What travels in a Bento, by its name below ``loaders/`` without ``.py``: the loader, or its whole package."""
+        path = self.loader_path(name)
+        if path.name != "__init__.py":
+            return {name: path}
+        return {f"{name}/{part.stem}": part for part in sorted(path.parent.glob("*.py"))}
+
     def resolve(self, decl: _Targeted) -> object:
         """Import what a record's target names; a class is called without arguments. Cached.
 

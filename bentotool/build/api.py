@@ -169,7 +169,8 @@ class _Work:
         with self.step("models"):
             stored = _find_models(config, probe, ModelStore(self.layout))
             models = _plan_models(stored)
-            loaders = {name: as_text(plugins.loader_path(name).read_bytes()) for name in _frameworks(stored)}
+            files_of = (plugins.loader_files(name) for name in _frameworks(stored))
+            loaders = {name: as_text(path.read_bytes()) for files in files_of for name, path in files.items()}
             addition = plugins.plan_build(config=asdict(config), models=models)
         with self.step("lock"):
             needs = [line for _, model in stored for line in model.details.requirements]

@@ -59,7 +59,7 @@ class Plan:
         version: empty until :meth:`settled`.
         files: the project's files.
         added: files of plugins, by their name in the project.
-        loaders: source of each framework's stand-alone loader.
+        loaders: source of each framework's stand-alone loader; of ``<name>/__init__`` and so on where it is a package.
         envs: ``{"name", "value", "stage"}``.
         image: what the container image is made from, as far as the configuration says.
         wheel: the embedded runtime.
@@ -136,7 +136,11 @@ class Plan:
             "description": self.description,
             "runtime": {"version": self.runtime_version, "digest": sha256_bytes(self.wheel)},
             "models": [model.full() for model in self.models],
-            "loaders": {name: f"loaders/{name}.py" for name in sorted(self.loaders)},
+            "loaders": {
+                name.removesuffix("/__init__"): f"loaders/{name}.py"
+                for name in sorted(self.loaders)
+                if "/" not in name or name.endswith("/__init__")
+            },
             "envs": [
                 {"name": env["name"], "value": env["value"]}
                 for env in self.envs

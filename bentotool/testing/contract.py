@@ -152,15 +152,17 @@ def _in_fresh_process(code: str, *arguments: str) -> list[str]:
 
 
 def _check_loader(plugins: Plugins, decl: FrameworkDecl) -> None:
-    path = plugins.loader_path(decl.name)
+    path, files = plugins.loader_path(decl.name), plugins.loader_files(decl.name)
     tree = ast.parse(path.read_text(encoding="utf-8"))
     own = (decl.loader.partition(".")[0], "bentotool")
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = ["." if node.level else node.module or ""]
-        if any(name == "." or name.partition(".")[0] in own for name in names):
-            raise ContractError(f"{path}: a loader travels alone, and imports {', '.join(names)}")
+    for part in files.values():
+        for node in ast.walk(ast.parse(part.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                beside = node.level == 1 and path.name == "__init__.py"
+                names = ["" if beside else "." if node.level else node.module or ""]
+            if any(name == "." or name.partition(".")[0] in own for name in names):
+                raise ContractError(f"{part}: a loader travels alone, and imports {', '.join(names)}")
     if not any(isinstance(node, ast.FunctionDef) and node.name == "load" for node in tree.body):
         raise ContractError(f"{path} has no function load(path, **options)")
 
@@ -181,8 +183,9 @@ def _check_description(plugins: Plugins, framework: str, files: Sequence[SourceF
 _LOAD = """
 import importlib.util, json, sys
 path, target, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-spec = importlib.util.spec_from_file_location("_loader", path)
-module = importlib.util.module_from_spec(spec)
+inside = [path[: -len("__init__.py")]] if path.endswith("__init__.py") else None
+spec = importlib.util.spec_from_file_location("_loader", path, submodule_search_locations=inside)
+module = sys.modules["_loader"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 assert module.load(target, **options) is not None
 print(json.dumps([name for name in sys.modules if name.partition(".")[0] == "bentotool"]))

@@ -57,6 +57,22 @@ def test_in_a_bento_the_loader_file_is_used(bento: Path) -> None:
     assert sys.modules["_bentotool_loader_toy"].__file__ == str((bento / "loaders" / "toy.py").resolve())
 
 
+def test_a_loader_that_is_a_package(bento: Path) -> None:
+    """Its modules import each other relatively, and those of another Bento do not stay."""
+    for answer in ("one", "two"):
+        home = bento.parent / answer
+        (home / "loaders" / "toy").mkdir(parents=True)
+        source = "from .inner import ANSWER\ndef load(path): return ANSWER\n"
+        (home / "loaders" / "toy" / "__init__.py").write_text(source, encoding="utf-8")
+        (home / "loaders" / "toy" / "inner.py").write_text(f"ANSWER = {answer!r}\n", encoding="utf-8")
+        (bento / "loaders" / answer).mkdir()
+        write(bento, {}, loaders={"toy": f"loaders/{answer}/toy/__init__.py"})
+        (home / "loaders" / "toy").rename(bento / "loaders" / answer / "toy")
+        assert namespace("toy").load_model("m:latest") == answer
+    for name in [each for each in sys.modules if each.startswith("_bentotool_loader_toy.")]:
+        del sys.modules[name]
+
+
 def test_only_frameworks_of_the_bento_are_there(bento: Path) -> None:
     with pytest.raises(AttributeError, match="onnx"):
         namespace("onnx")
