@@ -13,12 +13,10 @@ from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
 from bentotool_sklearn.canonical import rewrite
 from bentotool_sklearn.loader import (
-    TO_BE_NAMED,
     InvalidModelError,
     nodes,
     read_schema,
     starts_as_zip,
-    type_names,
     unknown_types,
 )
 
@@ -70,8 +68,6 @@ class SklearnFramework:
             metadata["n_features_in"] = features
         if unknown:
             metadata["unknown_types"] = unknown
-        if named := [name for name in TO_BE_NAMED if name in type_names(schema)]:
-            metadata["load_with_trusted"] = named
         return ModelInfo(
             framework=NAME,
             format="skops",
@@ -93,7 +89,18 @@ class SklearnFramework:
             import skops.io
         except ImportError as error:
             raise MissingDependencyError("skops", purpose="to save scikit-learn models") from error
-        rewrite(io.BytesIO(skops.io.dumps(obj)), Path(directory) / "model.skops")
+        try:
+            content = skops.io.dumps(obj)
+        except Exception as error:  # a lambda, a Birch, whatever an attribute of it raises
+            raise UsageError(
+                f"{type(obj).__name__} cannot be saved by skops: {_one_line(error)}",
+                hint="joblib.dump it and import the file with --trust, if it has to be a pickle",
+            ) from error
+        rewrite(io.BytesIO(content), Path(directory) / "model.skops")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
