@@ -78,12 +78,12 @@ def verify_store(
     refs = RefStore(layout)
     blobs = dict(stored_blobs(layout))
     damaged = _damaged(layout, blobs, advance, jobs or min(8, os.cpu_count() or 2))
-    reached, unreadable = _follow(layout, refs)
+    reached, wrong, unreadable = _follow(layout, refs)
     faults = [Fault("reference", str(path), "cannot be read") for path in unreadable]
     faults += [Fault(kind, digest, reason, _touched(digest, reached)) for digest, (kind, reason) in damaged.items()]
-    absent = {each for _, found in reached for each in found.blobs if not layout.has(each)} - damaged.keys()
+    absent = {each for found in wrong for each in found.blobs if not layout.has(each)} - damaged.keys()
     faults += [Fault("missing", digest, "is not stored", _touched(digest, reached)) for digest in sorted(absent)]
-    unclear = {digest: reason for _, found in reached for digest, reason in found.damaged.items()}
+    unclear = {digest: reason for found in wrong for digest, reason in found.damaged.items()}
     faults += [
         Fault("damaged", digest, reason, _touched(digest, reached))
         for digest, reason in sorted(unclear.items())
@@ -94,25 +94,25 @@ def verify_store(
     return Report(len(blobs), sum(blobs.values()), len(reached), tuple(faults))
 
 
-def _follow(layout: Layout, refs: RefStore) -> tuple[list[tuple[Ref, Reach]], list[Path]]:
-    """What each name leads to, and the files of names that cannot be read.
+def _follow(layout: Layout, refs: RefStore) -> tuple[list[tuple[Ref, Reach]], list[Reach], list[Path]]:
+    """What each name leads to, which of it is not whole, and the files of names that cannot be read.
 
     Only what stays wrong counts: a collection may have set something aside for a moment, or the name may be gone.
     """
-    suspects: set[tuple[str, ...]] | None = None
+    suspects: set[tuple[str, ...]] = set()
     reached: list[tuple[Ref, Reach]] = []
-    for pause in (0.0, 0.05, 0.5):
-        time.sleep(pause)
+    for pause in (None, 0.05, 0.5):
+        time.sleep(pause or 0)
         sound = {ref.digest: found for ref, found in reached if _is_whole(layout, found)}
         reached, unreadable = [], []
         for kind in KINDS:
             reached += [(ref, sound.get(ref.digest) or reach(layout, ref.digest)) for ref in refs.list(kind)]
             unreadable += refs.damaged
         wrong = {_key(ref) for ref, found in reached if not _is_whole(layout, found) and refs.stands(ref)}
-        suspects = wrong if suspects is None else suspects & wrong
+        suspects = wrong if pause is None else suspects & wrong
         if not suspects and not unreadable:
             break
-    return [(ref, found) for ref, found in reached if _key(ref) in suspects or _is_whole(layout, found)], unreadable
+    return reached, [found for ref, found in reached if _key(ref) in suspects], unreadable
 
 
 def _key(ref: Ref) -> tuple[str, ...]:

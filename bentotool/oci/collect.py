@@ -9,6 +9,7 @@ left aside is put back or removed by the next one.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import secrets
@@ -69,19 +70,18 @@ def mark(layout: Layout, refs: RefStore, advance: Callable[[int], None] = lambda
     Raises:
         VerificationError: when a reference or manifest is damaged, so that nobody knows what it leads to.
     """
-    pauses = iter((0.05, 0.5))
-    for _ in range(50):
+    pauses = [0.5, 0.05]
+    for turn in itertools.count():
         found, trouble, culprit = _follow(layout, refs, advance)
         if trouble is None:
-            _mark_referrers(layout, found)
-            return found
-        if culprit is not None and not refs.stands(culprit):
-            continue  # it was deleted, and its content perhaps collected, while we followed it
-        pause = next(pauses, None)
-        if pause is None:
             break
-        time.sleep(pause)  # another collection may have set something aside for a moment
-    raise trouble
+        if culprit is not None and not refs.stands(culprit) and turn < 50:
+            continue  # it was deleted, and its content perhaps collected, while we followed it
+        if not pauses:
+            raise trouble
+        time.sleep(pauses.pop())  # another collection may have set something aside for a moment
+    _mark_referrers(layout, found)
+    return found
 
 
 def _follow(
