@@ -179,6 +179,8 @@ def _file_size(layer: Descriptor) -> int | None:
     except (ValueError, RecursionError):
         raise VerificationError(f"the file metadata of layer {layer.digest} is not JSON") from None
     size = facts.get("size") if isinstance(facts, dict) else None
+    if size == layer.size and ".tar" in layer.media_type:
+        return None  # said of the archive itself, not of a file in it
     regular = isinstance(facts, dict) and facts.get("typeflag") in (0, ord("0"))
     return size if regular and isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
 

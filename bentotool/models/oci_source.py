@@ -46,7 +46,28 @@ Advance = Callable[[int], None]
 
 
 class _Sink(Protocol):
-    def write(self, data: bytes) -> object: ...
+    def write(self, data: bytes, /) -> object: ...
+
+
+class _Checked:
+    """Passes bytes on while hashing them."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink = sink
+        self._hash = hashlib.sha256()
+
+    def resume(self) -> int:
+        """No bytes of an earlier process are gone on from."""
+        return 0
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._sink.write(data)
+
+    def check(self, descriptor: Descriptor) -> None:
+        actual = f"sha256:{self._hash.hexdigest()}"
+        if actual != descriptor.digest:
+            raise VerificationError(f"layer {descriptor.digest} has other bytes: {actual}")
 
 
 class Content(Protocol):
@@ -58,7 +79,7 @@ class Content(Protocol):
 
     def read(self, descriptor: Descriptor) -> bytes: ...
 
-    def receive(self, descriptor: Descriptor, sink: _Sink, advance: Advance) -> None: ...
+    def receive(self, descriptor: Descriptor, sink: _Checked, advance: Advance) -> None: ...
 
 
 class RegistryContent:
@@ -75,8 +96,8 @@ class RegistryContent:
     def read(self, descriptor: Descriptor) -> bytes:
         return self._registry.read_blob(self._repository, descriptor)
 
-    def receive(self, descriptor: Descriptor, sink: _Sink, advance: Advance) -> None:
-        self._registry.download_blob(self._repository, descriptor, sink, advance=advance)  # type: ignore[arg-type]
+    def receive(self, descriptor: Descriptor, sink: _Checked, advance: Advance) -> None:
+        self._registry.download_blob(self._repository, descriptor, sink, advance=advance)
 
 
 class _LayoutContent:
@@ -114,7 +135,7 @@ class _LayoutContent:
     def read(self, descriptor: Descriptor) -> bytes:
         return self._layout.read(descriptor.digest)
 
-    def receive(self, descriptor: Descriptor, sink: _Sink, advance: Advance) -> None:
+    def receive(self, descriptor: Descriptor, sink: _Checked, advance: Advance) -> None:
         left = descriptor.size
         try:
             with self._layout.open_layer(descriptor) as stream:
@@ -168,23 +189,6 @@ def find_model(content: Content, reference: str, what: str) -> Found:
             f"{what} is an index of {len(found)} models", hint=f"give one by its digest: {digests}" if found else None
         )
     return found[0]
-
-
-class _Checked:
-    """Passes bytes on while hashing them."""
-
-    def __init__(self, sink: _Sink) -> None:
-        self._sink = sink
-        self._hash = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self._sink.write(data)
-
-    def check(self, descriptor: Descriptor) -> None:
-        actual = f"sha256:{self._hash.hexdigest()}"
-        if actual != descriptor.digest:
-            raise VerificationError(f"layer {descriptor.digest} has other bytes: {actual}")
 
 
 class _Taking:

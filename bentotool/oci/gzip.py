@@ -6,7 +6,7 @@ import io
 import zlib
 from typing import BinaryIO
 
-from bentotool.errors import UsageError, VerificationError
+from bentotool.errors import UnsafeError, VerificationError
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.zstd import MAX_RATIO, is_bomb
 
@@ -24,9 +24,8 @@ class Gunzipped(io.RawIOBase):
         limit: most bytes that may come out.
 
     Raises:
-        VerificationError: while reading, when the stream is damaged, cut off, followed by something else, or unpacks
-            to more than it may.
-        UsageError: while reading, beyond ``limit``.
+        VerificationError: while reading, when the stream is damaged, cut off, or followed by something else.
+        UnsafeError: while reading, when the stream is a bomb, or more comes out than ``limit``.
     """
 
     def __init__(self, source: BinaryIO, name: str, limit: int) -> None:
@@ -69,11 +68,11 @@ class Gunzipped(io.RawIOBase):
         self._waiting = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         self._produced += len(data)
         if self._produced > self._limit:
-            raise UsageError(
+            raise UnsafeError(
                 f"{self._name} unpacks to more than {self._limit} bytes", hint="allow more with --max-size"
             )
         if is_bomb(self._consumed, self._produced):
-            raise VerificationError(f"{self._name} unpacks to more than {MAX_RATIO} times its size")
+            raise UnsafeError(f"{self._name} unpacks to more than {MAX_RATIO} times its size")
         return data
 
     def _next_member(self) -> bool:

@@ -356,7 +356,7 @@ def test_gzip_is_read_to_its_end() -> None:
 
 def test_gzip_bombs_stop_early() -> None:
     bomb = gzip.compress(bytes(200 << 20), 9)
-    with pytest.raises(VerificationError, match="times its size"):
+    with pytest.raises(UnsafeError, match="times its size"):
         gunzip(bomb)
-    with pytest.raises(BentotoolError, match="more than 10485760 bytes"):
+    with pytest.raises(UnsafeError, match="more than 10485760 bytes"):
         gunzip(bomb, 10 << 20)
