@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import requests
 
@@ -14,7 +15,7 @@ from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.retry import TransientError
 from bentotool.oci.transport import Transport
 
-__all__ = ["Download", "Sink"]
+__all__ = ["Download", "RemoteBlob", "Sink"]
 
 _PROGRESS = 1 << 20  # bytes that make a broken try count as a step forward rather than as a failure
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)", re.ASCII)
@@ -125,3 +126,90 @@ class Download:
 
     def _problem(self, what: str) -> str:
         return f"blob {self._descriptor.digest} {what}"
+
+
+class RemoteBlob(io.RawIOBase):
+    """A blob of a registry as a stream, for whoever sends it on and whose receiver checks its digest.
+
+    A broken connection is opened again at the byte where it broke, a few times in a row.
+    """
+
+    def __init__(self, transport: Transport, url: str, scope: Scope, descriptor: Descriptor) -> None:
+        self._transport = transport
+        self._url = url
+        self._scope = scope
+        self._size = descriptor.size
+        self._digest = descriptor.digest
+        self._position = 0
+        self._response: requests.Response | None = None
+        self._pieces: Iterator[bytes] = iter(())
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset != self._position:
+            self._hang_up()
+            self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there, at least one byte before the end.
+
+        Raises:
+            RemoteError: when the registry breaks off again and again.
+            VerificationError: when the blob has another size than its descriptor says.
+        """
+        if self._position >= self._size:
+            return 0
+        if not self._rest:
+            self._rest = memoryview(self._transport.retry.run(self._next, self._transport.stop))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        self._position += count
+        return count
+
+    def _next(self) -> bytes:
+        try:
+            if self._response is None:
+                self._call()
+            piece = next(self._pieces, b"")
+        except TransientError:
+            self._hang_up()
+            raise
+        if not piece:
+            self._hang_up()
+            raise TransientError(RemoteError(f"blob {self._digest} ended after {self._position} bytes"))
+        if self._position + len(piece) > self._size:
+            raise VerificationError(f"blob {self._digest} is longer than its {self._size} bytes")
+        return piece
+
+    def _call(self) -> None:
+        headers = {"Range": f"bytes={self._position}-"} if self._position else {}
+        accept = (206,) if self._position else (200,)
+        response = self._transport.request("GET", self._url, self._scope, headers=headers, accept=accept, retry=False)
+        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if self._position and (not found or int(found[1]) != self._position):
+            response.close()
+            raise RemoteError(f"the registry does not give parts of blob {self._digest}", hint="try again")
+        self._response = response
+        self._pieces = self._transport.chunks(response)
+
+    def _hang_up(self) -> None:
+        self._rest = memoryview(b"")
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def close(self) -> None:
+        self._hang_up()
+        super().close()

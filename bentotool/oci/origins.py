@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bentotool.errors import UnsafeError
+from bentotool.oci.reference import DOCKER_HUB
 
-__all__ = ["Origin", "check_reachable", "is_internal", "origin_of"]
+__all__ = ["Origin", "check_reachable", "home_of", "is_internal", "origin_of"]
+
+_HUB_HOST = "registry-1.docker.io"
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # The standard library's own notion of "private" differs between Python releases, hence a list of our own.
@@ -102,3 +105,13 @@ def _resolve(origin: Origin) -> list[str]:
     except OSError:
         return []  # behind a proxy names may not resolve here; without one the connection itself fails
     return [str(entry[4][0]) for entry in found]
+
+
+def home_of(registry: str, scheme: str) -> Origin:
+    """Where a registry is that the user names ``host[:port]``; Docker Hub goes by two names."""
+    parts = urlsplit(f"//{_HUB_HOST if registry == DOCKER_HUB else registry}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return Origin(scheme, (parts.hostname or registry).lower(), port or (443 if scheme == "https" else 80))

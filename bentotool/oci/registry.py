@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NoReturn
 from urllib.parse import urlsplit
 
@@ -22,19 +22,26 @@ import requests
 from bentotool.errors import AuthenticationError, NotFoundError, RemoteError, VerificationError
 from bentotool.oci.auth import Authenticator, Scope
 from bentotool.oci.credentials import CredentialStore
-from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor, Index, parse_json_object
+from bentotool.oci.descriptor import (
+    INDEX,
+    MANIFEST,
+    MANIFEST_LIMIT,
+    Descriptor,
+    Index,
+    canonical_json,
+    parse_json_object,
+)
 from bentotool.oci.digest import check_digest, sha256_bytes
-from bentotool.oci.downloads import Download, Sink
+from bentotool.oci.downloads import Download, RemoteBlob, Sink
 from bentotool.oci.manifests import FetchedManifest, check_manifest, check_stated_digest
-from bentotool.oci.origins import Origin
-from bentotool.oci.reference import DOCKER_HUB, RemoteReference
+from bentotool.oci.origins import home_of
+from bentotool.oci.reference import RemoteReference
 from bentotool.oci.retry import RetryPolicy, TransientError
 from bentotool.oci.transport import Timeouts, Transport, read_body
 from bentotool.oci.uploads import Advance, BodySource, ChunkedUpload, UploadSizes, put_whole
 
 __all__ = ["FetchedManifest", "Registry", "ignore_progress"]
 
-_HUB_HOST = "registry-1.docker.io"
 _MAX_PAGES = 200
 _PATH = re.compile(r"/v2/(?P<repository>.+)/(?:blobs|manifests|tags|referrers)/")
 _ANY_STATUS = tuple(range(200, 600))
@@ -76,7 +83,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         self.registry = registry
         loopback = RemoteReference(registry, "any").is_loopback
         insecure = loopback if plain_http is None else plain_http
-        home = _home(registry, "http" if insecure else "https")
+        home = home_of(registry, "http" if insecure else "https")
         self._netloc = str(home).partition("://")[2]
         super().__init__(hostname=self._netloc, insecure=insecure, tls_verify=tls_verify)
         # A proxy can reach neither this machine's loopback nor has it any business there.
@@ -256,6 +263,11 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         url = self._url(self._container(repository).get_blob_url(check_digest(descriptor.digest)))
         Download(self._transport, url, self._scope(repository), descriptor, sink, advance=advance).run()
 
+    def open_blob(self, repository: str, descriptor: Descriptor) -> BinaryIO:
+        """A blob as a raw, seekable stream, read while it arrives. Its digest is not checked here."""
+        url = self._url(self._container(repository).get_blob_url(check_digest(descriptor.digest)))
+        return RemoteBlob(self._transport, url, self._scope(repository), descriptor)  # type: ignore[return-value]
+
     def read_blob(self, repository: str, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
         """A small blob, verified, in memory.
 
@@ -324,44 +336,46 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
 
     def get_tags(self, repository: str) -> list[str]:
         """All tags of a repository, whatever the number of pages."""
-        url: str | None = self._url(self._container(repository).tags_url())
+        what = f"the tags of {repository}"
         tags: list[str] = []
-        for _ in range(_MAX_PAGES):
-            if url is None:
-                return tags
-            with self._transport.request("GET", url, self._scope(repository)) as response:
-                page = parse_json_object(self._read(response, f"the tags of {repository}"), f"the tags of {repository}")
+        for page in self._pages(repository, self._url(self._container(repository).tags_url()), what):
             found = page.get("tags") or []
             if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
-                raise VerificationError(f"the tags of {repository} are not a list of names")
+                raise VerificationError(f"{what} are not a list of names")
             tags += found
-            following = response.links.get("next", {}).get("url")
-            url = self._transport.resolve(following, url) if following else None
-        raise VerificationError(f"registry {self.registry} has more than {_MAX_PAGES} pages of tags for {repository}")
+        return tags
 
     def get_referrers(self, repository: str, digest: str, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
         """Manifests that name ``digest`` as their subject: the referrers API, else the tag ``sha256-<hex>``.
 
         Args:
-            artifact_type: leave out those of other types.
+            artifact_type: leave out those of other types, which a registry may or may not do by itself.
         """
-        path = f"{self._netloc}/v2/{repository}/referrers/{check_digest(digest)}"
-        headers = {"Accept": INDEX}
-        with self._transport.request(
-            "GET", self._url(path), self._scope(repository), headers=headers, accept=(200, 404)
-        ) as response:
-            data = (
-                self._read(response, f"the referrers of {digest}")
-                if response.status_code == requests.codes.ok
-                else None
-            )
-        if data is None:
+        url = self._url(f"{self._netloc}/v2/{repository}/referrers/{check_digest(digest)}")
+        found: list[Descriptor] = []
+        try:
+            for page in self._pages(repository, url, f"the referrers of {digest}", {"Accept": INDEX}):
+                found += Index.from_bytes(canonical_json(page)).manifests
+        except NotFoundError:  # no such API
             try:
-                data = self.get_manifest(repository, digest.replace(":", "-")).data
+                found += Index.from_bytes(self.get_manifest(repository, digest.replace(":", "-")).data).manifests
             except NotFoundError:
                 return ()
-        found = Index.from_bytes(data).manifests
         return tuple(each for each in found if artifact_type is None or each.artifact_type == artifact_type)
+
+    def _pages(
+        self, repository: str, url: str, what: str, headers: dict[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The JSON objects of a list that is given page by page (RFC 8288, ``rel="next"``)."""
+        for _ in range(_MAX_PAGES):
+            with self._transport.request("GET", url, self._scope(repository), headers=headers) as response:
+                page = parse_json_object(self._read(response, what), what)
+            yield page
+            following = response.links.get("next", {}).get("url")
+            if not following:
+                return
+            url = self._transport.resolve(following, url)
+        raise VerificationError(f"registry {self.registry} has more than {_MAX_PAGES} pages of {what}")
 
     def _read(self, response: requests.Response, what: str) -> bytes:
         try:
@@ -379,12 +393,3 @@ class _Buffer:
 
     def write(self, data: bytes) -> None:
         self.data += data
-
-
-def _home(registry: str, scheme: str) -> Origin:
-    parts = urlsplit(f"//{_HUB_HOST if registry == DOCKER_HUB else registry}")
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    return Origin(scheme, (parts.hostname or registry).lower(), port or (443 if scheme == "https" else 80))

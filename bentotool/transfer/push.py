@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.
     from bentotool.oci.registry import Registry
 
-__all__ = ["push_bento", "push_model"]
+__all__ = ["VOLUME", "push_bento", "push_model"]
 
-_VOLUME = "-volume"
+VOLUME = "-volume"
+"""What is added to a model's tag for its view as a volume."""
 _TAG_LENGTH = 128
 
 
@@ -134,9 +135,9 @@ def push_model(
         NotFoundError: when the store lacks a part.
     """
     work = _Push(layout, remote, registry, jobs, progress)
-    if len(work.tag) + len(_VOLUME) > _TAG_LENGTH:
+    if len(work.tag) + len(VOLUME) > _TAG_LENGTH:
         raise UsageError(
-            f"tag {work.tag!r} is too long", hint=f"use up to {_TAG_LENGTH - len(_VOLUME)} characters for a model"
+            f"tag {work.tag!r} is too long", hint=f"use up to {_TAG_LENGTH - len(VOLUME)} characters for a model"
         )
     model = work.load(ref.digest, MODEL_TYPE, f"model {ref.ref}")
     view = volume_view(model.descriptor, model.manifest)
@@ -144,7 +145,7 @@ def push_model(
     blobs = model.blobs(layout, places.find(remote.registry, ref.digest))
     work.send_blobs([*blobs, _Blob(view.config_descriptor, partial(io.BytesIO, view.config))], f"push {ref.ref}")
     work.put(ref.digest, model.data)
-    work.put(work.tag + _VOLUME, view.manifest)
+    work.put(work.tag + VOLUME, view.manifest)
     work.put(work.tag, model.data)
     places.remember(remote.registry, remote.repository, ref.digest)
     return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, str(remote.with_tag(work.tag)), work.sent)
