@@ -12,20 +12,26 @@ from bentotool.interfaces import JSON, SourceFile, TensorSpec
 from bentotool_huggingface.loader import (
     InvalidModelError,
     code_reasons,
+    is_adapter,
     pickled_weights,
     read_json,
+    saved_task,
     weight_map,
 )
 from bentotool_huggingface.safetensors import FormatError, read_safetensors
 
 TRANSFORMERS, SENTENCES, DIFFUSERS = "transformers", "sentence-transformers", "diffusers"
+ADAPTER, TOKENIZER = "peft", "tokenizer"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_TOKENIZER_FILES = (".json", ".txt", ".model", ".jinja", ".md", ".tiktoken", ".bpe", "license", ".gitattributes")
 _INDEX = ".safetensors.index.json"
 _MAX_LENGTH = 1 << 40
 _REQUIREMENTS = {
     TRANSFORMERS: ("safetensors", "torch", "transformers>=4.49"),
     SENTENCES: ("sentence-transformers>=3.3",),
     DIFFUSERS: ("diffusers>=0.30", "safetensors", "torch", "transformers>=4.49"),
+    ADAPTER: ("peft>=0.14", "safetensors", "torch", "transformers>=4.49"),
+    TOKENIZER: ("transformers>=4.49",),
 }
 _WORD = re.compile(r"[\w.+-]{1,200}")
 
@@ -114,7 +120,9 @@ def _check_index(name: str, path: Path, names: Mapping[str, set[str]]) -> None:
 
 def _kind(by_name: Mapping[str, Path]) -> str | None:
     if not any(name.endswith(_WEIGHTS) for name in by_name):
-        return None
+        return TOKENIZER if _is_tokenizer(by_name) else None
+    if is_adapter(by_name):
+        return ADAPTER if isinstance(read_json(by_name["adapter_config.json"]), dict) else None
     if "model_index.json" in by_name:
         index = read_json(by_name["model_index.json"])
         if isinstance(index, dict) and "_class_name" in index:
@@ -131,6 +139,15 @@ def _kind(by_name: Mapping[str, Path]) -> str | None:
     return None
 
 
+def _is_tokenizer(by_name: Mapping[str, Path]) -> bool:
+    """A tokenizer or processor on its own, as ``save_pretrained`` writes it."""
+    if not all(name.lower().endswith(_TOKENIZER_FILES) for name in by_name):
+        return False
+    config = {**_table(by_name, "tokenizer_config.json"), **_table(by_name, "preprocessor_config.json")}
+    keys = ("tokenizer_class", "processor_class", "image_processor_type", "feature_extractor_type")
+    return "config.json" not in by_name and any(_is_word(config.get(key)) for key in keys)
+
+
 def _configured(by_name: Mapping[str, Path], kind: str) -> dict[str, JSON]:
     facts: dict[str, JSON] = {"library": kind}
     config = _table(by_name, "config.json")
@@ -143,6 +160,10 @@ def _configured(by_name: Mapping[str, Path], kind: str) -> dict[str, JSON]:
         facts["context_length"] = config["max_position_embeddings"]
     if kind == SENTENCES and _is_length(length := _table(by_name, "sentence_bert_config.json").get("max_seq_length")):
         facts["max_seq_length"] = length
+    if kind == ADAPTER:
+        facts |= _adapter_facts(_table(by_name, "adapter_config.json"))
+    if task := saved_task(by_name):
+        facts["task"] = task
     if kind == DIFFUSERS:
         index = _table(by_name, "model_index.json")
         facts["pipeline"] = index["_class_name"] if _is_word(index.get("_class_name")) else "custom"
@@ -153,6 +174,19 @@ def _configured(by_name: Mapping[str, Path], kind: str) -> dict[str, JSON]:
     # a template is a program in Jinja's language: told, never rendered
     if "chat_template.jinja" in by_name or "chat_template" in _table(by_name, "tokenizer_config.json"):
         facts["chat_template"] = True
+    return facts
+
+
+def _adapter_facts(config: Mapping[str, Any]) -> dict[str, JSON]:
+    facts: dict[str, JSON] = {}
+    for key, fact in (("peft_type", "adapter"), ("task_type", "task")):
+        if _is_word(config.get(key)):
+            facts[fact] = config[key]
+    base = config.get("base_model_name_or_path")
+    if isinstance(base, str) and base.isprintable():
+        facts["base_model"] = base[:200]
+    if _is_length(config.get("r")):
+        facts["rank"] = config["r"]
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from bentotool.errors import NotFoundError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
 from bentotool_huggingface.folders import read_folder, tensor_facts
 from bentotool_huggingface.gguf import read_gguf
-from bentotool_huggingface.loader import InvalidModelError, weight_map
+from bentotool_huggingface.loader import TASK_FILE, InvalidModelError, weight_map
 from bentotool_huggingface.safetensors import FormatError
 
 NAME = "huggingface"
@@ -66,9 +67,10 @@ class HuggingFaceFramework:
         )
 
     def save(self, obj: object, directory: Path, *, tokenizer: object = None, **options: object) -> None:
-        """Write what ``save_pretrained`` of a model, pipeline or tokenizer writes; or copy a folder or file.
+        """Write what ``save_pretrained`` of a model, pipeline, adapter or tokenizer writes; or copy a folder or file.
 
         Args:
+            obj: one of these, or a tuple of a model and what belongs to it.
             tokenizer: a tokenizer or processor to write beside a model.
         """
         if options:
@@ -76,7 +78,8 @@ class HuggingFaceFramework:
         if isinstance(obj, str | Path):
             _copy(Path(obj), Path(directory))
             return
-        for part in (obj, tokenizer):
+        parts = obj if isinstance(obj, tuple) else (obj,)
+        for part in (*parts, tokenizer):
             if part is not None:
                 _save_pretrained(part, Path(directory))
 
@@ -87,8 +90,12 @@ def _save_pretrained(obj: object, directory: Path) -> None:
         raise UsageError(
             f"a {type(obj).__name__} has no save_pretrained", hint="give a model, a pipeline, a tokenizer or a path"
         )
-    options = {} if "okeniz" in type(obj).__name__ else {"safe_serialization": True}
+    # tokenizers and processors, which write no weights, take no such argument or warn of it
+    options = {} if any(word in type(obj).__name__ for word in ("okeniz", "rocessor")) else {"safe_serialization": True}
     save(str(directory), **options)
+    task = getattr(obj, "task", None)  # of a transformers pipeline
+    if isinstance(task, str) and hasattr(obj, "model"):
+        (directory / TASK_FILE).write_text(json.dumps({"task": task}), encoding="utf-8")
 
 
 def _copy(source: Path, directory: Path) -> None:
@@ -112,7 +119,7 @@ def _describe_gguf(files: Sequence[SourceFile], match: Match) -> ModelInfo:
     facts: dict[str, JSON] = dict(model.facts)
     if len(shards) > 1:
         facts["shards"] = len(shards)
-    return ModelInfo(NAME, "gguf", metadata=facts, requirements=("llama-cpp-python>=0.3",), main_file=main.name)
+    return ModelInfo(NAME, "gguf", metadata=facts, requirements=("xllamacpp>=2026.10",), main_file=main.name)
 
 
 def read_gguf_shard(shard: SourceFile) -> None:

@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 MAX_JSON = 16 * 1024 * 1024  # bytes of a configuration or an index
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+TASK_FILE = "pipeline_task.json"  # written beside a pipeline that was saved; no library knows it
+_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
+_PICKLES = (*_WEIGHTS, ".pkl", ".pickle", ".joblib")
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "_attn_implementation_internal")
 # The name of a repository in place of an implementation's name makes transformers fetch and run a kernel from it.
 _KERNEL_KEYS = ("_attn_implementation", "attn_implementation", "_experts_implementation", "experts_implementation")
 _SENTENCE_MODULE = re.compile(r"sentence_transformers(\.[a-z][a-z0-9_]*)*\.[A-Z]\w*")
 _ACTIVATION_KEYS = ("activation_function", "activation_fn", "sbert_ce_default_activation_function")
 _NN = re.compile(r"torch\.nn\.(modules\.)?([a-z]+\.)?[A-Z]\w*")
+_TASK = re.compile(r"[a-z][a-z0-9-]{1,60}")
+# What an adapter is put on, by what it was trained for.
+_ADAPTED = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "FEATURE_EXTRACTION": "AutoModel",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+}
 _DIFFUSERS_LIBRARIES = frozenset(
     {
         *("diffusers", "transformers", "onnxruntime.training", "audioldm2", "deepfloyd_if", "kandinsky", "wuerstchen"),
@@ -39,17 +52,26 @@ class UnsafeModelError(ValueError):
 
 
 def load(
-    path: str | Path, *, trust: bool = False, task: str | None = None, model_class: str | None = None, **options: Any
+    path: str | Path,
+    *,
+    trust: bool = False,
+    task: str | None = None,
+    model_class: str | None = None,
+    base: Any = None,
+    **options: Any,
 ) -> Any:
     """The object that the model's own library makes of it.
 
     Args:
         path: the model's folder, or its file.
         trust: allows code that came with the model, and pickled weights; without it, what needs them is refused.
-        task: for a transformers folder, gives a ``pipeline`` of this task instead of the model.
+        task: for a transformers folder, gives a ``pipeline`` of this task instead of the model; default: what was
+            saved. ``""`` gives the model of a saved pipeline.
         model_class: for a transformers folder, the class's name, e.g. ``AutoModelForCausalLM`` or ``AutoTokenizer``;
             default: the class that the configuration names if transformers has it, else ``AutoModel``.
-        options: for the library's function that loads (for GGUF, ``llama_cpp.Llama``).
+        base: for an adapter, what it is put on: a folder, something with a ``path`` (a model of the store), or a model.
+        options: for the library's function that loads. For GGUF, ``backend``: ``"xllamacpp"`` (default; options are
+            those of its ``CommonParams``) or ``"llama_cpp"`` (those of its ``Llama``).
 
     Raises UnsafeModelError for what needs trust, InvalidModelError where there is no model.
     """
@@ -57,7 +79,7 @@ def load(
     if path.name.endswith((".safetensors", ".safetensors.index.json")):
         return _load_tensors(path, **options)
     if path.suffix.lower() == ".gguf" or (path.is_file() and _starts_with(path, b"GGUF")):
-        return _load_gguf(path, options)
+        return _load_gguf(path, **options)
     if not path.is_dir():
         raise InvalidModelError(f"{path.name} is neither a model's folder nor a safetensors or GGUF file")
     files = {item.relative_to(path).as_posix(): item for item in path.rglob("*") if item.is_file()}
@@ -67,6 +89,8 @@ def load(
     if (code or pickles) and trust is not True:
         reasons = "; ".join([*code, *(f"{name} is a pickle" for name in pickles)])
         raise UnsafeModelError(f"{path.name} runs code when it is loaded: {reasons}; trust=True loads it")
+    if is_adapter(files):
+        return _load_adapter(path, base, model_class, trust=trust, **options)
     options |= {"trust_remote_code": bool(code), "local_files_only": True}
     if "modules.json" in files:
         from sentence_transformers import SentenceTransformer
@@ -75,6 +99,26 @@ def load(
     if "model_index.json" in files:
         return _load_diffusers(path, options, safetensors=not pickles)
     return _load_transformers(path, files, task, model_class, options, safetensors=not pickles)
+
+
+def is_adapter(files: Mapping[str, Path]) -> bool:
+    """Whether a folder holds what PEFT puts on another model."""
+    return "adapter_config.json" in files and any(name.startswith("adapter_model.") for name in files)
+
+
+def _load_adapter(path: Path, base: Any, model_class: str | None, *, trust: bool, **options: Any) -> Any:
+    """The base is what the caller says: a name or path in the adapter is never followed."""
+    config = read_json(path / "adapter_config.json")
+    if base is None:
+        named = str(config.get("base_model_name_or_path"))
+        raise InvalidModelError(f"{path.name} is an adapter for {named:.100}: pass base=, the folder of that model")
+    folder = getattr(base, "path", base)
+    if isinstance(folder, str | Path):
+        adapted = model_class or _ADAPTED.get(str(config.get("task_type")))
+        base = load(folder, trust=trust, task="", model_class=adapted)
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, str(path), **options)
 
 
 def _load_transformers(
@@ -89,12 +133,16 @@ def _load_transformers(
     import transformers
 
     keywords = dict(options)
-    if task is not None:
+    if task is None and model_class is None:
+        task = saved_task(files)
+    if task:
         if safetensors:
             keywords["model_kwargs"] = {"use_safetensors": True, **keywords.get("model_kwargs", {})}
         return transformers.pipeline(task, model=str(path), **keywords)
+    if model_class is None and "config.json" not in files:
+        model_class = "AutoTokenizer" if "tokenizer_config.json" in files else "AutoProcessor"
     if model_class is None:
-        named = read_json(files["config.json"]).get("architectures") if "config.json" in files else None
+        named = read_json(files["config.json"]).get("architectures")
         first = named[0] if isinstance(named, list) and named else None
         known = isinstance(first, str) and first.isidentifier() and hasattr(transformers, first)
         model_class = str(first) if known else "AutoModel"
@@ -115,10 +163,24 @@ def _load_diffusers(path: Path, options: dict[str, Any], *, safetensors: bool) -
     return DiffusionPipeline.from_pretrained(str(path), **options)
 
 
-def _load_gguf(path: Path, options: dict[str, Any]) -> Any:
-    from llama_cpp import Llama
+def _load_gguf(path: Path, *, backend: str = "xllamacpp", **options: Any) -> Any:
+    if backend == "llama_cpp":
+        from llama_cpp import Llama
 
-    return Llama(model_path=str(path), **{"verbose": False, **options})
+        return Llama(model_path=str(path), **{"verbose": False, **options})
+    if backend != "xllamacpp":
+        raise ValueError(f"backend {backend!r} is neither 'xllamacpp' nor 'llama_cpp'")
+    from xllamacpp import CommonParams, Server
+
+    parameters = CommonParams()
+    parameters.model.path = str(path)
+    # the engine also listens on a port of this machine: with a key that nobody has, and without its pages
+    closed = {"api_keys": [secrets.token_urlsafe(32)], "ui": False, "endpoint_slots": False, "offline": True}
+    for name, value in {"verbosity": -1, **options, **closed}.items():
+        if name.startswith("_") or not hasattr(parameters, name):
+            raise ValueError(f"xllamacpp has no parameter {name!r}")
+        setattr(parameters, name, value)
+    return Server(parameters)
 
 
 def _load_tensors(path: Path, *, backend: str = "numpy", **options: Any) -> dict[str, Any]:
@@ -173,16 +235,35 @@ def weight_map(path: Path) -> dict[str, str]:
     return dict(table)
 
 
+def saved_task(files: Mapping[str, Path]) -> str | None:
+    """Of the pipeline that was saved; None where a model was."""
+    document = read_json(files[TASK_FILE]) if TASK_FILE in files else None
+    task = document.get("task") if isinstance(document, dict) else None
+    return task if isinstance(task, str) and _TASK.fullmatch(task) else None
+
+
 def pickled_weights(files: Mapping[str, Path]) -> list[str]:
-    """Weights that only a pickle holds: there is no safetensors file in the same folder."""
-    safe = {name.rpartition("/")[0] for name in files if name.endswith(".safetensors")}
-    found = []
-    for name in files:
-        folder, _, base = name.rpartition("/")
-        # optimizer.pt, scheduler.pt and training_args.bin are left by training, and no library loads them
-        if base.lower().endswith(_PICKLES) and folder not in safe and not base.startswith(("optim", "sched", "train")):
-            found.append(name)
-    return sorted(found)
+    """Pickles that would be loaded: not weights that are there as safetensors too, which are taken in their place."""
+    return sorted(name for name in files if _is_pickle(name) and not _is_replaced(name, files))
+
+
+def _is_pickle(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    # optimizer.pt, scheduler.pt and training_args.bin are left by training, and no library loads them
+    return base.lower().endswith(_PICKLES) and not base.startswith(("optim", "sched", "train"))
+
+
+def _is_replaced(name: str, files: Mapping[str, Path]) -> bool:
+    folder, _, base = name.rpartition("/")
+    if not base.lower().endswith(_WEIGHTS):
+        return False
+    beside = {other.rpartition("/")[2] for other in files if other.rpartition("/")[0] == folder}
+    # these libraries look for one name, then for the pickle; the others are told to take safetensors or fail
+    if base.startswith("adapter_model."):
+        return "adapter_model.safetensors" in beside
+    if "modules.json" in files:
+        return not beside.isdisjoint(("model.safetensors", "model.safetensors.index.json"))
+    return any(other.endswith(".safetensors") for other in beside)
 
 
 def code_reasons(files: Mapping[str, Path]) -> list[str]:
@@ -194,6 +275,8 @@ def code_reasons(files: Mapping[str, Path]) -> list[str]:
             document = read_json(path)
             reasons += [f"{name} sets {key}" for key in _code_keys(document)]
             reasons += [f"{name} imports {dotted:.80}" for dotted in _imported(document)]
+            if base == "adapter_config.json":
+                reasons += [f"{name} {reason}" for reason in _adapter_reasons(document, whole=is_adapter(files))]
         if name.startswith("custom_generate/") and name.endswith(".py"):
             reasons.append(f"{name} replaces generate()")
     if "modules.json" in files:
@@ -212,6 +295,19 @@ def _code_keys(document: object) -> list[str]:
             if "/" in json.dumps(table.get(key)):  # a name, or one for each part of the model
                 found.add(key)
     return sorted(found)
+
+
+def _adapter_reasons(document: object, *, whole: bool) -> list[str]:
+    """PEFT imports what a field names, and reads pickles and further adapters from paths."""
+    reasons = [] if whole else ["makes transformers load another model"]
+    for table in _tables(document):
+        if table.get("megatron_config") or table.get("megatron_core") not in (None, "megatron.core"):
+            reasons.append("imports a megatron core")
+        if str(table.get("peft_type")).upper() == "XLORA":
+            reasons.append("loads further adapters")
+        named = (key for key, value in table.items() if value and key.endswith(("_file", "_path", "_dir")))
+        reasons += [f"reads {key}" for key in named if not key.endswith("_name_or_path")]
+    return reasons
 
 
 def _imported(document: object) -> list[str]:
