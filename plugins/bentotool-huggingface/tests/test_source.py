@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,6 @@ def hub(tmp_path: Path) -> Path:
 
 
 def bentotool(hub: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    import os
-
     environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "bentotool", "--json", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
@@ -63,6 +62,19 @@ def test_what_is_not_cached_or_leads_out_is_said(hub: Path, tmp_path: Path) -> N
     (hub / "hub" / "models--acme--tiny" / "snapshots" / COMMIT / "x.txt").symlink_to(tmp_path / "secret")
     assert bentotool(hub, "model", "import", "hf://acme/tiny").returncode == 6
     assert bentotool(hub, "model", "import", "hf://acme/tiny", "--max-size", "5").returncode == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege on Windows")
+def test_the_contract_of_a_source(hub: Path, tmp_path: Path) -> None:
+    # a process of its own: the hub's client reads its settings when it is imported
+    code = (
+        "import pathlib, sys; from bentotool.testing import check_source; "
+        "check_source('huggingface-hub', 'hf://acme/tiny', scratch=pathlib.Path(sys.argv[1]))"
+    )
+    environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", code, str(tmp_path / "scratch")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("uri", ["hf://", "hf://a/b/c", "hf://../x", "hf://a/b@", "hf://a b/c", "hf://a/b\n"])
