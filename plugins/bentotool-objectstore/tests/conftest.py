@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 
 OPEN, CUT, HOLD = "open", "cut", "hold"
+_SIGNED = "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request"
 _FOREIGN = ("AWS_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR_HOST", "NO_GCE_CHECK", "CLOUDSDK_")
 
 
@@ -89,7 +90,7 @@ _buckets = iter(range(1_000_000))
 @pytest.fixture
 def bucket(door: Door) -> str:
     """A bucket of the test's own."""
-    name = f"models-{next(_buckets)}"
+    name = f"models{next(_buckets)}"
     door.put(f"/{name}")
     return name
 
@@ -119,6 +120,7 @@ class Door:
         rule: decides on each request: OPEN, CUT (half of the body), HOLD (no answer until ``release``), or a status
             and an error code such as ``"403 AccessDenied"``. Called before the request is answered.
         deaf: the server does not know If-Match.
+        public: unsigned requests are answered as signed ones.
     """
 
     app: Any
@@ -126,6 +128,7 @@ class Door:
     asked: list[Asked] = field(default_factory=list)
     rule: Callable[[Asked], str] = lambda asked: OPEN
     deaf: bool = False
+    public: bool = False
     release: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -141,6 +144,7 @@ class Door:
         self.release.set()
         self.release = threading.Event()
         self.asked, self.rule, self.deaf = [], lambda asked: OPEN, False
+        self.public = False
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         asked = Asked(
@@ -160,6 +164,8 @@ class Door:
             code = told.partition(" ")[2] or "Error"
             start_response(told, [("Content-Type", "application/xml")])
             return [f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()]
+        if self.public:
+            environ["HTTP_AUTHORIZATION"] = _SIGNED
         if self.deaf:
             environ.pop("HTTP_IF_MATCH", None)
         answer = self.app(environ, start_response)
@@ -170,8 +176,7 @@ class Door:
         rule, self.rule = self.rule, lambda asked: OPEN
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/s3/aws4_request"}
-            connection.request("PUT", quote(path, safe="/.\\"), body, signed)
+            connection.request("PUT", quote(path, safe="/.\\"), body, {"Authorization": _SIGNED})
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
         finally:
