@@ -313,17 +313,20 @@ def _object_reason(table: dict[str, Any]) -> str | None:
         return None
     if kind == "function":
         name = table.get("config")
-        if module in _FUNCTION_MODULES and name in FUNCTIONS and alias in (None, kind, name):
+        if module in _FUNCTION_MODULES and isinstance(name, str) and name in FUNCTIONS and alias in (None, kind, name):
             return None
-        return f"it uses the function {module or '?'}.{name!s:.80}"
+        return f"it uses the function {_shown(module)}.{_shown(name)}"
     known = kind in CLASSES.get(module or "", ()) or (
         _ARITHMETIC.fullmatch(module or "") and _OPERATION.fullmatch(kind) is not None
     )
     if known and alias in (None, kind):
         return None
-    return f"it makes a {module or '?'}.{kind:.80}" + (
-        f", registered as {alias:.80}" if alias not in (None, kind) else ""
-    )
+    registered = f", registered as {_shown(alias)}" if alias not in (None, kind) else ""
+    return f"it makes a {_shown(module)}.{_shown(kind)}{registered}"
+
+
+def _shown(name: Any) -> str:
+    return repr(str(name))[1:-1][:80] if name else "?"
 
 
 def check_weights(path: Path) -> None:
