@@ -201,6 +201,19 @@ ENTRY = {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}
         (tensors({"a": {**ENTRY, "data_offsets": [24, 0]}}), "needs 24 bytes and is given -24"),
         (tensors({"a": {**ENTRY, "data_offsets": [4, 28]}}), "leaves a gap"),
         (tensors({"a": ENTRY, "b": ENTRY}), "overlaps"),
+        (tensors({"a": ENTRY, "b": {**ENTRY, "data_offsets": [23, 47]}}, bytes(47)), "overlaps"),
+        (tensors({"a": ENTRY, "b": {"dtype": "U8", "shape": [4], "data_offsets": [8, 12]}}), "overlaps"),
+        (tensors({"a": {**ENTRY, "data_offsets": [2**62, 2**62 + 24]}}), "leaves a gap"),
+        (tensors({"a": {**ENTRY, "data_offsets": [2**64, 2**64 + 24]}}), "no valid offsets"),
+        (tensors({"a": {**ENTRY, "data_offsets": [-24, 0]}}), "no valid offsets"),
+        (tensors({"a": {**ENTRY, "data_offsets": [0.0, 24.0]}}), "no valid offsets"),
+        (tensors({"a": {**ENTRY, "shape": [2**47, 2**47], "data_offsets": [0, 24]}}), "is given 24"),
+        (tensors({"a": {**ENTRY, "shape": [0, 2**47], "data_offsets": [0, 24]}}), "is given 24"),
+        (tensors(b'{"a":{"dtype":"F32","dtype":"U8","shape":[6],"data_offsets":[0,24]}}'), "names a tensor twice"),
+        (tensors(b'{"a":{"dtype":"F32","shape":[1e999],"data_offsets":[0,24]}}'), "no valid shape"),
+        (tensors(b'{"a":' + b"9" * 5000 + b"}"), "not JSON|not described"),
+        (struct.pack("<Q", 100_000_000) + b"{", "claims a header of 100000000 bytes and has 1"),
+        (struct.pack("<Q", 2**63) + b"{}", "is the most"),
         (tensors({"a": ENTRY}, bytes(20)), "take 24 bytes and it has 20"),
         (tensors({"a": ENTRY}, bytes(28)), "take 24 bytes and it has 28"),
         (tensors({"a": ENTRY, "__metadata__": {"a": 1}}), "not a mapping of text"),
@@ -263,6 +276,15 @@ def key(rest: bytes) -> bytes:
         (gguf(infos=(info("a", (2**60, 16), 0, 0),)), "ends at byte"),
         (gguf(infos=(info("a", (16,), 99, 2**40),)), "ends at byte"),
         (gguf(infos=(info("a", (16,), 0, 0), info("b", (16,), 0, 32))), "overlaps"),
+        (gguf(infos=(info("a", (16,), 0, 0), info("b", (16,), 0, 0))), "overlaps"),
+        (gguf(infos=(info("a", (16,), 0, 0), info("a", (16,), 0, 64)), data=bytes(128)), "'a' twice"),
+        (gguf(infos=(info("a", (2**32, 2**32), 0, 0),)), "ends at byte"),
+        (gguf(infos=(info("a", (2**63, 2**63, 2**63, 2**63), 0, 0),)), "ends at byte"),
+        (gguf(infos=(info("a", (16,), 0, 2**64 - 32),)), "ends at byte"),
+        (gguf(infos=(info("a", (16,), 2**31, 0),)), "of an unknown type"),
+        (gguf(counts=(2**64 - 1, 2**64 - 1)), "more than fit"),
+        (key(struct.pack("<IIQ", 9, 12, 2**61)), "truncated"),
+        (key(struct.pack("<IIQ", 9, 9, 2**64 - 1)), "more than fit"),
     ],
 )
 def test_damaged_gguf(tmp_path: Path, content: bytes, expected: str) -> None:
@@ -298,6 +320,18 @@ def test_a_gguf_model_of_several_files(tmp_path: Path) -> None:
         ({"config__json": {**CONFIG, "attn_implementation": {"text": "someone/kernel"}}}, "sets attn_implementation"),
         ({"tokenizer_config__json": {"auto_map": {"AutoTokenizer": ["evil.T", None]}}}, "tokenizer_config.json sets"),
         ({"sub___preprocessor_config__json": {"auto_map": {"A": "b.C"}}}, "sub/preprocessor_config.json sets"),
+        (
+            {"config__json": {**CONFIG, "sub": {"a": [{"_attn_implementation_internal": "a/b"}]}}},
+            "_attn_implementation_",
+        ),
+        ({"generation_config__json": {"trust_remote_code": True}}, "generation_config.json sets trust_remote_code"),
+        (
+            {"processor_config__json": {"image_processor": {"auto_map": {"A": "b.C"}}}},
+            "processor_config.json sets auto_map",
+        ),
+        ({"adapter_config__json": {"base_model_name_or_path": "../other"}}, "makes transformers load another model"),
+        ({"vocab__pkl": b""}, "vocab.pkl is a pickle"),
+        ({"modules__json": MODULES, "2___m__safetensors": tensors(), "2___pytorch_model__bin": b""}, "is a pickle"),
         ({"custom_generate___generate__py": b"raise SystemExit"}, "replaces generate()"),
         ({"modules__json": [{"type": "os.path.Path", "path": ""}]}, "modules.json imports os.path.Path"),
         (
@@ -325,6 +359,63 @@ def test_what_runs_code_needs_trust(transformer: Path, files: dict[str, object],
     import_model(transformer, "evil", trust=True)
     with pytest.raises(UnsafeError):
         namespace("huggingface").load_model("evil")
+
+
+ADAPTER = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 8, "base_model_name_or_path": "someone/base"}
+
+
+def test_an_adapter(tmp_path: Path) -> None:
+    path = folder(tmp_path, adapter_config__json=ADAPTER, adapter_model__safetensors=tensors(), tokenizer__json={})
+    found = describe(path)
+    assert (found.format, found.safety) == ("peft", "data")
+    facts = ("adapter", "task", "base_model", "rank", "tokenizer", "tensors")
+    assert [found.metadata[key] for key in facts] == ["LORA", "CAUSAL_LM", "someone/base", 8, True, 2]
+    with pytest.raises(loader.InvalidModelError, match="an adapter for someone/base: pass base="):
+        loader.load(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"adapter_config__json": {**ADAPTER, "megatron_config": {"a": 1}}}, "imports a megatron core"),
+        ({"adapter_config__json": {**ADAPTER, "megatron_core": "antigravity"}}, "imports a megatron core"),
+        ({"adapter_config__json": {**ADAPTER, "peft_type": "XLORA", "adapters": {"a": "/b"}}}, "further adapters"),
+        ({"adapter_config__json": {**ADAPTER, "corda_config": {"cache_file": "/x.pt"}}}, "reads cache_file"),
+        ({"adapter_config__json": {**ADAPTER, "prompt_tuning_init_state_dict_path": "/x.pt"}}, "reads prompt_tuning"),
+        ({"adapter_config__json": {**ADAPTER, "tokenizer_kwargs": {"trust_remote_code": True}}}, "trust_remote_code"),
+        ({"adapter_config__json": {**ADAPTER, "auto_map": {"A": "b.C"}}}, "sets auto_map"),
+    ],
+)
+def test_an_adapter_that_runs_code_needs_trust(tmp_path: Path, files: dict[str, object], reason: str) -> None:
+    path = folder(tmp_path, adapter_config__json=ADAPTER, adapter_model__safetensors=tensors())
+    assert describe(path).safety == "data"
+    found = describe(folder(path, **files))
+    assert found.safety == "pickle"
+    assert any(reason in text for text in found.metadata["needs_trust"])
+    with pytest.raises(loader.UnsafeModelError):
+        loader.load(path, base=path)
+
+
+def test_a_pickled_adapter_needs_trust(tmp_path: Path) -> None:
+    path = folder(tmp_path, adapter_config__json=ADAPTER, adapter_model__bin=b"", model__safetensors=tensors())
+    assert describe(path).metadata["needs_trust"] == ["adapter_model.bin is a pickle"]
+    assert describe(folder(path, adapter_model__safetensors=tensors())).safety == "data"
+
+
+@pytest.mark.parametrize("task", ["../../x", "Text", "", 3, ["a"], "a" * 100])
+def test_a_task_is_a_word(transformer: Path, task: object) -> None:
+    found = describe(folder(transformer, pipeline_task__json={"task": task}))
+    assert "task" not in found.metadata
+    assert describe(folder(transformer, pipeline_task__json={"task": "fill-mask"})).metadata["task"] == "fill-mask"
+
+
+def test_a_tokenizer_alone(tmp_path: Path) -> None:
+    path = folder(tmp_path, tokenizer_config__json={"tokenizer_class": "BertTokenizer"}, tokenizer__json={})
+    assert (describe(path).format, describe(path).safety) == ("tokenizer", "data")
+    folder(path, tokenizer_config__json={"tokenizer_class": "T", "auto_map": {"AutoTokenizer": ["evil.T", None]}})
+    assert describe(path).safety == "pickle"
+    folder(path, model__joblib=b"")
+    assert HuggingFaceFramework().detect(source_files(path)) is None
 
 
 def test_pickled_weights_are_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

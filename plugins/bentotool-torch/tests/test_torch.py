@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -289,6 +290,55 @@ def test_damaged_archives(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=expected) as caught:
             describe(put(tmp_path, "net.pt", content))
         assert caught.value.message.startswith("net.pt is not a valid PyTorch file: ")
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "reason"),
+    [
+        (12, "<I", 0x7FFF_FFFF, "claims a directory of 2147483647 bytes"),  # of the end record: bytes of the directory
+        (12, "<I", 0xFFFF_FFFF, "the archive has no directory"),  # in a record of 64 bits, which is not there
+        (16, "<I", 0x7FFF_FFFF, "is damaged"),  # where the directory lies
+    ],
+)
+def test_a_directory_that_claims_too_much(tmp_path: Path, offset: int, form: str, value: int, reason: str) -> None:
+    content = bytearray(rewrite(saved(NET.state_dict()), {}))
+    struct.pack_into(form, content, content.rindex(b"PK\x05\x06") + offset, value)
+    with pytest.raises(UsageError, match=reason):
+        describe(put(tmp_path, "net.pt", bytes(content)))
+
+
+def test_a_large_directory_of_64_bits_is_refused(tmp_path: Path) -> None:
+    content = bytearray(saved(NET.state_dict()))
+    at = content.rindex(b"PK\x05\x06")
+    wide = struct.pack("<IQHHIIQQQQ", 0x0606_4B50, 44, 45, 45, 0, 0, 5, 5, 1 << 62, 0)
+    struct.pack_into("<I", content, at + 12, 0xFFFF_FFFF)
+    content[at:at] = wide + struct.pack("<IIQI", 0x0706_4B50, 0, at, 1)
+    with pytest.raises(UsageError, match=f"claims a directory of {1 << 62} bytes"):
+        describe(put(tmp_path, "net.pt", bytes(content)))
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value", "reason"),
+    [
+        (8, "<H", 1, "is encrypted"),
+        (10, "<H", 99, "damaged"),  # a compression that nobody knows
+        (24, "<I", 0x7FFF_FFFF, "has two sizes"),  # bytes of the member
+        (42, "<I", 0x7FFF_FFFF, "damaged"),  # where it lies
+        (28, "<H", 0xFFFF, "damaged"),  # bytes of its name
+    ],
+)
+def test_a_member_that_lies(tmp_path: Path, offset: int, form: str, value: int, reason: str) -> None:
+    content = bytearray(saved(NET.state_dict()))
+    struct.pack_into(form, content, content.index(b"PK\x01\x02") + offset, value)  # the first: data.pkl
+    with pytest.raises(UsageError, match=reason) as caught:
+        describe(put(tmp_path, "net.pt", bytes(content)))
+    assert "\n" not in caught.value.message
+
+
+def test_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "MAX_MEMBERS", 5)
+    with pytest.raises(UsageError, match="more than 5 members"):
+        describe(put(tmp_path, "net.pt", saved(NET.state_dict())))
 
 
 def test_a_large_pickle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ _MAX_TEXT = 64 * 1024 * 1024  # bytes of keys, names and texts, all together
 _MAX_ITEMS = 8_000_000  # texts within arrays, all together; the largest vocabularies have 300,000
 _MAX_AXES = 8
 _MAX_DEPTH = 4
+_MAX_TYPE = 1000  # of a tensor; those above 39 are of later versions, and of unknown size
 _MAX_ALIGNMENT = 1 << 20
 _STRING, _ARRAY = 8, 9
 
@@ -235,14 +236,19 @@ class _Reader:
         alignment = values.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment % 8:
             raise FormatError(f"it states the alignment {alignment!r:.40}")
-        spans, parameters, types = [], 0, Counter[str]()
+        spans, parameters, types, names = [], 0, Counter[str](), set()
         for _ in range(count):
             name = self._text(_MAX_NAME)
+            if name in names:
+                raise FormatError(f"it has the tensor {name!r:.80} twice")
+            names.add(name)
             axes = self._number("I")
             if axes > _MAX_AXES:
                 raise FormatError(f"tensor {name!r:.80} has {axes} axes")
             shape = [self._number("Q") for _ in range(axes)]
             kind, offset = self._number("I"), self._number("Q")
+            if kind > _MAX_TYPE:
+                raise FormatError(f"tensor {name!r:.80} is of an unknown type {kind}")
             if offset % alignment:
                 raise FormatError(f"tensor {name!r:.80} does not lie on a multiple of {alignment} bytes")
             label, block, width = _TYPES.get(kind, (f"type {kind}", 1, 0))  # a later type's size is not known

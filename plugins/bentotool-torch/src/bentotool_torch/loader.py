@@ -201,8 +201,10 @@ def _archive(archive: zipfile.ZipFile) -> Inspection | None:
     if len(set(names)) < len(names) or len(inside) < len(names):
         raise InvalidModelError("the archive has members of the same name, or in several folders")
     for info in infos:
-        if info.flag_bits & 1 or info.file_size > max(1 << 40, 1):
+        if info.flag_bits & 1 or info.file_size > 1 << 40:
             raise InvalidModelError(f"member {info.filename!r:.80} is encrypted or too large")
+        if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+            raise InvalidModelError(f"member {info.filename!r:.80} has two sizes")
     if "archive_format" in inside:
         return Inspection(EXPORTED, tuple(dict.fromkeys(_exported_reasons(archive, root, inside))))
     if "constants.pkl" in inside and any(name.startswith("code/") for name in inside):
