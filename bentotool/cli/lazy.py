@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bentotool.cli.options import PANEL, GlobalOptions, global_params
+from bentotool.cli.options import PANEL, REGISTRY_PANEL, GlobalOptions, global_params
 from bentotool.cli.state import State
 from bentotool.cli.table import CommandDecl, GroupDecl
 from bentotool.errors import PluginError
@@ -51,7 +51,12 @@ def load_function(target: str) -> Callable[..., Any]:
 
 def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any) -> None:
     """Arguments, the command's own options, then the global ones under their own heading."""
-    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": [], PANEL: []}
+    sections: dict[str, list[tuple[str, str]]] = {
+        "Arguments": [],
+        "Options": [],
+        REGISTRY_PANEL: [],
+        PANEL: [],
+    }
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is None:
@@ -165,10 +170,13 @@ class LazyGroup(TyperGroup):
     def _load(self, stub: _Stub) -> TyperCommand:
         # add_completion=False: otherwise the help of every leaf grows two completion options
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(stub.name, cls=_Leaf, help=stub.help if not stub.target else None)(load_function(stub.target))
+        function = load_function(stub.target)
+        app.command(stub.name, cls=_Leaf, help=stub.help if not stub.target else None)(function)
         command = typer.main.get_command(app)
         if not isinstance(command, TyperCommand):
             raise PluginError(f"command target {stub.target!r} is not a plain function")
+        more = getattr(function, "more_params", None)
+        command.params.extend(more(self._options) if more else ())
         command.params.extend(global_params(self._options))
         gc.freeze()
         gc.enable()  # off since __main__

@@ -14,9 +14,23 @@ from typer.core import TyperOption
 
 from bentotool.errors import UsageError
 
-__all__ = ["PANEL", "GlobalOptions", "global_params"]
+__all__ = ["PANEL", "REGISTRY_PANEL", "GlobalOptions", "RegistryOptions", "global_params", "registry_params"]
 
 PANEL = "Global options"
+REGISTRY_PANEL = "Registry options"
+_MAX_JOBS = 64
+
+
+@dataclass
+class RegistryOptions:
+    """How the commands that talk to a registry are to do so."""
+
+    jobs: int = 4
+    plain_http: bool | None = None
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    insecure: bool = False
 
 
 @dataclass
@@ -29,6 +43,7 @@ class GlobalOptions:
     verbose: int = 0
     no_color: bool = False
     disable_plugin: list[str] = field(default_factory=list)
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 def global_params(options: GlobalOptions) -> list[TyperOption]:
@@ -64,4 +79,57 @@ def global_params(options: GlobalOptions) -> list[TyperOption]:
         option(["-v", "--verbose"], "Say more; twice for tracebacks.", verbose, count=True, default=0, type=int),
         option(["--no-color"], "Plain output (env NO_COLOR).", flag("no_color"), is_flag=True, default=False),
         option(["--disable-plugin"], "Leave a plugin out (repeatable).", disable, metavar="NAME", multiple=True),
+    ]
+
+
+def registry_params(options: GlobalOptions) -> list[TyperOption]:
+    """New option objects of the commands that talk to a registry; their values are gathered into ``options``."""
+    shared = options.registry
+
+    def remember(name: str, convert: Any = None) -> Any:
+        def callback(_ctx: Any, _param: Any, value: Any) -> None:
+            if value is not None and value is not False:
+                setattr(shared, name, convert(value) if convert else value)
+
+        return callback
+
+    def option(declarations: list[str], help: str, callback: Any, **settings: Any) -> TyperOption:
+        return TyperOption(
+            param_decls=declarations,
+            help=help,
+            callback=callback,
+            expose_value=False,
+            rich_help_panel=REGISTRY_PANEL,
+            **settings,
+        )
+
+    def transport(_ctx: Any, _param: Any, value: bool | None) -> None:
+        if value is not None:
+            shared.plain_http = value
+
+    def jobs(_ctx: Any, _param: Any, value: int | None) -> None:
+        if value is not None and not 1 <= value <= _MAX_JOBS:
+            raise UsageError(f"--jobs {value} is not between 1 and {_MAX_JOBS}")
+        shared.jobs = value or shared.jobs
+
+    file: dict[str, Any] = {"metavar": "FILE", "type": str}
+    return [
+        option(["--jobs", "-j"], "Files moved at once, 1 to 64.  [default: 4]", jobs, type=int, metavar="N"),
+        option(
+            ["--plain-http/--tls"],
+            "Speak HTTP or HTTPS.  [default: HTTPS, but HTTP on this machine]",
+            transport,
+            is_flag=True,
+            default=None,
+        ),
+        option(["--ca-file"], "Trust the authorities in this PEM file.", remember("ca_file", Path), **file),
+        option(["--client-cert"], "Show this certificate (PEM).", remember("client_cert", Path), **file),
+        option(["--client-key"], "Its key (PEM), when it is in another file.", remember("client_key", Path), **file),
+        option(
+            ["--insecure-skip-tls-verify"],
+            "Take any certificate: others on the line can read and change what passes.",
+            remember("insecure"),
+            is_flag=True,
+            default=False,
+        ),
     ]

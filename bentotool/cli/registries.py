@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bentotool.cli.console import Progress
+from bentotool.cli.options import registry_params
 from bentotool.cli.state import State
 
 if TYPE_CHECKING:
     from bentotool.oci.credentials import CredentialStore
-    from bentotool.oci.reference import RemoteReference
     from bentotool.oci.registry import Registry
     from bentotool.transfer import ProgressMaker
 
-__all__ = ["Jobs", "PlainHttp", "credential_store", "open_registry", "transfer_progress"]
+__all__ = ["credential_store", "open_registry", "talks_to_registry", "transfer_progress"]
 
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Files moved at once.")]
-PlainHttp = Annotated[
-    bool | None,
-    typer.Option(
-        "--plain-http/--tls",
-        help="Speak HTTP or HTTPS.  [default: HTTPS, but HTTP on this machine]",
-        show_default=False,
-    ),
-]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def talks_to_registry(function: _Function) -> _Function:
+    """Give a command the options that :func:`open_registry` goes by."""
+    function.more_params = registry_params  # type: ignore[attr-defined]
+    return function
 
 
 def credential_store(state: State) -> CredentialStore:
@@ -37,17 +34,26 @@ def credential_store(state: State) -> CredentialStore:
 
 
 def open_registry(
-    state: State, reference: RemoteReference, *, push: bool, jobs: int, plain_http: bool | None
+    state: State, registry: str, *, push: bool = False, credentials: CredentialStore | None = None
 ) -> Registry:
-    """The client for the registry that a reference names."""
-    from bentotool.oci.registry import Registry
+    """The client for a registry, made as the user's options say.
 
+    Args:
+        credentials: in place of those that plugins and files give.
+    """
+    from bentotool.oci.registry import Registry
+    from bentotool.oci.tls import Tls
+
+    options = state.options.registry
+    if options.insecure:
+        state.console.note(f"warning: the certificate of {registry} is not checked: anybody on the line can take part")
     return Registry(
-        reference.registry,
+        registry,
         push=push,
-        plain_http=plain_http,
-        credentials=credential_store(state),
-        connections=jobs + 2,
+        plain_http=options.plain_http,
+        credentials=credentials or credential_store(state),
+        tls=Tls(not options.insecure, options.ca_file, options.client_cert, options.client_key),
+        connections=options.jobs + 2,
     )
 
 

@@ -37,6 +37,7 @@ from bentotool.oci.manifests import FetchedManifest, check_manifest, check_state
 from bentotool.oci.origins import home_of
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.retry import RetryPolicy, TransientError
+from bentotool.oci.tls import Tls
 from bentotool.oci.transport import Timeouts, Transport, read_body
 from bentotool.oci.uploads import Advance, BodySource, ChunkedUpload, UploadSizes, put_whole
 
@@ -61,7 +62,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         push: whether content will be written; a client that only reads never asks for more.
         plain_http: True for HTTP, False for HTTPS, None for HTTP on this machine's own addresses alone.
         credentials: where credentials come from.
-        tls_verify: True, or the path of a CA bundle.
+        tls: certificates, where the registry speaks HTTPS.
         stop: set it to end everything under way.
         connections: how many transfers run at once.
     """
@@ -73,7 +74,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         push: bool = False,
         plain_http: bool | None = None,
         credentials: CredentialStore | None = None,
-        tls_verify: bool | str = True,
+        tls: Tls | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         sizes: UploadSizes | None = None,
@@ -85,7 +86,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         insecure = loopback if plain_http is None else plain_http
         home = home_of(registry, "http" if insecure else "https")
         self._netloc = str(home).partition("://")[2]
-        super().__init__(hostname=self._netloc, insecure=insecure, tls_verify=tls_verify)
+        super().__init__(hostname=self._netloc, insecure=insecure)
         # A proxy can reach neither this machine's loopback nor has it any business there.
         self.session.trust_env = not loopback
         self._actions = ("pull", "push") if push else ("pull",)
@@ -95,7 +96,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             self.session,
             registry,
             home,
-            tls_verify=tls_verify,
+            tls=tls,
             timeouts=timeouts,
             retry=retry,
             stop=stop,

@@ -22,6 +22,7 @@ from bentotool.errors import AuthenticationError, BentotoolError, NotFoundError,
 from bentotool.oci.auth import TOKEN_LIMIT, Authenticator, Scope
 from bentotool.oci.origins import Origin, check_reachable, origin_of
 from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
+from bentotool.oci.tls import Tls
 
 __all__ = ["BodyFactory", "Pace", "Timeouts", "Transport", "read_body"]
 
@@ -86,7 +87,7 @@ class Transport:
         registry: the name the user knows it by.
         home: where it is.
         authenticator: answers challenges of ``home`` alone. Set after construction: it needs :meth:`fetch_token`.
-        tls_verify: as in requests: True, or the path of a CA bundle.
+        tls: certificates; a client's own is shown to ``home`` alone.
     """
 
     authenticator: Authenticator
@@ -97,7 +98,7 @@ class Transport:
         registry: str,
         home: Origin,
         *,
-        tls_verify: bool | str = True,
+        tls: Tls | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         stop: threading.Event | None = None,
@@ -106,11 +107,13 @@ class Transport:
         self._session = session
         self._registry = registry
         self._home = home
-        self._tls_verify = tls_verify
+        self._tls = tls or Tls()
         self.timeouts = timeouts or Timeouts()
         self.retry = retry or RetryPolicy()
         self.stop = stop or threading.Event()
         self._answered = False
+        if not self._tls.verify:  # the user said so, and was told what it means
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
@@ -198,7 +201,8 @@ class Transport:
                 timeout=(self.timeouts.connect, self.timeouts.read),
                 allow_redirects=False,
                 stream=True,
-                verify=self._tls_verify,
+                verify=self._tls.verification,
+                cert=self._tls.certificate if origin_of(url) == self._home else None,
             )
         self._answered = True
         return response
@@ -224,7 +228,7 @@ class Transport:
         if isinstance(error, requests.exceptions.SSLError):
             return RemoteError(
                 f"registry {self._registry} has no valid TLS certificate, or does not speak TLS",
-                hint="a registry without TLS needs --plain-http; a private authority needs REQUESTS_CA_BUNDLE",
+                hint="a registry without TLS needs --plain-http; one with a private authority needs --ca-file",
             )
         return RemoteError(
             f"registry {self._registry} did not answer",
@@ -272,7 +276,8 @@ class Transport:
                     timeout=(self.timeouts.connect, self.timeouts.read),
                     allow_redirects=False,
                     stream=True,
-                    verify=self._tls_verify,
+                    verify=self._tls.verification,
+                    cert=self._tls.certificate if target == self._home else None,
                 )
             with response:
                 if response.status_code == requests.codes.ok:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bentotool.cli.registries import PlainHttp
+from bentotool.cli.registries import open_registry, talks_to_registry
 from bentotool.cli.state import current
 from bentotool.errors import UsageError
 
@@ -17,24 +17,21 @@ _Host = Annotated[str, typer.Argument(metavar="HOST", help="The registry, as HOS
 _PASSWORD_LIMIT = 64 << 10
 
 
+@talks_to_registry
 def login(
     host: _Host,
     username: Annotated[str | None, typer.Option("--username", "-u", help="User name.")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the password or token from standard input.")
     ] = False,
-    plain_http: PlainHttp = None,
 ) -> None:
     """Log in to a registry"""
     state = current()
     registry_name = _registry(host)
     from bentotool.oci.credentials import Credentials, CredentialStore
-    from bentotool.oci.registry import Registry
 
     credentials = Credentials(*_ask(host, username, password_stdin))
-    with Registry(
-        registry_name, plain_http=plain_http, credentials=CredentialStore(lambda *asked: credentials)
-    ) as registry:
+    with open_registry(state, registry_name, credentials=CredentialStore(lambda *asked: credentials)) as registry:
         registry.ping()
     place = CredentialStore().save(registry_name, credentials)
     document = {"registry": registry_name, "username": credentials.username, "stored": place}

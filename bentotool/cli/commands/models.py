@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
-from bentotool.cli.registries import PlainHttp
+from bentotool.cli.registries import talks_to_registry
 from bentotool.cli.state import current
 
 Reference = Annotated[
@@ -26,6 +26,7 @@ _MaxSize = Annotated[
 _Link = Annotated[bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")]
 
 
+@talks_to_registry
 def import_model(
     source: _Source,
     name: Annotated[str | None, typer.Option(help="Name in the store; default: the file's.")] = None,
@@ -40,7 +41,6 @@ def import_model(
     checksum: _Checksum = None,
     max_size: _MaxSize = None,
     link: _Link = False,
-    plain_http: PlainHttp = None,
 ) -> None:
     """Import a model into the store"""
     from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
@@ -55,7 +55,7 @@ def import_model(
             state.plugins,
             max_bytes=limit,
             checksum=checksum,
-            plain_http=plain_http,
+            plain_http=state.options.registry.plain_http,
             advance=fetching.advance,
         ) as found,
         state.console.progress(found.size, f"import {name or found.model.name}") as progress,

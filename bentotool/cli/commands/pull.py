@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bentotool.cli.formats import human_size
-from bentotool.cli.registries import Jobs, PlainHttp, open_registry, transfer_progress
+from bentotool.cli.registries import open_registry, talks_to_registry, transfer_progress
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
@@ -20,27 +20,25 @@ _As = Annotated[str | None, typer.Option("--as", metavar="NAME[:VERSION]", help=
 _Trust = Annotated[bool, typer.Option("--trust", help="Take models that run code when they are loaded.")]
 
 
-def pull(
-    remote: _Remote, rename: _As = None, trust: _Trust = False, jobs: Jobs = 4, plain_http: PlainHttp = None
-) -> None:
+@talks_to_registry
+def pull(remote: _Remote, rename: _As = None, trust: _Trust = False) -> None:
     """Pull a Bento and its models from a registry"""
-    _pull(remote, rename, None, trust, jobs, plain_http)
+    _pull(remote, rename, None, trust)
 
 
-def pull_model(
-    remote: _Remote, rename: _As = None, trust: _Trust = False, jobs: Jobs = 4, plain_http: PlainHttp = None
-) -> None:
+@talks_to_registry
+def pull_model(remote: _Remote, rename: _As = None, trust: _Trust = False) -> None:
     """Pull a model from a registry"""
-    _pull(remote, rename, "model", trust, jobs, plain_http)
+    _pull(remote, rename, "model", trust)
 
 
-def _pull(remote: str, rename: str | None, expect: str | None, trust: bool, jobs: int, plain_http: bool | None) -> None:
+def _pull(remote: str, rename: str | None, expect: str | None, trust: bool) -> None:
     state = current()
     from bentotool import transfer
     from bentotool.oci.reference import RemoteReference
 
     source = RemoteReference.parse(remote)
-    with open_registry(state, source, push=False, jobs=jobs, plain_http=plain_http) as registry:
+    with open_registry(state, source.registry) as registry:
         done = transfer.pull(
             state.layout,
             source,
@@ -49,7 +47,7 @@ def _pull(remote: str, rename: str | None, expect: str | None, trust: bool, jobs
             expect=expect,
             trust=trust,
             plugins=state.plugins,
-            jobs=jobs,
+            jobs=state.options.registry.jobs,
             progress=transfer_progress(state),
         )
     if done.source_digest:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bentotool.cli.formats import human_size
-from bentotool.cli.registries import Jobs, PlainHttp, open_registry, transfer_progress
+from bentotool.cli.registries import open_registry, talks_to_registry, transfer_progress
 from bentotool.cli.state import State, current
 from bentotool.errors import NotFoundError, UsageError
 
@@ -38,11 +38,10 @@ class _Artifact:
     size: int
 
 
+@talks_to_registry
 def push(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A Bento, as NAME[:VERSION].")],
     remote: _Remote = None,
-    jobs: Jobs = 4,
-    plain_http: PlainHttp = None,
 ) -> None:
     """Push a Bento and its models to a registry"""
     state = current()
@@ -57,30 +56,30 @@ def push(
             ref = refs.get("models", reference)
         except NotFoundError:
             raise error from None
-    _push(state, ref, remote, jobs, plain_http)
+    _push(state, ref, remote)
 
 
+@talks_to_registry
 def push_model(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A model, as NAME[:VERSION].")],
     remote: _Remote = None,
-    jobs: Jobs = 4,
-    plain_http: PlainHttp = None,
 ) -> None:
     """Push a model to a registry"""
     state = current()
     from bentotool.oci.refs import RefStore
 
-    _push(state, RefStore(state.layout).get("models", reference), remote, jobs, plain_http)
+    _push(state, RefStore(state.layout).get("models", reference), remote)
 
 
-def _push(state: State, ref: Ref, remote: str | None, jobs: int, plain_http: bool | None) -> None:
+def _push(state: State, ref: Ref, remote: str | None) -> None:
     target = _target(ref, remote)
     from bentotool import transfer
 
     move = transfer.push_bento if ref.kind == "bentos" else transfer.push_model
     artifact = _Artifact(ref.name, ref.tag, ref.ref, ref.digest, ref.size)
     state.plugins.call("bentotool_before_push", artifact=artifact)
-    with open_registry(state, target, push=True, jobs=jobs, plain_http=plain_http) as registry:
+    with open_registry(state, target.registry, push=True) as registry:
+        jobs = state.options.registry.jobs
         done = move(state.layout, ref, target, registry, jobs=jobs, progress=transfer_progress(state))
     state.plugins.call("bentotool_after_push", artifact=artifact, digest=done.digest)
     state.console.result(done.to_dict("sent"), lambda: _show(state, done))
