@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -27,18 +27,34 @@ if TYPE_CHECKING:
 __all__ = ["FrameworkNamespace", "namespace"]
 
 BENTO_ENV = "BENTOTOOL_BENTO"
+_ALIASES = {
+    "diffusers": "huggingface",
+    "picklable_model": "picklable",
+    "pytorch": "torch",
+    "pytorch_lightning": "torch",
+    "torchscript": "torch",
+    "transformers": "huggingface",
+}
+"""BentoML's names of frameworks whose plugin has another."""
+_RENAMED = {"device_id": "device", "device_name": "device"}
+"""BentoML's names of options, and what loaders that do not know them call the same."""
+_NOT_KEPT = {
+    "custom_objects": "it would be a pickle: save it as a model of its own, or make it where the service starts",
+    "external_modules": "the service's own code travels in the Bento: put the modules beside it",
+}
 
 
 def namespace(name: str) -> FrameworkNamespace:
-    """What ``bentotool.<name>`` is.
+    """What ``bentotool.<name>`` is; BentoML's names of frameworks are understood too.
 
     Raises:
         AttributeError: no framework of this name is in the Bento, or declared by an installed plugin.
     """
     # ``from bentotool import plugins`` asks here first: that must find the module, and not load every plugin on the way
-    if name.startswith("_") or importlib.util.find_spec(f"bentotool.{name}") or name not in _known():
+    found = None if name.startswith("_") or importlib.util.find_spec(f"bentotool.{name}") else _canonical(name)
+    if found is None:
         raise AttributeError(f"module 'bentotool' has no attribute {name!r}, nor is it an installed framework")
-    return FrameworkNamespace(name)
+    return FrameworkNamespace(found)
 
 
 class FrameworkNamespace:
@@ -50,14 +66,14 @@ class FrameworkNamespace:
     def __repr__(self) -> str:
         return f"<bentotool.{self.name}>"
 
-    def get(self, tag: str | Model | BentoModel) -> Model:
+    def get(self, tag_like: str | Model | BentoModel) -> Model:
         """The model of a tag: ``.tag``, ``.path``, ``.info``, ``.digest``.
 
         Raises:
             NotFoundError: there is no such model.
             UsageError: it is a model of another framework.
         """
-        model = _model(tag)
+        model = _model(tag_like)
         framework = model.info.get("framework")
         if framework and framework != self.name:
             raise UsageError(
@@ -66,20 +82,20 @@ class FrameworkNamespace:
             )
         return model
 
-    def load_model(self, tag: str | Model | BentoModel, *, trust: bool = False, **options: Any) -> Any:
+    def load_model(self, bento_model: str | Model | BentoModel, *, trust: bool = False, **options: Any) -> Any:
         """Load a model: the framework's own object.
 
         Args:
-            tag: ``"iris:latest"``, or what ``get`` or a ``BentoModel`` attribute gives.
+            bento_model: ``"iris:latest"``, or what ``get`` or a ``BentoModel`` attribute gives.
             trust: loads a model of class ``pickle``, which runs whatever code its author put in.
-            options: for the framework's loader.
+            options: for the framework's loader, some also by the names BentoML has for them.
 
         Raises:
             NotFoundError: there is no such model.
             UnsafeError: it is a pickle, and ``trust`` is False.
             MissingDependencyError: the framework is not installed.
         """
-        model = self.get(tag)
+        model = self.get(bento_model)
         if model.info.get("safety") == "pickle":
             if trust is not True:
                 raise UnsafeError(
@@ -88,7 +104,8 @@ class FrameworkNamespace:
                 )
             options["trust"] = True
         try:
-            return self._loader().load(model.main_path, **options)
+            load = self._loader().load
+            return load(model.main_path, **_renamed(options, load))
         except ValueError as error:
             if getattr(error, "unsafe", False):  # a loader knows no bentotool, so it says it by an attribute
                 raise UnsafeError(str(error)) from error
@@ -107,6 +124,8 @@ class FrameworkNamespace:
         version: str | None = None,
         signatures: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
+        custom_objects: Mapping[str, Any] | None = None,
+        external_modules: Sequence[ModuleType] | None = None,
         metadata: Mapping[str, Any] | None = None,
         trust: bool = False,
         **options: Any,
@@ -114,17 +133,19 @@ class FrameworkNamespace:
         """Save a model object into the local store and give it back as ``get`` does.
 
         Args:
-            name: name in the store.
+            name: name in the store, or ``name:version``.
             model: the framework's own object.
             version: default: derived from the content.
             signatures: methods and their batching, recorded in the metadata as BentoML writes them.
             labels, metadata: kept with the model.
+            custom_objects, external_modules: BentoML's, refused with a hint what to do instead.
             trust: saves what can only be kept as class ``pickle``.
             options: for the framework's plugin.
 
         Raises:
             UsageError: the object is not one that the framework saves, or this is the runtime inside a Bento.
         """
+        _refuse({"custom_objects": custom_objects, "external_modules": external_modules})
         if os.environ.get(BENTO_ENV):
             raise UsageError(f"{name} cannot be saved inside a Bento, which has no model store")
         try:
@@ -133,9 +154,8 @@ class FrameworkNamespace:
             raise UsageError(f"{name} cannot be saved with the runtime alone", hint="pip install bentotool") from None
         import tempfile  # pulls in much that loading does not need
 
-        facts = dict(metadata or {})
-        if signatures:
-            facts["signatures"] = {method: dict(signature) for method, signature in signatures.items()}
+        name, version = split_version(name, version)
+        facts = with_signatures(metadata, signatures)
         framework = _plugins().framework(self.name)
         with tempfile.TemporaryDirectory(prefix="bentotool-save-") as folder:
             framework.save(model, Path(folder), **options)
@@ -143,11 +163,74 @@ class FrameworkNamespace:
                 folder, name, version=version, framework=self.name, labels=labels, metadata=facts, trust=trust
             )
 
+    def import_model(self, name: str, source: str | Path, **options: Any) -> Model:
+        """Import what lies at a path or an address as a model of this framework.
+
+        Args:
+            name: name in the store, or ``name:version``.
+            source: a file, a folder, or an address as ``bentotool model import`` takes it.
+            options: those of :func:`bentotool.models.api.import_model`; ``signatures`` as for :meth:`save_model`.
+        """
+        from bentotool.models.api import import_model
+
+        _refuse({key: options.pop(key, None) for key in _NOT_KEPT})
+        name, version = split_version(name, options.pop("version", None))
+        facts = with_signatures(options.pop("metadata", None), options.pop("signatures", None))
+        return import_model(source, name, version=version, framework=self.name, metadata=facts, **options)
+
     def _loader(self) -> ModuleType:
         bento = os.environ.get(BENTO_ENV)
         if bento:
             return _bundled_loader(Path(bento), self.name)
         return importlib.import_module(_plugins().framework_decl(self.name).loader)
+
+
+def split_version(name: str, version: str | None) -> tuple[str, str | None]:
+    """``name:version``, where BentoML takes a tag for a name."""
+    if version is None and isinstance(name, str) and ":" in name:
+        name, _, version = name.partition(":")
+    return name, version
+
+
+def with_signatures(metadata: Mapping[str, Any] | None, signatures: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Metadata with the signatures of a model's methods, as BentoML writes them.
+
+    Raises:
+        UsageError: they are not a dictionary for each method.
+    """
+    facts = dict(metadata or {})
+    if signatures:
+        try:
+            facts["signatures"] = {str(method): dict(signature) for method, signature in signatures.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise UsageError(
+                f"signatures {signatures!r:.80} are not a dictionary for each method",
+                hint='signatures={"predict": {"batchable": True}}',
+            ) from None
+    return facts
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"{name} is not kept with a model", hint=_NOT_KEPT[name])
+
+
+def _renamed(options: dict[str, Any], load: Callable[..., object]) -> dict[str, Any]:
+    """Options by the names that the loader has for them."""
+    import inspect  # as heavy as the rest of this module
+
+    parameters = inspect.signature(load).parameters
+    return {
+        new if name not in parameters and (new := _RENAMED.get(name, name)) in parameters else name: value
+        for name, value in options.items()
+    }
+
+
+def _canonical(name: str) -> str | None:
+    """The name of the framework that is meant, if it is there."""
+    known = _known()
+    return name if name in known else alias if (alias := _ALIASES.get(name)) in known else None
 
 
 def _known() -> frozenset[str]:

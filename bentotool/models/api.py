@@ -6,10 +6,12 @@ import builtins
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import NotFoundError, UsageError
+from bentotool.frameworks import split_version, with_signatures
 from bentotool.models.archives import import_archive
 from bentotool.models.reader import Model
 from bentotool.models.reader import resolve as get
@@ -22,6 +24,32 @@ if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
 
 __all__ = ["create", "delete", "export_model", "get", "import_model", "list", "open_model"]
+
+
+_HINTS = {
+    "api_version": "leave it out",
+    "context": "leave it out",
+    "custom_objects": "it would be a pickle: write it into the model's folder in a format that is data",
+    "external_modules": "the service's own code travels in the Bento: put the modules beside it",
+    "input_format": "leave it out: the format is seen from the file",
+    "options": "keep them in metadata=",
+    "output_format": "name the file .tar, or .tar.zst to compress it",
+    "params": "set the environment variables of the storage",
+    "passwd": "set the environment variables of the storage",
+    "protocol": "write it into the address: s3://bucket/key",
+    "subpath": "give the path of the model itself",
+    "user": "set the environment variables of the storage",
+}
+"""BentoML's arguments that mean nothing here, and what to do instead."""
+_INPUT_FORMATS = {"bentomodel", "bz2", "folder", "gz", "tar", "xz", "zip"}
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if name not in _HINTS:
+            raise TypeError(f"there is no argument {name}")
+        if value is not None:
+            raise UsageError(f"{name}={value!r:.40} means nothing here", hint=_HINTS[name])
 
 
 def _store() -> ModelStore:
@@ -80,13 +108,18 @@ def import_model(
     labels: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     trust: bool = False,
+    **others: object,
 ) -> Model:
     """Import a model into the local store; see :func:`bentotool.models.importing.import_files`.
 
     Args:
         path: a file, a folder, or an address as ``bentotool model import`` takes it; or an archive that
             :func:`export_model` wrote, which brings its own labels and metadata.
+        others: BentoML's further arguments, refused with a hint what to do instead.
     """
+    _refuse(others)
+    if name in _INPUT_FORMATS:  # BentoML's second argument; no model is called so by intent
+        _refuse({"input_format": name})
     if is_archive(Path(path)):
         if framework or labels or metadata:
             raise UsageError(f"{path} is an archive, which brings its own framework, labels and metadata")
@@ -111,12 +144,13 @@ def import_model(
     return _model(store, stored)
 
 
-def export_model(tag: str, path: str | Path) -> str:
+def export_model(tag: str, path: str | Path, output_format: str | None = None, **others: object) -> str:
     """Write a model to an OCI archive, which ``bentotool model import-archive`` reads.
 
     Args:
         path: the file to write, compressed when it ends in ``.zst``, or a folder to write ``<name>-<version>.tar``
             into.
+        output_format, others: BentoML's, refused with a hint what to do instead.
 
     Returns:
         the path of the archive.
@@ -126,6 +160,7 @@ def export_model(tag: str, path: str | Path) -> str:
     """
     from bentotool.oci.archive import archive_root, write_archive
 
+    _refuse({"output_format": output_format, **others})
     store = _store()
     ref = store.refs.get("models", tag)
     target = Path(path)
@@ -138,6 +173,16 @@ def export_model(tag: str, path: str | Path) -> str:
     return str(target)
 
 
+class _NewModel(Model):
+    """A model in the making: its files do not exist until the caller writes them."""
+
+    def path_of(self, item: str) -> str:
+        path = self.path / item
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise NotFoundError(f"{item!r} is not inside the model")
+        return str(path)
+
+
 @contextmanager
 def create(
     name: str,
@@ -145,12 +190,36 @@ def create(
     labels: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     version: str | None = None,
+    framework: str | None = None,
+    signatures: Mapping[str, Any] | None = None,
+    module: str | None = None,
+    trust: bool = False,
+    **others: object,
 ) -> Iterator[Model]:
     """Make a model from files that the caller writes.
 
+    Args:
+        name: name in the store, or ``name:version``.
+        framework, trust: as for :func:`import_model`.
+        signatures: as for ``save_model``.
+        module: BentoML's word for the framework, ``"sklearn"`` or ``"bentoml.sklearn"``; recorded in the metadata.
+        others: BentoML's further arguments, refused with a hint what to do instead.
+
     Yields:
-        a model whose ``path`` is an empty folder to write into. It is imported when the block ends without an error.
+        a model whose ``path`` is an empty folder to write into. It is imported when the block ends without an error,
+        and then is the model of the store.
     """
+    _refuse(others)
+    name, version = split_version(name, version)
+    facts = with_signatures(metadata, signatures)
+    if module:
+        facts["module"] = module
     with tempfile.TemporaryDirectory(prefix="bentotool-model-") as folder:
-        yield Model(f"{name}:new", "", Path(folder), {"labels": labels or {}, "metadata": metadata or {}})
-        import_model(folder, name, version=version, labels=labels, metadata=metadata)
+        info = {"labels": labels or {}, "metadata": facts}
+        model = _NewModel(f"{name}:{version or 'new'}", "", Path(folder), info)
+        yield model
+        made = import_model(
+            folder, name, version=version, framework=framework, labels=labels, metadata=facts, trust=trust
+        )
+    for field in fields(made):
+        object.__setattr__(model, field.name, getattr(made, field.name))
