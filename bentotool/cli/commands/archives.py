@@ -25,6 +25,10 @@ Target = Annotated[Path, typer.Argument(metavar="FILE", help="The archive to wri
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="An archive written by export; - for the standard input.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite FILE.")]
 Zstd = Annotated[bool, typer.Option("--zstd", help="Compress it; by default when FILE ends in .zst.")]
+Form = Annotated[
+    str,
+    typer.Option("--format", metavar="tar|raw", help="tar: to be imported again; raw: the files, for oras and others."),
+]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace other content of the same version.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Take models that run code when they are loaded.")]
 MaxSize = Annotated[
@@ -33,10 +37,26 @@ MaxSize = Annotated[
 ]
 
 
-def export_model(reference: Reference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
+def export_model(
+    reference: Reference, file: Target, force: Force = False, zstd: Zstd = False, form: Form = "tar"
+) -> None:
     """Write a model to an OCI archive"""
+    from bentotool.errors import UsageError
+    from bentotool.oci.archive import archive_root
+    from bentotool.oci.fileview import FileViews
+
     state = current()
-    _export(state, state.models.refs.get("models", reference), [], file, force=force, compress=zstd)
+    ref = state.models.refs.get("models", reference)
+    if form == "tar":
+        roots = [archive_root(ref.descriptor, "model", ref.ref)]
+    elif form == "raw":
+        view = FileViews(state.layout).of(ref.digest)
+        if view is None:
+            raise UsageError(f"{ref.ref} has too many files for an archive of raw files", hint="use --format tar")
+        roots = [archive_root(view, "files", f"{ref.name}/{ref.tag}")]
+    else:
+        raise UsageError(f"--format {form!r} is neither tar nor raw")
+    _export(state, ref, roots, file, force=force, compress=zstd)
 
 
 def export_bento(reference: Reference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
@@ -49,15 +69,15 @@ def export_bento(reference: Reference, file: Target, force: Force = False, zstd:
     bento = store.get(reference)
     models = {model.digest: state.models.by_digest(model.name, model.digest) for model in bento.models}
     named = [archive_root(model.descriptor, "model", f"{model.name}:{model.version}") for model in models.values()]
-    _export(state, store.refs.get("bentos", bento.tag), named, file, force=force, compress=zstd)
+    ref = store.refs.get("bentos", bento.tag)
+    _export(state, ref, [archive_root(ref.descriptor, "bento", ref.ref), *named], file, force=force, compress=zstd)
 
 
-def _export(state: State, ref: Ref, others: list[Descriptor], file: Path, *, force: bool, compress: bool) -> None:
-    from bentotool.oci.archive import archive_root, archive_size, write_archive
+def _export(state: State, ref: Ref, roots: list[Descriptor], file: Path, *, force: bool, compress: bool) -> None:
+    from bentotool.oci.archive import archive_size, write_archive
 
     target = _output(state) if str(file) == _STANDARD else _free(file, ref, force)
     compress = compress or file.name.endswith(_COMPRESSED)
-    roots = [archive_root(ref.descriptor, "model" if ref.kind == "models" else "bento", ref.ref), *others]
     with state.console.progress(archive_size(state.layout, roots), f"export {ref.ref}") as progress:
         archive, size = write_archive(state.layout, roots, target, progress.advance, compress=compress)
     if not isinstance(target, Path):

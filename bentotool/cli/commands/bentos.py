@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bentotool.cli.formats import human_size, human_time
+from bentotool.cli.registries import talks_to_registry
+from bentotool.cli.remote import is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
 if TYPE_CHECKING:
@@ -23,13 +25,20 @@ def _bentos() -> BentoStore:
     return BentoStore(current().layout)
 
 
+@talks_to_registry
 def list_bentos(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this Bento's versions.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this Bento's versions; or HOST/REPOSITORY, for its tags."),
+    ] = None,
 ) -> None:
-    """List the Bentos in the store"""
+    """List the Bentos in the store, or the tags of a repository"""
     from bentotool.oci.refs import RefStore
 
     state = current()
+    if name is not None and is_remote(name):
+        list_remote(state, name)
+        return
     store = RefStore(state.layout)  # the references say it all: no Bento is opened
     refs = store.list("bentos", name)
     document = [
@@ -57,9 +66,17 @@ def list_bentos(
     state.console.result(document, human)
 
 
-def show_bento(reference: Reference) -> None:
-    """Show one Bento"""
+@talks_to_registry
+def show_bento(
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="As elsewhere; or HOST/REPOSITORY[:TAG], without a pull.")
+    ],
+) -> None:
+    """Show one Bento, or one artifact of a registry"""
     state = current()
+    if is_remote(reference):
+        show_remote(state, reference)
+        return
     bento = _bentos().get(reference)
 
     def human() -> None:

@@ -8,6 +8,7 @@ import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
 from bentotool.cli.registries import talks_to_registry
+from bentotool.cli.remote import is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
 Reference = Annotated[
@@ -84,17 +85,24 @@ def import_model(
     state.console.result(model.to_dict(), human)
 
 
+@talks_to_registry
 def list_models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this model's versions.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this model's versions; or HOST/REPOSITORY, for its tags."),
+    ] = None,
     filters: Annotated[
         list[str] | None,
         typer.Option("--filter", metavar="KEY=VALUE", help="label=K=V, label=K, framework=F or safety=S (repeatable)."),
     ] = None,
 ) -> None:
-    """List the models in the store"""
+    """List the models in the store, or the tags of a repository"""
     from bentotool.cli.filters import model_filter
 
     state = current()
+    if name is not None and is_remote(name):
+        list_remote(state, name)
+        return
     wanted = model_filter(filters or [])
     refs = [ref for ref in state.models.list(name) if wanted(ref)]
     document = [
@@ -135,9 +143,17 @@ def _shape(spec: dict[str, Any]) -> str:
     return f"{spec.get('name')}: {spec.get('dtype')}[{axes}]"
 
 
-def show_model(reference: Reference) -> None:
-    """Show one model"""
+@talks_to_registry
+def show_model(
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="As elsewhere; or HOST/REPOSITORY[:TAG], without a pull.")
+    ],
+) -> None:
+    """Show one model, or one artifact of a registry"""
     state = current()
+    if is_remote(reference):
+        show_remote(state, reference)
+        return
     model = state.models.get(reference)
 
     def human() -> None:
