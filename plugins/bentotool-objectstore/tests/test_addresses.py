@@ -69,6 +69,17 @@ def test_no_credentials_at_all(scheme: str, tmp_path: Path) -> None:
     assert failed.value.hint
 
 
+def test_a_machine_that_has_no_role(door: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", door.url)
+    for told in ("404 NotFound", "403 Forbidden", "400 BadRequest"):
+        door.rule = lambda asked, told=told: told
+        with pytest.raises(AuthenticationError, match="no credentials for s3://models"):
+            fetch("s3://models/m", tmp_path / "f")
+    assert all(asked.path.startswith("/latest/") for asked in door.asked)
+
+
 def test_settings_that_are_half_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="which storage account"):
         open_store(parse("az://models/m"))

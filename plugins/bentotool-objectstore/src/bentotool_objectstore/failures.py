@@ -7,6 +7,7 @@ shown; an error holds a status or a code of the service at most.
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 from bentotool.errors import AuthenticationError, BentotoolError, NotFoundError, RemoteError, UnsafeError
 from bentotool_objectstore.address import Address
@@ -15,8 +16,8 @@ __all__ = ["no_credentials", "refused", "translate"]
 
 _STATUS = re.compile(r"status: (\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z]{3,60})</Code>")
-_LOGIN = re.compile(
-    r"169\.254\.|fd00:ec2|metadata\.google|/latest/(?:api|meta-data)|identity/oauth2|oauth2|sts\.|/token\b|"
+_ASKED = re.compile(r"Error performing (?:GET|HEAD|POST|PUT) (\S+) in ")
+_SETTINGS = re.compile(
     r"MissingAccessKeyId|MissingSecretAccessKey|MissingKey|[Cc]redential|MissingAccount|InvalidKey|DecodeKey"
 )
 _NO_SUCH_BUCKET = ("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName")
@@ -65,19 +66,28 @@ def translate(error: Exception, address: Address) -> BentotoolError:
     text = str(error)
     found, coded = _STATUS.search(text), _CODE.search(text)
     status, code = found[1] if found else "", coded[1] if coded else ""
-    if any(name in text for name in _NO_SUCH_BUCKET):
-        return NotFoundError(f"{address.place} does not exist", hint="check the name, and the account or region")
     if isinstance(error, exceptions.InvalidPathError):
         return UnsafeError(f"an object below {address.shown} has a key that is no plain path", hint="rename the object")
+    if _is_login(text, address):
+        return no_credentials(address)
+    if any(name in text for name in _NO_SUCH_BUCKET):
+        return NotFoundError(f"{address.place} does not exist", hint="check the name, and the account or region")
     if isinstance(error, FileNotFoundError) or status == "404":
         return NotFoundError(f"{address.shown} does not exist", hint="check the name, and the account or region")
     if address.kind == "s3" and (code in _OTHER_REGION or "redirect without LOCATION" in text):
         return RemoteError(f"{address.place} lies in another region", hint="set AWS_REGION to the bucket's region")
     denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-    if _LOGIN.search(text) and not denied and not code:
-        return no_credentials(address)
     if denied or status in ("401", "403") or code in _BAD_CREDENTIALS:
         return refused(address, code or status)
     if status or code:
         return RemoteError(f"{address.place} answered {' '.join(filter(None, (status, code)))}", hint="try again later")
     return RemoteError(f"{address.place} did not answer", hint="the same command goes on where this one stopped")
+
+
+def _is_login(text: str, address: Address) -> bool:
+    """Whether getting credentials failed, from the machine or a token service, and not the store."""
+    asked = _ASKED.search(text)
+    if asked is None:
+        return _SETTINGS.search(text) is not None
+    # every request to the store names the bucket; one that is signed in its query is not told at all
+    return asked[1] != "REDACTED" and address.bucket not in unquote(asked[1])

@@ -1,6 +1,6 @@
 """Opening a store as the provider's own tools would: what they read from the environment, and nothing from the address.
 
-Waits are bounded: a service that does not answer is given up after half a minute, a stalled transfer after a minute.
+Waits are bounded: whatever does not answer within 20 seconds (5 to connect) is tried twice more within half a minute.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["open_store"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_CLIENT = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "15min", "user_agent": "bentotool"}
+_CLIENT = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "15min", "user_agent": "bentotool"}
 _GOOGLE_KEYS = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH")
 _GOOGLE_VALUES = ("GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BEARER_TOKEN")
 
