@@ -28,10 +28,10 @@ def check_kind(archive: Archive, kind: str) -> None:
     """
     found = archive.roots[0].annotations.get(KIND_NAME, "")
     if found != kind:
-        other = {"model": "bentotool model import-archive", "bento": "bentotool import"}.get(found)
+        other = {"model": "model import-archive ", "bento": "import ", "files": "model import oci:"}.get(found)
         raise VerificationError(
             f"{archive.name} holds a {found[:40] or 'thing of unknown kind'}, not a {kind}",
-            hint=f"use: {other} {archive.name}" if other else None,
+            hint=f"use: bentotool {other}{archive.name}" if other else None,
         )
 
 

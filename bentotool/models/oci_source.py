@@ -1,4 +1,4 @@
-"""Models from registries and image layouts: ``oci://HOST/REPOSITORY[:TAG][@DIGEST]`` and ``oci:FOLDER[:NAME]``.
+"""Models from registries and image layouts: ``oci://HOST/REPOSITORY[:TAG][@DIGEST]`` and ``oci:PATH[:NAME]``.
 
 Whatever family of manifest it is (see :mod:`bentotool.models.foreign`), its files are brought to this disk, each layer
 verified, and then imported like any others.
@@ -7,24 +7,22 @@ verified, and then imported like any others.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event, Lock
-from typing import TYPE_CHECKING, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING
 
-from bentotool.errors import NotFoundError, UnsafeError, UsageError, VerificationError
+from bentotool.errors import UnsafeError, UsageError, VerificationError
 from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 from bentotool.models.foreign import ForeignLayer, ForeignModel, family_of, read_foreign
+from bentotool.models.oci_content import BlobSink, CheckedSink, Content, RegistryContent, open_layout, split_layout
 from bentotool.oci.blobs import storage_error
 from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor, Index, Manifest
 from bentotool.oci.digest import CHUNK
-from bentotool.oci.layout import Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import check_version
 from bentotool.oci.unpack import FileSink, TarSink, Unpacker
@@ -36,119 +34,14 @@ if TYPE_CHECKING:
     from bentotool.oci.registry import Registry
     from bentotool.plugins import Plugins
 
-__all__ = ["Found", "OciSource", "RegistryContent", "credentials_of", "find_model", "take_model"]
+__all__ = ["Found", "OciSource", "RegistryMaker", "credentials_of", "find_model", "take_model"]
 
 _KIND = "io.bentotool.kind"
 _MAX_CANDIDATES = 16
 _JOBS = 4
 _SLACK = 1 << 20  # bytes of headers and padding around one file in a tar
 Advance = Callable[[int], None]
-
-
-class _Sink(Protocol):
-    def write(self, data: bytes, /) -> object: ...
-
-
-class _Checked:
-    """Passes bytes on while hashing them."""
-
-    def __init__(self, sink: _Sink) -> None:
-        self._sink = sink
-        self._hash = hashlib.sha256()
-
-    def resume(self) -> int:
-        """No bytes of an earlier process are gone on from."""
-        return 0
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self._sink.write(data)
-
-    def check(self, descriptor: Descriptor) -> None:
-        actual = f"sha256:{self._hash.hexdigest()}"
-        if actual != descriptor.digest:
-            raise VerificationError(f"layer {descriptor.digest} has other bytes: {actual}")
-
-
-class Content(Protocol):
-    """Where manifests and blobs are read from; ``stop`` ends what is under way."""
-
-    stop: Event
-
-    def manifest(self, reference: str) -> tuple[Descriptor, bytes]: ...
-
-    def read(self, descriptor: Descriptor) -> bytes: ...
-
-    def receive(self, descriptor: Descriptor, sink: _Checked, advance: Advance) -> None: ...
-
-
-class RegistryContent:
-    """A repository of a registry."""
-
-    def __init__(self, registry: Registry, repository: str) -> None:
-        self._registry, self._repository = registry, repository
-        self.stop = registry.stop
-
-    def manifest(self, reference: str) -> tuple[Descriptor, bytes]:
-        fetched = self._registry.get_manifest(self._repository, reference)
-        return fetched.descriptor, fetched.data
-
-    def read(self, descriptor: Descriptor) -> bytes:
-        return self._registry.read_blob(self._repository, descriptor)
-
-    def receive(self, descriptor: Descriptor, sink: _Checked, advance: Advance) -> None:
-        self._registry.download_blob(self._repository, descriptor, sink, advance=advance)
-
-
-class _LayoutContent:
-    """A folder in image layout, of any tool; layers of our own stores may be virtual."""
-
-    def __init__(self, folder: Path) -> None:
-        self._layout = Layout(folder)
-        self.stop = Event()
-        if not (folder / "oci-layout").is_file():
-            raise UsageError(f"{folder} is not an OCI image layout", hint="give a folder that holds oci-layout")
-
-    def names(self) -> Iterator[tuple[str, Descriptor]]:
-        try:
-            with (self._layout.root / "index.json").open("rb") as file:
-                document = json.loads(file.read(64 << 20))
-            entries = [Descriptor.from_dict(each) for each in document["manifests"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            raise VerificationError(f"index.json of {self._layout.root} cannot be read") from None
-        for entry in entries:
-            yield entry.annotations.get("org.opencontainers.image.ref.name", ""), entry
-
-    def manifest(self, reference: str) -> tuple[Descriptor, bytes]:
-        if not reference.startswith("sha256:"):
-            listed = [(name, each) for name, each in self.names() if not reference or name == reference]
-            digests = {each.digest for _, each in listed}
-            if len(digests) != 1:
-                names = ", ".join(sorted({name for name, _ in self.names() if name})[:10])
-                what = f"{reference or 'no name given, and'} {len(digests)} manifests fit in {self._layout.root}"
-                raise NotFoundError(what, hint=f"say which, as oci:FOLDER:NAME; it has {names or 'no names'}")
-            reference = digests.pop()
-        data = self._layout.read(reference)
-        media_type = INDEX if b'"manifests"' in data and b'"layers"' not in data else MANIFEST
-        return Descriptor(media_type, reference, len(data)), data
-
-    def read(self, descriptor: Descriptor) -> bytes:
-        return self._layout.read(descriptor.digest)
-
-    def receive(self, descriptor: Descriptor, sink: _Checked, advance: Advance) -> None:
-        left = descriptor.size
-        try:
-            with self._layout.open_layer(descriptor) as stream:
-                while data := stream.read(min(CHUNK, left + 1)):
-                    left -= len(data)
-                    if left < 0:
-                        break
-                    sink.write(data)
-                    advance(len(data))
-        except OSError as error:
-            raise UsageError(f"{self._layout.root} cannot be read: {error.strerror}") from None
-        if left:
-            raise VerificationError(f"blob {descriptor.digest} does not have its {descriptor.size} bytes")
+RegistryMaker = Callable[[str], "Registry"]
 
 
 @dataclass(frozen=True)
@@ -217,12 +110,12 @@ class _Taking:
                 self._receive(layer.descriptor, sink)
             sink.finish()
 
-    def _receive(self, descriptor: Descriptor, sink: _Sink) -> None:
-        checked = _Checked(sink)
+    def _receive(self, descriptor: Descriptor, sink: BlobSink) -> None:
+        checked = CheckedSink(sink)
         self._content.receive(descriptor, checked, self._moved)
         checked.check(descriptor)
 
-    def _take_compressed(self, layer: ForeignLayer, sink: _Sink) -> None:
+    def _take_compressed(self, layer: ForeignLayer, sink: BlobSink) -> None:
         """Bring what is compressed whole and verify it first: decompressors are the largest piece of foreign code."""
         from bentotool.oci.gzip import Gunzipped
         from bentotool.oci.zstd import Decompressed
@@ -338,29 +231,32 @@ class OciSource:
     """The source behind ``oci:``.
 
     Args:
-        plain_http: True for HTTP, False for HTTPS, None for HTTP on this machine's own addresses alone.
+        open_registry: makes the client for a registry; by default one with the credentials of plugins and files.
+        jobs: layers fetched at once.
     """
 
-    def __init__(self, plugins: Plugins, plain_http: bool | None = None) -> None:
-        self._plugins, self._plain_http = plugins, plain_http
+    def __init__(self, plugins: Plugins, open_registry: RegistryMaker | None = None, jobs: int = _JOBS) -> None:
+        self._plugins, self._open_registry, self._jobs = plugins, open_registry, jobs
 
     def fetch(self, request: SourceRequest) -> SourceModel:
         if not request.uri.startswith("oci://"):
-            folder, name = _split_layout(request.uri.partition(":")[2])
-            return self._take(_LayoutContent(folder), request, name, folder.resolve().name, None, "")
-        from bentotool.oci.registry import Registry
-
+            path, name = split_layout(request.uri.partition(":")[2])
+            own = path.resolve()
+            with open_layout(path, request.folder, request.max_bytes) as layout:
+                return self._take(layout, request, name, own.name if own.is_dir() else own.stem, None, "")
         remote = RemoteReference.parse(request.uri)
-        with Registry(
-            remote.registry,
-            plain_http=self._plain_http,
-            credentials=credentials_of(self._plugins),
-            connections=_JOBS + 2,
-        ) as registry:
+        with self._open(remote.registry) as registry:
             content = RegistryContent(registry, remote.repository)
             reference = remote.digest or remote.tag or "latest"
             name = remote.repository.rpartition("/")[2]
             return self._take(content, request, reference, name, remote.tag, f"oci://{remote}")
+
+    def _open(self, host: str) -> Registry:
+        if self._open_registry is not None:
+            return self._open_registry(host)
+        from bentotool.oci.registry import Registry
+
+        return Registry(host, credentials=credentials_of(self._plugins), connections=self._jobs + 2)
 
     def _take(
         self, content: Content, request: SourceRequest, reference: str, name: str, tag: str | None, source: str
@@ -377,19 +273,5 @@ class OciSource:
             source=source,
             max_bytes=request.max_bytes,
             advance=request.advance,
+            jobs=self._jobs,
         )
-
-
-def _split_layout(text: str) -> tuple[Path, str]:
-    """``FOLDER[:NAME][@DIGEST]``; a name may have colons, and so may a folder."""
-    path, at, digest = text.rpartition("@sha256:")
-    if at and Path(path).is_dir():
-        return Path(path), f"sha256:{digest}"
-    if Path(text).is_dir():
-        return Path(text), ""
-    for position in (index for index, char in enumerate(text) if char == ":"):
-        if Path(text[:position]).is_dir() and position:
-            return Path(text[:position]), text[position + 1 :]
-    raise NotFoundError(
-        f"oci:{text} names no folder of this disk", hint="write oci:FOLDER:NAME or oci://HOST/REPOSITORY"
-    )

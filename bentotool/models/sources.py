@@ -21,6 +21,7 @@ from bentotool.oci.partial import claim_folder
 from bentotool.oci.tar import check_entry_names
 
 if TYPE_CHECKING:
+    from bentotool.models.oci_source import RegistryMaker
     from bentotool.models.store import ModelStore, StoredModel
     from bentotool.plugins import Plugins
     from bentotool.protocols import Source
@@ -61,7 +62,7 @@ class _Web:
         return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem)
 
 
-def _source(text: str, plugins: Plugins, plain_http: bool | None) -> Source | None:
+def _source(text: str, plugins: Plugins, open_registry: RegistryMaker | None, jobs: int) -> Source | None:
     """Who fetches ``text``; None when it is an ordinary path of this disk."""
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else ""
@@ -70,7 +71,7 @@ def _source(text: str, plugins: Plugins, plain_http: bool | None) -> Source | No
     if found and scheme == "oci" and (found[2] or not Path(text).exists()):
         from bentotool.models.oci_source import OciSource
 
-        return OciSource(plugins, plain_http)
+        return OciSource(plugins, open_registry, jobs)
     declared = plugins.sources()
     if scheme in declared and ((found and found[2]) or not Path(text).exists()):
         return plugins.source(declared[scheme])
@@ -90,7 +91,8 @@ def fetch(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
     checksum: str | None = None,
-    plain_http: bool | None = None,
+    open_registry: RegistryMaker | None = None,
+    jobs: int = 4,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> Iterator[Fetched]:
     """Bring the files of a model to this disk for the length of a block.
@@ -100,7 +102,8 @@ def fetch(
 
     Args:
         checksum: ``sha256:<hex>`` that a single file, or the manifest of a model in a registry, must have.
-        plain_http: for a registry: True for HTTP, False for HTTPS, None for HTTP on this machine's own addresses alone.
+        open_registry: makes the client for the registry of an ``oci://`` source.
+        jobs: layers fetched from it at once.
 
     Raises:
         UsageError: no source answers to the scheme.
@@ -112,7 +115,7 @@ def fetch(
         check_digest(checksum)
     if "://" in source and urlsplit(source).password is not None:
         raise UsageError("the address holds a password", hint="leave it out: it would end in the shell's history")
-    implementation = _source(source, plugins, plain_http)
+    implementation = _source(source, plugins, open_registry, jobs)
     if implementation is None:
         path = Path(source)
         yield Fetched(SourceModel(tuple(local_files(path)), name_for(path)))

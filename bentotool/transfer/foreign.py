@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from bentotool.errors import ConflictError
 from bentotool.models.foreign import read_foreign
 from bentotool.models.importing import valid_name
-from bentotool.models.oci_source import Found, RegistryContent, take_model
+from bentotool.models.oci_content import RegistryContent
+from bentotool.models.oci_source import Found, take_model
 from bentotool.models.sources import DEFAULT_MAX_BYTES, Fetched, import_fetched
 from bentotool.models.store import KIND, ModelStore, StoredModel
 from bentotool.oci.descriptor import Manifest

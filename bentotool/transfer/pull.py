@@ -12,7 +12,8 @@ from bentotool.errors import ConflictError, UsageError, VerificationError
 from bentotool.models.detect import require_trust
 from bentotool.models.foreign import family_of
 from bentotool.models.manifest import model_files, read_details
-from bentotool.models.oci_source import Found, RegistryContent, find_model
+from bentotool.models.oci_content import RegistryContent
+from bentotool.models.oci_source import Found, find_model
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import FILES_ANNOTATION, Layout

@@ -581,3 +581,55 @@ def test_what_oras_pushes_and_copies(
         assert files_of(store, copied) == {"sub/model.onnx": ONNX}
         assert copied["metadata"]["source_digest"] == model["metadata"]["source_digest"]
         assert "source" not in copied["metadata"]
+
+
+def test_archives_of_layouts(
+    repository: Repository, run: Callable[..., Any], store: Path, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
+    skopeo = require_tool("skopeo")
+    digest = repository.modelpack([one_file(repository)], {"name": "net"})
+    archive = tmp_path / "by-skopeo.tar"
+    copy = [skopeo, "--insecure-policy", "copy", "--preserve-digests", "--src-tls-verify=false"]
+    subprocess.run(
+        [*copy, f"docker://{repository.ref}:1.0", f"oci-archive:{archive}:a/b:1"], capture_output=True, check=True
+    )
+    packed = tmp_path / "packed.tar.gz"
+    packed.write_bytes(gzip.compress(archive.read_bytes()))
+    for source in (f"oci:{archive}", f"oci:{archive}:a/b:1", f"oci:{packed}"):
+        model = run("model", "import", source)[1]
+        assert (model["tag"], model["metadata"]["source_digest"]) == (f"net:{model['version']}", digest)
+    assert not list(store.glob("tmp/*"))
+    bad = {"evil.tar": hostile("../canary"), "none.tar": b"x" * 600, "half.tar": archive.read_bytes()[:900]}
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+        assert run("model", "import", f"oci:{tmp_path / name}")[0] in (4, 6)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_an_exported_archive_of_raw_files(
+    run: Callable[..., Any], tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
+    oras = require_tool("oras")
+    source = tmp_path / "net"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "model.onnx").write_bytes(ONNX)
+    (source / "README.md").write_bytes(b"# hi")
+    model = run("model", "import", source, "--version", "1")[1]
+    archive = tmp_path / "raw.tar"
+    assert run("model", "export", "net:1", archive, "--format", "raw")[0] == 0
+    subprocess.run([oras, "pull", "--oci-layout", f"{archive}:net/1", "-o", tmp_path / "out"], check=True)
+    assert {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()} == {
+        "sub/model.onnx", "README.md",
+    }  # fmt: skip
+    assert (tmp_path / "out" / "sub" / "model.onnx").read_bytes() == ONNX
+    elsewhere = ("--store", tmp_path / "else")
+    status, answer, _ = run("model", "import-archive", archive, *elsewhere)
+    assert (status, answer["error"]["hint"]) == (4, "use: bentotool model import oci:raw.tar")
+    assert run("model", "import", f"oci:{archive}", *elsewhere)[1]["digest"] == model["digest"]
+    assert run("model", "export", "net:1", tmp_path / "x.tar", "--format", "zip")[0] == 2
+    # The archive for ourselves holds the layers as tar files, which oras gives by the digest.
+    assert run("model", "export", "net:1", tmp_path / "tar.tar")[0] == 0
+    whole = f"{tmp_path / 'tar.tar'}@{model['digest']}"
+    subprocess.run([oras, "pull", "--oci-layout", whole, "-o", tmp_path / "tars"], check=True)
+    with tarfile.open(tmp_path / "tars" / "sub" / "model.onnx.tar") as layer:
+        assert layer.getnames() == ["models/net/sub/model.onnx"]

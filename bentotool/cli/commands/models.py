@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
-from bentotool.cli.registries import talks_to_registry
+from bentotool.cli.registries import open_registry, talks_to_registry
 from bentotool.cli.remote import is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
@@ -56,7 +57,8 @@ def import_model(
             state.plugins,
             max_bytes=limit,
             checksum=checksum,
-            plain_http=state.options.registry.plain_http,
+            open_registry=partial(open_registry, state),
+            jobs=state.options.registry.jobs,
             advance=fetching.advance,
         ) as found,
         state.console.progress(found.size, f"import {name or found.model.name}") as progress,
