@@ -56,6 +56,8 @@ whoever else requires one of those packages still gets it.
 
 _FILE_LIMIT = 1 << 20
 _DEPTH_LIMIT = 16
+# Builds of one package under several names, e.g. onnxruntime-gpu and tensorflow-cpu: two of them do not go together.
+_OTHER_BUILD = re.compile(r"(.+)-(cpu|gpu|rocm|cuda|directml|openvino|metal|macos|intel)")
 _OPTION = re.compile(r"(--?[a-z][a-z-]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
 
 
@@ -151,7 +153,8 @@ def gather(
 
     Args:
         runtime: what the embedded runtime needs.
-        extra: what models, the service's image and plugins need; left out where the project names the package itself.
+        extra: what models, the service's image and plugins need; left out where the project names the package itself,
+            or another build of it.
 
     Raises:
         ConfigError: a line that is no requirement or cannot be honoured, with the file and line.
@@ -168,6 +171,7 @@ def gather(
     for index, line in enumerate(project.dependencies):
         found.requirement(line, ("pyproject.toml", "project", "dependencies", str(index)))
     named = {normal_name(line) for line in found.lines}
+    named |= {build[1] for name in named if (build := _OTHER_BUILD.fullmatch(name))}
     for line in extra:
         if normal_name(_check_requirement(line, ("requirements",))) not in named:
             found.requirement(line, ("requirements",))

@@ -48,6 +48,12 @@ def test_the_project_wins_over_what_models_ask_for(gathered: Gathered) -> None:
     assert found.lines == ("ONNX.runtime==1.0", "numpy", "fakestar")
 
 
+def test_another_build_of_a_package_counts_as_the_package(gathered: Gathered) -> None:
+    text = "python: {packages: ['onnxruntime-gpu==1.20', tensorflow_cpu, my-gpu]}"
+    found = gathered({"bentofile.yaml": text}, ("onnxruntime>=1.17", "tensorflow>=2.16", "numpy"))
+    assert found.lines == ("onnxruntime-gpu==1.20", "tensorflow_cpu", "my-gpu", "numpy", "fakestar")
+
+
 def test_bentotool_itself_is_not_locked(gathered: Gathered) -> None:
     text = "python: {packages: [bentotool, 'bentotool-onnx>=0.1', numpy]}"
     assert gathered({"bentofile.yaml": text}).lines == ("numpy", "fakestar")
