@@ -42,13 +42,13 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _running(program: str, folder: Path, auth: str = "") -> Iterator[str]:
+def _running(program: str, folder: Path, auth: str = "", http: str = "") -> Iterator[str]:
     port = _free_port()
     config = folder / "config.yml"
     config.write_text(
         "version: 0.1\nlog: {level: error}\n"
         f"storage: {{filesystem: {{rootdirectory: '{(folder / 'data').as_posix()}'}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n{auth}"
+        f"http: {{addr: '127.0.0.1:{port}'{', ' if http else ''}{http}}}\n{auth}"
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
@@ -66,6 +66,12 @@ def _running(program: str, folder: Path, auth: str = "") -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def start_registry(require_tool: Callable[[str], str]) -> Callable[..., contextlib.AbstractContextManager[str]]:
+    """``with start_registry(folder, http="tls: …") as host`` runs another docker-registry."""
+    return lambda folder, **options: _running(require_tool("docker-registry"), folder, **options)
 
 
 @pytest.fixture(scope="session")
