@@ -38,28 +38,30 @@ class RefCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entries: dict[str, tuple[Stamp, Any]] | None = None
+        self._entries: dict[str, list[Any]] | None = None
         self._changed = False
 
-    def _load(self) -> dict[str, tuple[Stamp, Any]]:
+    def _load(self) -> dict[str, list[Any]]:
         if self._entries is None:
             self._entries = {}
-            with contextlib.suppress(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            with contextlib.suppress(OSError, ValueError, RecursionError):
                 document = json.loads(self._path.read_bytes())
-                self._entries = {
-                    key: ((stamp[0], stamp[1], stamp[2]), value) for key, (stamp, value) in document.items()
-                }
+                if isinstance(document, dict):
+                    self._entries = document
         return self._entries
 
     def get(self, key: str, stamp: Stamp) -> Any:
         """What the file held when it had this stamp, or None."""
         entry = self._load().get(key)
-        return entry[1] if entry and entry[0] == stamp else None
+        try:
+            return entry[1] if entry and entry[0] == [*stamp] else None
+        except (TypeError, LookupError):
+            return None  # of another version of the cache, or damaged
 
     def put(self, key: str, stamp: Stamp, document: Any) -> None:
         """Remember what a file holds, if its stamp is old enough to tell later versions apart."""
         if time.time_ns() - stamp[0] > _SETTLED_NS:
-            self._load()[key] = (stamp, document)
+            self._load()[key] = [[*stamp], document]
             self._changed = True
 
     def save(self, present: Set[str]) -> None:

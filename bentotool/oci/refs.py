@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import gc
 import json
 import os
 import re
@@ -112,6 +113,18 @@ def _listed(descriptor: Descriptor, name: str, kind: str) -> dict[str, Any]:
     """An entry of ``index.json``. No artifactType: older readers of layouts refuse a descriptor that has one."""
     notes = {"org.opencontainers.image.ref.name": name, "io.bentotool.kind": kind}
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, notes).to_dict()
+
+
+@contextlib.contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Spare Python the search for cycles while tens of thousands of plain objects are made: a third of a list's time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _document(ref: Ref) -> dict[str, Any]:
@@ -240,9 +253,11 @@ class RefStore:
     def _read_cached(self, kind: str, name: str, tag: str, stamp: Stamp) -> Ref | None:
         """As :meth:`_read`, by way of the cache: for a list of all, where opening each file would take the time."""
         key = f"{kind}/{name}:{tag}"
-        with contextlib.suppress(ValueError, KeyError, TypeError, BentotoolError):
-            if document := self._cache.get(key, stamp):
+        if document := self._cache.get(key, stamp):
+            try:
                 return self._decode(kind, name, tag, document)
+            except (ValueError, KeyError, TypeError, BentotoolError):
+                pass  # the cache is damaged: the file counts
         if ref := self._read(kind, name, tag):
             self._cache.put(key, stamp, _document(ref))
             return ref
@@ -260,11 +275,17 @@ class RefStore:
         """Name, tag and stamp of every entry. Plain strings: paths as objects would take most of the time of a list."""
         folder = os.fspath(self._root / kind)
         for name in names:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(f"{folder}/{name}") as entries:
-                for entry in entries:
-                    if entry.name.endswith(".json") and not entry.name.startswith("."):
-                        with contextlib.suppress(FileNotFoundError):
-                            yield name, entry.name[:-5], stamp_of(os.stat(entry.path))
+            try:
+                with os.scandir(f"{folder}/{name}") as entries:
+                    found = [entry.name for entry in entries if entry.name.endswith(".json") and entry.name[0] != "."]
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for file in found:
+                try:
+                    facts = os.stat(f"{folder}/{name}/{file}")
+                except FileNotFoundError:
+                    continue
+                yield name, file[:-5], stamp_of(facts)
 
     def list(self, kind: str, name: str | None = None) -> list[Ref]:
         """Entries, newest first; a damaged one is left out and remembered in :attr:`damaged`."""
@@ -275,7 +296,9 @@ class RefStore:
             self._read_cached(kind, *entry) if cached else self._read(kind, *entry[:2])
             for entry in self._scan(kind, names)
         )
-        return sorted((ref for ref in found if ref), key=lambda ref: (ref.created, ref.name, ref.tag), reverse=True)
+        with _no_cycles():
+            refs = [ref for ref in found if ref]
+        return sorted(refs, key=lambda ref: (ref.created, ref.name, ref.tag), reverse=True)
 
     def get(self, kind: str, reference: str) -> Ref:
         """Find one entry by ``name``, ``name:version``, ``name@sha256:…``, ``name:latest`` or a unique version prefix.
