@@ -18,7 +18,7 @@ from bentotool.errors import UsageError, VerificationError
 from bentotool.oci.descriptor import MANIFEST_LIMIT, Descriptor, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, LayerFile, layer_files
-from bentotool.oci.tar import VirtualTar, tar_size
+from bentotool.oci.tar import VirtualTar, check_entry_names, tar_size
 
 __all__ = [
     "ARTIFACT_TYPE",
@@ -232,6 +232,7 @@ def model_files(manifest: Manifest, name: str) -> tuple[ModelFile, ...]:
 
     Raises:
         VerificationError: when a layer lists none, or lists one outside ``models/<name>/``.
+        UnsafeError: when two layers list the same file.
     """
     prefix = manifest.annotations.get("io.bentotool.model.prefix", f"models/{name}") + "/"
     found: list[ModelFile] = []
@@ -242,6 +243,7 @@ def model_files(manifest: Manifest, name: str) -> tuple[ModelFile, ...]:
             found.append(ModelFile(file.path.removeprefix(prefix), file.size, file.sha256))
     if not found:
         raise VerificationError(f"the manifest of model {name} lists no files")
+    check_entry_names(file.path for file in found)  # each layer was checked alone
     return tuple(sorted(found, key=lambda file: file.path.encode()))
 
 

@@ -49,7 +49,13 @@ class Model:
     def main_path(self) -> Path:
         """The file a loader is given; the folder itself for a model that has no main file."""
         main_file = str(self.info.get("main_file") or "")
-        return self.path / main_file if main_file else self.path
+        return self._beneath(main_file) if main_file else self.path
+
+    def _beneath(self, item: str) -> Path:
+        inner = Path(item)
+        if inner.is_absolute() or inner.anchor or ".." in inner.parts:
+            raise NotFoundError(f"model {self.tag} has no file {item!r}")
+        return self.path / inner
 
     def path_of(self, item: str) -> str:
         """The path of one file, as text.
@@ -57,8 +63,8 @@ class Model:
         Raises:
             NotFoundError: when the model has no such file.
         """
-        path = self.path / item
-        if ".." in Path(item).parts or not path.exists():
+        path = self._beneath(item)
+        if not path.exists():
             raise NotFoundError(f"model {self.tag} has no file {item!r}")
         return str(path)
 

@@ -163,9 +163,10 @@ class ModelStore:
             raise VerificationError(f"{ref.ref} is not a model but {manifest.artifact_type}")
         files = model_files(manifest, ref.name)
         size = sum(file.size for file in files)
-        return StoredModel(
-            ref.name, ref.tag, ref.digest, size, ref.created, read_details(manifest), files, manifest, ref.descriptor
-        )
+        details = read_details(manifest)
+        if details.main_file:
+            check_entry_name(details.main_file)  # it becomes a path below the model's folder
+        return StoredModel(ref.name, ref.tag, ref.digest, size, ref.created, details, files, manifest, ref.descriptor)
 
     def list(self, name: str | None = None) -> list[Ref]:
         """All references, newest first. Manifests are not read: listing many models stays cheap."""
@@ -232,7 +233,7 @@ def link_file(source: Path, target: Path) -> None:
     """Make ``target`` the same read-only file as ``source``, by copy only where the file system has no hard links."""
     try:
         os.link(source, target)
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):  # a copy over what exists would be written through to its blob
         raise
     except OSError:
         shutil.copyfile(source, target)
