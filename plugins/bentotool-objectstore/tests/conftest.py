@@ -174,14 +174,19 @@ class Door:
     def put(self, path: str, body: bytes = b"") -> None:
         """Make a bucket (``/name``) or an object, past all rules."""
         rule, self.rule = self.rule, lambda asked: OPEN
+        try:
+            self.send("PUT", path, body)
+        finally:
+            self.rule = rule
+
+    def send(self, method: str, path: str, body: bytes = b"") -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request("PUT", quote(path, safe="/.\\"), body, {"Authorization": _SIGNED})
+            connection.request(method, quote(path, safe="/.\\"), body, {"Authorization": _SIGNED})
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
         finally:
             connection.close()
-            self.rule = rule
 
 
 def _half(answer: Iterable[bytes]) -> Iterator[bytes]:
@@ -208,6 +213,8 @@ def opened() -> Iterator[Door]:
         yield door
     finally:
         door.release.set()
+        door.reset()
+        door.send("POST", "/moto-api/reset")  # it keeps objects in temporary files, and would close them at exit
         server.shutdown()
         server.server_close()
         thread.join(10)
