@@ -94,21 +94,20 @@ def _native(model: Model, files: Sequence[SourceFile]) -> tuple[ModelInfo | None
 
     A file that nobody accounts for is a doubt: it may be a pickle whatever its name is.
     """
-    doubts = list(model.reasons)
-    if not model.native or not model.data:
-        return None, doubts
+    if model.reasons:
+        return None, list(model.reasons)
     plugins = load_plugins(warn=lambda _: None)  # what fails to load was told already
     if model.native not in plugins.frameworks():
-        return None, [*doubts, f"{model.data} cannot be checked without the plugin bentotool-{model.native}"]
+        return None, [f"{model.data} cannot be checked without the plugin bentotool-{model.native}"]
     rest = [file for file in files if file.name not in _TEXTS]
     framework = plugins.framework(model.native)
     match = framework.detect(rest) if rest else None
     if match is None or match.main_file != model.data:
-        return None, [*doubts, f"{model.data} is not a file that plugin {model.native} takes"]
+        return None, [f"{model.data} is not a file that plugin {model.native} takes"]
     info = framework.describe(rest)
     external = info.metadata.get("external_data")
     known = {model.data, *(external if isinstance(external, list) else ())}
-    doubts += [f"{file.name[:200]} is there as well" for file in rest if file.name not in known]
+    doubts = [f"{file.name[:200]} is there as well" for file in rest if file.name not in known]
     if info.safety == "pickle":
         doubts.append(f"{model.data} is a pickle")
     return info, doubts

@@ -101,14 +101,9 @@ def find_model(name: str, alias: str, version: str) -> Place:
         location = str(client.get_model_version_download_uri(name, number))
     if _LOGGED.fullmatch(location.rpartition("/")[2]) and location.startswith("models:"):
         location = str(client.get_logged_model(location.rpartition("/")[2]).artifact_location)
-    facts: dict[str, JSON] = {"name": name, "version": number}
-    for key in ("run_id", "description"):
-        value = getattr(found, key, None)
-        if isinstance(value, str) and value:
-            facts[key] = value[:_MAX_TEXT]
-    aliases = [str(item)[:_MAX_TEXT] for item in getattr(found, "aliases", None) or ()][:_MAX_TAGS]
-    if aliases:
-        facts["aliases"] = list(aliases)
+    facts: dict[str, JSON] = {"name": name, "version": number}  # nothing that changes: aliases and notes do
+    if isinstance(found.run_id, str) and found.run_id:
+        facts["run_id"] = found.run_id[:_MAX_TEXT]
     return _place(uri, location, name, number, _labels(found.tags), {"mlflow_registry": facts})
 
 
@@ -178,6 +173,5 @@ def _local(location: str) -> Path | None:
 def _join(location: str, path: str) -> str:
     from mlflow.utils.uri import append_to_uri_path
 
-    if not path:
-        return location
-    return str(append_to_uri_path(location, path))
+    join: Any = append_to_uri_path  # which has no types
+    return str(join(location, path)) if path else location

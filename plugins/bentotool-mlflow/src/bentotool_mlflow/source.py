@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,11 @@ from bentotool_mlflow.registry import Place, find_model, find_run, require_mlflo
 _SCHEME = re.compile(r"mlflow:(?!//)", re.IGNORECASE)
 _REGISTERED = re.compile(r"models:/+(?P<name>[^/@]+)(?:/?@(?P<alias>[^/@]+)|/(?P<version>[^/@]+))?")
 _RUN = re.compile(r"runs:/+(?P<run>[\w-]+)/(?P<path>[^\\?#]+)", re.ASCII)
+_FORMS = "write mlflow:FOLDER, mlflow:models:/NAME/VERSION, mlflow:models:/NAME@ALIAS or mlflow:runs:/RUN/PATH"
 _MAX_FILES = 10_000
 _MAX_DEPTH = 50
+_MAX_NAME = 100
+_ODD = re.compile(r"[^\w.-]+", re.ASCII)
 _SETTINGS = {  # where the user says nothing
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -43,18 +46,16 @@ class MlflowSource:
             raise UsageError("an MLflow model has many files, so --checksum cannot be checked", hint="leave it out")
         registered, run = _REGISTERED.fullmatch(rest), _RUN.fullmatch(rest)
         if rest.lower().startswith(("models:", "runs:", "mlflow://")) and not registered and not run:
-            raise UsageError(
-                f"{request.uri} names no MLflow model",
-                hint="write mlflow:FOLDER, mlflow:models:/NAME/VERSION, mlflow:models:/NAME@ALIAS, mlflow:runs:/RUN/PATH",
-            )
+            raise UsageError(f"{request.uri} names no MLflow model", hint=_FORMS)
         if not registered and not run:
             folder = Path(rest)
-            return SourceModel(_copied(folder, request, rest), folder.resolve().name, framework="mlflow")
+            name = folder.resolve().name
+            return SourceModel(_copied(folder, _room(request, name), request, rest), name, framework="mlflow")
         with _settings():
             require_mlflow()
             try:
                 place = find_run(run["run"], run["path"]) if run else find_model(**_named(registered))
-                files = _copied(place.folder, request, place.uri) if place.folder else _downloaded(place, request)
+                files = _fetched(place, request)
             except BentotoolError:
                 raise
             except Exception as error:  # of requests, of cloud clients, and MLflow's own
@@ -77,19 +78,37 @@ def _settings() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _copied(source: Path, request: SourceRequest, title: str) -> tuple[SourceFile, ...]:
+def _fetched(place: Place, request: SourceRequest) -> tuple[SourceFile, ...]:
+    room = _room(request, place.name)
+    try:
+        if place.folder:
+            return _copied(place.folder, room, request, place.uri)
+        return _downloaded(place, room, request)
+    except BaseException:
+        shutil.rmtree(room, ignore_errors=True)  # nothing goes on from a part
+        raise
+
+
+def _room(request: SourceRequest, name: str) -> Path:
+    """A folder called like the model, as messages call a model by its folder's name."""
+    room = request.folder.resolve() / (_ODD.sub("-", name)[:_MAX_NAME].strip(".- ") or "model")
+    room.mkdir(exist_ok=True)
+    return room
+
+
+def _copied(source: Path, room: Path, request: SourceRequest, title: str) -> tuple[SourceFile, ...]:
     """A copy, as whoever owns the folder may write to it: by reflink where the file system has it."""
     if not source.is_dir():
         raise NotFoundError(f"{title} is not a folder", hint="give the folder that holds MLmodel")
+    if not (source / "MLmodel").is_file():
+        raise _no_model(title)
     files = local_files(source)
-    _require_mlmodel((file.name for file in files), title)
     if sum(file.path.stat().st_size for file in files) > request.max_bytes:
         raise _too_large(title, request.max_bytes)
-    return tuple(_copy(file, request) for file in files)
+    return tuple(_copy(file, room / file.name, request) for file in files)
 
 
-def _copy(file: SourceFile, request: SourceRequest) -> SourceFile:
-    target = request.folder / file.name
+def _copy(file: SourceFile, target: Path, request: SourceRequest) -> SourceFile:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.touch()
     if not clone_file(file.path, target):
@@ -98,23 +117,27 @@ def _copy(file: SourceFile, request: SourceRequest) -> SourceFile:
     return SourceFile(target, file.name)
 
 
-def _downloaded(place: Place, request: SourceRequest) -> tuple[SourceFile, ...]:
+def _downloaded(place: Place, room: Path, request: SourceRequest) -> tuple[SourceFile, ...]:
     sizes = _listed(place.repository, place.uri)
-    _require_mlmodel(sizes, place.uri)
+    if "MLmodel" not in sizes:
+        raise _no_model(place.uri)
     if sum(sizes.values()) > request.max_bytes:
         raise _too_large(place.uri, request.max_bytes)
-    root = request.folder.resolve()
     files, left = [], request.max_bytes
     for name in sizes:
-        got = Path(place.repository.download_artifacts(name, str(root)))
-        if got.is_symlink() or not got.is_file() or not got.resolve().is_relative_to(root):
-            raise UnsafeError(f"{place.uri}: {name!r:.100} is no file below the model", hint="upload the model again")
-        size = got.stat().st_size
+        target = room / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # what every kind of repository implements; its public download asks the server whether the file is a folder
+        # and, where it says yes, takes whatever that lists
+        place.repository._download_file(name, str(target))
+        if target.is_symlink() or not target.is_file():
+            raise UnsafeError(f"{place.uri}: {name!r:.100} is no file", hint="upload the model again")
+        size = target.stat().st_size
         left -= size
         if left < 0:  # more than the listing stated
             raise _too_large(place.uri, request.max_bytes)
         request.advance(size)
-        files.append(SourceFile(got, name))
+        files.append(SourceFile(target, name))
     return tuple(files)
 
 
@@ -142,11 +165,8 @@ def _listed(repository: Any, title: str) -> dict[str, int]:
 _NAMES = "names of files have to be relative and portable; upload the model again"
 
 
-def _require_mlmodel(names: Iterator[str] | Mapping[str, int], title: str) -> None:
-    if "MLmodel" not in names:
-        raise UsageError(
-            f"{title} is not an MLflow model: it has no MLmodel", hint="give the folder that holds MLmodel"
-        )
+def _no_model(title: str) -> UsageError:
+    return UsageError(f"{title} is no MLflow model: it has no MLmodel", hint="give the folder that holds MLmodel")
 
 
 def _too_large(title: str, limit: int) -> UnsafeError:
