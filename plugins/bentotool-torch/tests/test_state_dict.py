@@ -1,4 +1,4 @@
-"""State dicts that torch.save wrote, read without an unpickler and kept as safetensors."""
+"""State dicts that torch.save wrote: read without an unpickler, or refused."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 from bentotool_torch import loader
-from bentotool_torch.state_dict import read_state_dict
+from bentotool_torch.framework import TorchFramework
+from bentotool_torch.loader import pickles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
+from bentotool.models.api import import_model
+from bentotool.testing import source_files
 
 torch = pytest.importorskip("torch")
 _DTYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64"]
@@ -52,21 +55,70 @@ def rewrite(content: bytes, change: Callable[[str, bytes], bytes | None], compre
     return target.getvalue()
 
 
+def read_state_dict(path: Path) -> Any:
+    """What a class of data promises: described as data, loaded without trust; else an error."""
+    found = TorchFramework().describe(source_files(path))
+    try:
+        state = loader.load(path)
+    except loader.UnsafeModelError as error:
+        assert found.safety == "pickle"
+        raise UnsafeError(str(error)) from None
+    assert (found.format, found.safety) == ("state_dict", "data")
+    return state
+
+
 def net() -> Any:
     return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Embedding(5, 2))
 
 
+EXPECTED = net().state_dict()
+SAVED = saved(EXPECTED)
+
+
+@pytest.fixture
+def _no_unpickler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a pickle could name, and no unpickler, is there to be called."""
+    for name in ("torch.load", "torch._utils._rebuild_tensor_v2", "pickle.Unpickler", "pickle.load", "pickle.loads"):
+        monkeypatch.setattr(name, None)
+
+
+@pytest.mark.usefixtures("_no_unpickler")
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.bin", "net"])
-def test_a_path_is_saved_as_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    expected = net().state_dict()
-    path = put(tmp_path, saved(expected), name)
-    for function in ("load", "_utils._rebuild_tensor_v2"):  # nothing of the pickle's is called
-        monkeypatch.setattr(f"torch.{function}", None)
-    stored = namespace("torch").save_model("net", path)
+def test_a_state_dict_is_data(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path, SAVED, name)
+    stored = import_model(path, "net")
+    assert stored.info["safety"] == "data"
+    facts = {"tensors": 8, "parameters": 38, "dtypes": ["float32", "int64"]}
+    assert stored.info["metadata"] == facts
+    loaded = namespace("torch").load_model("net")
+    assert loaded.keys() == EXPECTED.keys()
+    assert all(torch.equal(loaded[key], EXPECTED[key]) for key in EXPECTED)
+    net().load_state_dict(loaded)
+
+
+@pytest.mark.usefixtures("_no_unpickler")
+def test_a_path_is_saved_as_safetensors(tmp_path: Path) -> None:
+    stored = namespace("torch").save_model("net", put(tmp_path, SAVED))
     assert (stored.info["safety"], stored.info["main_file"]) == ("data", "model.safetensors")
     loaded = namespace("torch").load_model("net")
-    assert loaded.keys() == expected.keys()
-    assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+    assert all(torch.equal(loaded[key], EXPECTED[key]) for key in EXPECTED)
+
+
+@pytest.mark.parametrize("value", [None, torch.eye(2).to_sparse(), torch.ones(1).expand(9)])
+def test_what_only_torch_reads_needs_trust(tmp_path: Path, value: Any) -> None:
+    """torch's weights_only would do for these, and is no boundary."""
+    options = {"_use_new_zipfile_serialization": False} if value is None else {}
+    path = put(tmp_path, saved({"a": torch.ones(2), **({} if value is None else {"x": value})}, **options))
+    found = TorchFramework().describe(source_files(path))
+    assert (found.format, found.safety) == ("state_dict", "pickle")
+    with pytest.raises(UnsafeError) as caught:
+        import_model(path)
+    assert caught.value.exit_status == 6
+    assert "torch.load('net.pt', weights_only=True)" in str(caught.value.hint)
+    with pytest.raises(loader.UnsafeModelError, match="unpickler"):
+        loader.load(path)
+    import_model(path, "net", trust=True)
+    assert torch.equal(namespace("torch").load_model("net", trust=True)["a"], torch.ones(2))
 
 
 def test_every_dtype_and_view(tmp_path: Path) -> None:
@@ -113,7 +165,7 @@ def test_a_part_of_a_checkpoint(tmp_path: Path) -> None:
         (torch.Size([1]), r"torch\.Size"),
         ({(1, 2): 3}, "keys other than text and numbers"),
         ({1}, "builtin(s|__).set|opcode"),
-        (torch.ones(1).expand(9), "reaches beyond"),
+        (torch.ones(1).expand(9), "9 is made from 1 numbers"),
     ],
 )
 def test_more_than_tensors_is_refused(
@@ -129,9 +181,8 @@ def test_more_than_tensors_is_refused(
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     for content, reason in (
-        (saved({"a": torch.ones(1)}, _use_new_zipfile_serialization=False), "before 1.6"),
-        (saved(torch.ones(1)), "it holds a Tensor"),
-        (b"text", "no state dict"),
+        (saved({"a": torch.ones(1)}, _use_new_zipfile_serialization=False), "before PyTorch 1.6"),
+        (b"text", "no PyTorch model|no archive of torch.save"),
         (saved({"a": torch.ones(1)})[:-40], "not a valid PyTorch file"),
     ):
         with pytest.raises((UnsafeError, UsageError), match=reason):
@@ -195,7 +246,7 @@ def test_members_over_the_same_bytes_are_refused(tmp_path: Path) -> None:
                 setattr(copy, field, getattr(big, field))
             new.filelist.append(copy)
             new.NameToInfo[copy.filename] = copy
-    with pytest.raises(UsageError, match="claim more bytes than the file has"):
+    with pytest.raises(UnsafeError, match="claim more bytes than the file has"):
         read_state_dict(put(tmp_path, target.getvalue()))
 
 
@@ -229,7 +280,7 @@ def test_mutated_programs(tmp_path: Path, changes: list[tuple[int, int]], cut: i
     _read(tmp_path, bytes(program[:cut]))
 
 
-OPCODES = sorted({*loader._NUMBERS, *loader._COUNTED} - {ord("c")})
+OPCODES = sorted({*pickles._NUMBERS, *pickles._COUNTED} - {ord("c")})
 GLOBALS = [b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n"]
 
 

@@ -9,9 +9,17 @@ from typing import Any
 
 from bentotool_huggingface.safetensors import FormatError, read_safetensors
 
-from bentotool.errors import MissingDependencyError, NotFoundError, UsageError
+from bentotool.errors import MissingDependencyError, NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile
-from bentotool_torch.loader import EXPORTED, SAFETENSORS, SCRIPT, STATE_DICT, Inspection, InvalidModelError, inspect
+from bentotool_torch.loader.archive import inspect
+from bentotool_torch.loader.records import (
+    EXPORTED,
+    SAFETENSORS,
+    SCRIPT,
+    STATE_DICT,
+    Inspection,
+    InvalidModelError,
+)
 
 NAME = "torch"
 _PICKLED = (".pt", ".pth", ".pt2")
@@ -43,13 +51,13 @@ class TorchFramework:
         if main is None or found is None:
             raise UsageError("there is no PyTorch model among the files")
         metadata: dict[str, JSON] = {}
-        if found.format == STATE_DICT:
-            metadata["weights_only"] = True
-            metadata["needs_trust"] = ["it is a pickle, of tensors only"]
-            call = f"bentotool.torch.save_model({main.path.stem!r:.80}, {main.path.name!r:.80})"
-            metadata["instead"] = f"{call} in Python keeps it as safetensors, which needs no trust"
+        if found.format == STATE_DICT and not found.reasons:
+            metadata = _state_facts(found)
         elif found.reasons:
             metadata["needs_trust"] = list(found.reasons[:20])
+            if found.format == STATE_DICT:
+                call = f"torch.load({main.path.name!r:.80}, weights_only=True)"
+                metadata["instead"] = f"bentotool.torch.save_model(NAME, {call}) in Python keeps it as safetensors"
         return ModelInfo(
             framework=NAME,
             format=found.format,
@@ -94,11 +102,27 @@ class TorchFramework:
 
 
 def _read(path: Path) -> object:
-    from bentotool_torch.state_dict import read_state_dict
+    from bentotool_torch.loader.state import NotPlainError, read_state
 
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}", hint="give a model, or the path of a state dict")
-    return read_state_dict(path)
+    hint = "read it yourself, e.g. torch.load(path, weights_only=True), and save what that gives"
+    try:
+        found = inspect(path)
+        if found is None:
+            raise UsageError(f"{path.name} is not a file of PyTorch", hint=_DAMAGED)
+        if found.format != STATE_DICT or found.reasons:
+            why = "; ".join(found.reasons[:3]) or "it is no state dict"
+            raise UnsafeError(f"{path.name} is not read without an unpickler: {why}", hint=hint)
+        return read_state(path)
+    except (InvalidModelError, NotPlainError) as error:
+        raise UsageError(f"{path.name} is not a valid PyTorch file: {error}", hint=_DAMAGED) from None
+
+
+def _state_facts(found: Inspection) -> dict[str, JSON]:
+    sizes = [prod(tensor.shape) for tensor in found.tensors]
+    dtypes = sorted({tensor.storage.dtype for tensor in found.tensors})
+    return {"tensors": len(sizes), "parameters": sum(sizes), "dtypes": list(dtypes)}
 
 
 def _part(obj: object, key: str) -> object:
@@ -144,7 +168,9 @@ def _save_tensors(state: Mapping[Any, Any], path: Path) -> None:
 
 
 def _safety(found: Inspection) -> Safety:
-    return "program" if found.format in _PROGRAMS and not found.reasons else "pickle"
+    if found.reasons:
+        return "pickle"
+    return "program" if found.format in _PROGRAMS else "data"
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
