@@ -25,7 +25,8 @@ RATIO_FREE = 64 << 20
 """Bytes that may come out before the ratio counts."""
 _WINDOW = 128 << 20
 _LEVEL = 1  # level 3 takes twice the time and gains nothing on weights
-_EMPTY_FRAME = bytes.fromhex("502a4d1800000000")
+_ENDING = bytes.fromhex("502a4d18") + (192 << 10).to_bytes(4, "little") + b"\xff" * (192 << 10)
+"""A frame that is skipped; and where a frame before it lacks its end, bytes that can be no block and no checksum."""
 
 
 class Sink(Protocol):
@@ -118,11 +119,11 @@ class Decompressed(io.RawIOBase):
 
 
 class _Counted:
-    """The compressed bytes, counted, with an empty frame after them: a frame that lacks its end then fails to check."""
+    """The compressed bytes, counted, and after them an ending that is an error unless the last frame is whole."""
 
     def __init__(self, source: BinaryIO, advance: Callable[[int], None]) -> None:
         self._source, self._advance = source, advance
-        self._after = _EMPTY_FRAME
+        self._after = _ENDING
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -131,5 +132,6 @@ class _Counted:
         if data:
             self._advance(len(data))
             return data
-        data, self._after = self._after[:size] if size >= 0 else self._after, b""
+        size = len(self._after) if size < 0 else size
+        data, self._after = self._after[:size], self._after[size:]
         return data

@@ -49,5 +49,13 @@ PATHS = (
     "..%252fsecret",
     "a\x00b",
     "//host/secret",
+    "./../secret",
+    "secret#x",
+    "secret?x",
+    "secret;x",
+    "secret/",
+    ".",
+    "..",
+    "-secret",
 )
 """Class 4: paths that would leave a folder, after one decoding or on one platform."""
