@@ -153,7 +153,8 @@ def read_foreign(manifest: Manifest, config: bytes) -> ForeignModel:
     labels: Mapping[str, str] = {}
     if "io.bentotool.name" in manifest.annotations:  # one of ours
         details = read_details(manifest)
-        labels, metadata = details.labels, dict(details.metadata)
+        labels = {key: text for key, value in details.labels.items() if (text := _text(value))}
+        metadata = dict(details.metadata)
     return ForeignModel(family, layers, name, version, labels, metadata)
 
 
