@@ -250,6 +250,15 @@ def test_members_over_the_same_bytes_are_refused(tmp_path: Path) -> None:
         read_state_dict(put(tmp_path, target.getvalue()))
 
 
+def test_a_member_that_is_elsewhere(tmp_path: Path) -> None:
+    for value, reason in ((3, "not where the archive says|damaged"), (len(SAMPLE) - 1, "not where|cut short|damaged")):
+        content = bytearray(SAMPLE)
+        entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
+        struct.pack_into("<I", content, entry + 42, value)
+        with pytest.raises((BentotoolError, loader.InvalidModelError), match=reason):
+            read_state_dict(put(tmp_path, bytes(content)))
+
+
 def test_nested_sharing_costs_nothing(tmp_path: Path) -> None:
     """Sixty tuples, each of the one before twice: hashed or compared, they would be 2**60 values."""
     program = b"\x80\x02}X\x01\x00\x00\x00a)q\x00" + b"h\x00\x86q\x00" * 60 + b"s."
