@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from pathlib import Path
 
-__all__ = ["STORE_ENV", "default_store", "fsync_directory", "make_private_directory", "write_atomic"]
+__all__ = ["STORE_ENV", "default_store", "fsync_directory", "make_folder", "make_private_directory", "write_atomic"]
 
 STORE_ENV = "BENTOTOOL_STORE"
 
@@ -32,6 +33,38 @@ def make_private_directory(path: Path) -> Path:
     return path
 
 
+def _shared_mode(folder: Path) -> int:
+    """The permission bits of a folder that a group shares: it may write there, and set-group-ID is set. Else 0."""
+    if sys.platform == "win32":
+        return 0
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    return mode if mode & stat.S_ISGID and mode & stat.S_IWGRP else 0
+
+
+def make_folder(path: Path, *, private: bool = False) -> Path:
+    """Create a folder and its parents; inside one that a group shares, open to that group whatever the umask says.
+
+    Args:
+        private: whether only this user may enter it, where no group shares the folder around it.
+    """
+    if path.is_dir():
+        return path
+    shared = _shared_mode(make_folder(path.parent))
+    if not shared:
+        path.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
+        return path
+    draft = path.with_name(f".{path.name[:64]}.{os.urandom(8).hex()}.tmp")
+    draft.mkdir()
+    try:
+        draft.chmod(shared)
+        draft.rename(path)  # so that nobody of the group meets it closed
+    except OSError:
+        draft.rmdir()
+        if not path.is_dir():
+            raise
+    return path
+
+
 def fsync_directory(path: Path) -> None:
     """Make a rename inside ``path`` survive a power cut. Windows has no such call and needs none."""
     if sys.platform == "win32":
@@ -49,15 +82,17 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 
     Args:
-        path: the final name; its parent is created.
+        path: the final name; its parent is created, see :func:`make_folder`.
         data: the whole content.
-        mode: permission bits, on platforms that have them.
+        mode: permission bits, on platforms that have them; in a folder that a group shares the umask does not count.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    shared = _shared_mode(make_folder(path.parent))
     temporary = path.parent / f".{path.name}.{os.urandom(8).hex()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if shared:
+                os.fchmod(file.fileno(), mode & (0o700 | shared))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from bentotool.oci.digest import check_digest
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.refs import Ref, RefStore, check_name, check_version
 from bentotool.oci.tar import check_entry_name, untar
+from bentotool.paths import make_folder
 
 __all__ = ["BentoModelRef", "BentoStore", "StoredBento"]
 
@@ -178,12 +179,12 @@ class BentoStore:
             return folder
         draft = self.layout.temporary() / os.urandom(16).hex()
         try:
-            draft.mkdir(mode=0o700)
+            make_folder(draft, private=True)
             self._unpack_code(bento, draft)
             for name, content in open_wheel(self.layout.read(bento.layer(WHEEL).digest, _LAYER_LIMIT)):
                 _write(draft / "opt" / "bentotool" / "runtime" / check_entry_name(name), (content,))
             self._link_models(bento, draft)
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             draft.rename(folder)
         except OSError as error:
             if not folder.is_dir():  # another process may have finished the same folder first
@@ -214,7 +215,7 @@ class BentoStore:
                 continue
             for file in store.by_digest(model.name, model.digest).files:
                 place = target / check_entry_name(file.path)
-                place.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(place.parent)
                 link_file(self.layout.blob_path(file.sha256), place)
 
 
@@ -234,7 +235,7 @@ def _model(item: Mapping[str, Any]) -> BentoModelRef:
 
 
 def _write(target: Path, pieces: Any) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with target.open("xb") as file:
         for piece in pieces:
             file.write(piece)

@@ -18,6 +18,7 @@ from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.refs import Ref, RefStore, check_name, check_version
 from bentotool.oci.tar import check_entry_name, check_entry_names
+from bentotool.paths import make_folder
 
 __all__ = ["KIND", "ModelStore", "StoredModel"]
 
@@ -213,9 +214,9 @@ class ModelStore:
         try:
             for file in model.files:
                 target = draft / check_entry_name(file.path)
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 link_file(self.layout.blob_path(file.sha256), target)
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.parent)
             draft.rename(folder)
         except FileNotFoundError:
             raise VerificationError(

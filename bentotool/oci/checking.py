@@ -17,6 +17,7 @@ from bentotool.oci.digest import hash_file
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach
 from bentotool.oci.refs import Ref, RefStore
+from bentotool.paths import make_folder
 
 __all__ = ["Fault", "Report", "verify_store"]
 
@@ -175,7 +176,7 @@ def _set_aside(layout: Layout, fault: Fault, folder: Path) -> Fault:
     source = Path(fault.what) if fault.kind == "reference" else layout.blob_path(fault.what)
     if fault.kind == "missing" or not source.exists() or (fault.kind == "damaged" and layout.verify_blob(fault.what)):
         return fault  # what has the bytes that its digest says is no better after another import
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     target = folder / f"{source.name}-{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         os.replace(source, target)

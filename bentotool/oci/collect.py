@@ -231,8 +231,9 @@ def _entries(folder: Path) -> list[Path]:
 def _unfinished(layout: Layout) -> Iterator[Path]:
     """Files and folders under names that are only used until they are whole."""
     yield from _entries(layout.root / "tmp")
-    names = [path for kind in KINDS for path in _entries(layout.root / "refs" / kind)]
-    for folder in (layout.root, layout.root / "refs", layout.linked.folder, layout.root / "used", *names):
+    kinds = [layout.root / "refs" / kind for kind in KINDS]
+    names = [path for kind in kinds for path in _entries(kind)]
+    for folder in (layout.root, layout.root / "refs", *kinds, layout.linked.folder, layout.root / "used", *names):
         for path in _entries(folder):
             if path.name.startswith(".") and path.suffix in (".tmp", ".draft"):
                 yield path

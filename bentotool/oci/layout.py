@@ -22,7 +22,7 @@ from bentotool.oci.layers import FILES_ANNOTATION, LayerFile, layer_files
 from bentotool.oci.linked import LinkedFiles
 from bentotool.oci.sink import LayerSink
 from bentotool.oci.tar import VirtualTar
-from bentotool.paths import write_atomic
+from bentotool.paths import make_folder, write_atomic
 
 __all__ = [
     "FILES_ANNOTATION",
@@ -49,9 +49,8 @@ class Layout:
 
     def temporary(self) -> Path:
         """A folder on the same file system as the blobs, so that a rename from it is atomic."""
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        make_folder(self.root, private=True)
+        return make_folder(self.root / "tmp")
 
     def prepare(self) -> None:
         """Create the layout's folders and its marker file when they are absent."""
@@ -59,7 +58,8 @@ class Layout:
         if marker.exists():
             return
         try:
-            self.blobs.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root, private=True)
+            make_folder(self.blobs)
             write_atomic(marker, canonical_json({"imageLayoutVersion": "1.0.0"}))
         except OSError as error:
             raise storage_error(error, self.root) from None

@@ -26,7 +26,7 @@ from bentotool.oci.fileview import FileViews
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import reach
 from bentotool.oci.refcache import RefCache, Stamp, stamp_of
-from bentotool.paths import write_atomic
+from bentotool.paths import make_folder, write_atomic
 
 __all__ = ["Ref", "RefStore", "check_name", "check_version", "split_reference"]
 
@@ -117,7 +117,7 @@ def _listed(descriptor: Descriptor, name: str, kind: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _no_cycles() -> Iterator[None]:
-    """Spare Python the search for cycles while tens of thousands of plain objects are made: a third of a list's time."""
+    """Spare Python the search for cycles while tens of thousands of objects are made: a third of a list's time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -219,7 +219,7 @@ class RefStore:
     @staticmethod
     def _create(path: Path, document: bytes) -> bool:
         """Write a new file; False when one stands there already. Of two at once, exactly one succeeds."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(6).hex()}.draft")
         write_atomic(draft, document)
         try:
