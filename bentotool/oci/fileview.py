@@ -3,8 +3,9 @@
 The store keeps raw files, while a model's own manifest lists tar layers that exist only when somebody reads them. So
 that ``oras pull``, ``skopeo copy`` and others get the original files straight from the store's folder, each model has a
 small manifest in ModelPack's raw form beside it: its layers are the files, ``org.opencontainers.image.title`` their
-names, ``subject`` the model. It is a function of the model's manifest and config alone. No byte of a file lies twice;
-a collection keeps the view as long as its subject.
+names. It is a function of the model's manifest and config alone. No byte of a file lies twice. An annotation names the
+model, and a collection keeps the view as long as that; a ``subject`` would say the same, but makes ``oras cp`` send the
+subject as well, whose layers are not there.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from bentotool.oci.descriptor import MANIFEST, MANIFEST_LIMIT, Descriptor, Manif
 from bentotool.oci.digest import check_digest, sha256_bytes
 from bentotool.oci.layers import LayerFile, layer_files
 from bentotool.oci.layout import Layout
+from bentotool.oci.reach import FILES_OF
 from bentotool.paths import write_atomic
 
 __all__ = ["FileViews", "file_view"]
 
 _PREFIX = "io.bentotool.model.prefix"
 _MAX_FILES = 1000
+_FORM = 1
+"""Goes up when views are written in another form, so that those remembered are derived again."""
 _TAR, _RAW = ".tar", ".raw"
 
 
@@ -40,8 +44,7 @@ def file_view(layout: Layout, digest: str) -> tuple[bytes, bytes] | None:
     Raises:
         BentotoolError: when its manifest or config is missing or damaged.
     """
-    data = layout.read(digest)
-    manifest = Manifest.from_bytes(data)
+    manifest = Manifest.from_bytes(layout.read(digest))
     prefix = manifest.annotations.get(_PREFIX, "")
     layers: list[Descriptor] = []
     for layer in manifest.layers:
@@ -59,8 +62,7 @@ def file_view(layout: Layout, digest: str) -> tuple[bytes, bytes] | None:
         config=Descriptor(manifest.config.media_type, sha256_bytes(config_data), len(config_data)),
         layers=tuple(layers),
         artifact_type=manifest.artifact_type,
-        annotations={key: value for key, value in manifest.annotations.items() if key != _PREFIX},
-        subject=Descriptor(MANIFEST, digest, len(data)),
+        annotations={FILES_OF: digest, **{key: text for key, text in manifest.annotations.items() if key != _PREFIX}},
     ).to_bytes()
     return (view, config_data) if len(view) <= MANIFEST_LIMIT else None
 
@@ -97,7 +99,8 @@ class FileViews:
                 document = json.loads(self._path.read_bytes())
             except (OSError, ValueError, RecursionError):
                 document = None
-            self._known = document if isinstance(document, dict) else {}
+            current = isinstance(document, dict) and document.get("form") == _FORM
+            self._known = document["views"] if current and isinstance(document.get("views"), dict) else {}
         return self._known
 
     def of(self, digest: str, *, renew: bool = False) -> Descriptor | None:
@@ -139,5 +142,5 @@ class FileViews:
         if self._changed:
             kept = {digest: view for digest, view in self._load().items() if digest in present}
             with contextlib.suppress(OSError):
-                write_atomic(self._path, canonical_json(kept))
+                write_atomic(self._path, canonical_json({"form": _FORM, "views": kept}))
             self._changed = False

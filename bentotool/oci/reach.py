@@ -13,8 +13,10 @@ from bentotool.oci.digest import check_digest
 from bentotool.oci.layers import layer_files
 from bentotool.oci.layout import Layout
 
-__all__ = ["Reach", "reach", "subject_of"]
+__all__ = ["FILES_OF", "Reach", "reach", "subject_of"]
 
+FILES_OF = "io.bentotool.files-of"
+"""Annotation of a file view (see :mod:`bentotool.oci.fileview`): the digest of the model's own manifest."""
 _NAMED_MODELS = "application/vnd.bentotool.bento.config.v1+json"
 """The one config that names other artifacts of the store: its ``models`` are kept with the Bento."""
 
@@ -88,7 +90,7 @@ def _model_digest(item: Any) -> str:
 
 
 def subject_of(layout: Layout, digest: str) -> str | None:
-    """What a blob refers to, if it is a manifest with a ``subject`` (a signature, a view); None for any other blob."""
+    """What a manifest is attached to: its ``subject`` (a signature's), or the model of a file view; None for others."""
     try:
         with layout.blob_path(digest).open("rb") as file:
             data = file.read(1)
@@ -96,7 +98,9 @@ def subject_of(layout: Layout, digest: str) -> str | None:
                 return None
             data += file.read(MANIFEST_LIMIT)
         body = parse_json_object(data, "a blob")
-        subject = body.get("subject")
+        subject, notes = body.get("subject"), body.get("annotations")
+        if isinstance(notes, dict) and FILES_OF in notes:
+            return check_digest(notes[FILES_OF])
         return check_digest(subject.get("digest")) if isinstance(subject, dict) else None
     except (BentotoolError, OSError):
         return None

@@ -84,7 +84,7 @@ def test_the_view_is_a_modelpack_of_raw_files(layout: Layout, make_model: Callab
     index = index_of(layout)
     assert index["models/iris:1"]["digest"] == model.digest
     view = json.loads(layout.read(index["iris/1"]["digest"]))
-    assert view["subject"]["digest"] == model.digest
+    assert view["annotations"]["io.bentotool.files-of"] == model.digest
     assert view["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
     assert {layer["annotations"]["org.opencontainers.image.title"] for layer in view["layers"]} == set(FILES)
     assert all(layer["mediaType"].endswith(".v1.raw") for layer in view["layers"])

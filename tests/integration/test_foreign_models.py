@@ -350,7 +350,7 @@ def test_pull_imports_what_another_tool_pushed(
     assert status == 0, pulled
     assert (pulled["kind"], pulled["tag"], pulled["source_digest"]) == ("model", "net:1.0", digest)
     assert pulled["digest"] != digest
-    assert "packed by another tool" in notes
+    assert "packed in another form" in notes
     assert digest in notes
     again = run(*command, f"{repository.ref}:1.0")[1]
     assert (again["digest"], again["fetched"], pulled["fetched"]) == (pulled["digest"], 0, len(ONNX))
@@ -633,3 +633,19 @@ def test_an_exported_archive_of_raw_files(
     subprocess.run([oras, "pull", "--oci-layout", whole, "-o", tmp_path / "tars"], check=True)
     with tarfile.open(tmp_path / "tars" / "sub" / "model.onnx.tar") as layer:
         assert layer.getnames() == ["models/net/sub/model.onnx"]
+
+
+def test_files_copied_to_a_registry_by_oras_are_the_same_model(
+    real_registry: Any, run: Callable[..., Any], store: Path, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
+    oras = require_tool("oras")
+    source = tmp_path / "net.onnx"
+    source.write_bytes(ONNX)
+    model = run("model", "import", source, "--version", "1", "--label", "team=a")[1]
+    remote = f"{real_registry.host}/raw/net:1"
+    copy = [oras, "cp", "--from-oci-layout", f"{store}:net/1", "--to-plain-http", remote]
+    subprocess.run(copy, capture_output=True, check=True)
+    subprocess.run([oras, "pull", "--plain-http", remote, "-o", tmp_path / "out"], capture_output=True, check=True)
+    assert (tmp_path / "out" / "net.onnx").read_bytes() == ONNX
+    pulled = run("pull", remote, "--store", tmp_path / "else")[1]
+    assert (pulled["tag"], pulled["digest"]) == ("net:1", model["digest"])

@@ -52,8 +52,8 @@ def _pull(remote: str, rename: str | None, expect: str | None, trust: bool) -> N
         )
     if done.source_digest:
         state.console.note(
-            f"{done.remote} was packed by another tool: its files were imported, so the digest here differs from "
-            f"{done.source_digest}, which the model keeps in its metadata"
+            f"{done.remote} is packed in another form: its files were imported, "
+            f"so the digest here differs from {done.source_digest} there"
         )
     state.console.result(done.to_dict("fetched"), lambda: _show(state, done))
 
