@@ -343,6 +343,10 @@ def test_a_gguf_model_of_several_files(tmp_path: Path) -> None:
         ({"model_index__json": {**PIPELINE, "evil": ["antigravity", "X"]}}, "imports 'antigravity' for 'evil'"),
         ({"model_index__json": {**PIPELINE, "_class_name": ["pipeline", "X"]}}, "a module of its own"),
         ({"model_index__json": PIPELINE, "unet___my__py": b""}, "unet/my.py is code"),
+        (
+            {"model_index__json": PIPELINE, "in___model_index__json": {**PIPELINE, "evil": ["antigravity", "X"]}},
+            "in/model_index.json imports 'antigravity' for 'evil'",
+        ),
     ],
 )
 def test_what_runs_code_needs_trust(transformer: Path, files: dict[str, object], reason: str) -> None:

@@ -282,7 +282,10 @@ def code_reasons(files: Mapping[str, Path]) -> list[str]:
     if "modules.json" in files:
         reasons += _sentence_reasons(read_json(files["modules.json"]))
     if "model_index.json" in files:
-        reasons += _diffusers_reasons(read_json(files["model_index.json"]), files)
+        reasons += [f"{name} is code of the pipeline" for name in sorted(files) if name.endswith(".py")]
+        for name in sorted(files):  # a pipeline may be a component of another
+            if name.rpartition("/")[2] == "model_index.json":
+                reasons += _diffusers_reasons(read_json(files[name]), name)
     return reasons
 
 
@@ -351,16 +354,16 @@ def _sentence_reasons(document: object) -> list[str]:
     return reasons
 
 
-def _diffusers_reasons(document: object, files: Mapping[str, Path]) -> list[str]:
+def _diffusers_reasons(document: object, where: str) -> list[str]:
     """A component is a library, which diffusers imports, and a class of it."""
     if not isinstance(document, dict) or "_class_name" not in document:
-        raise InvalidModelError("model_index.json names no pipeline class")
-    reasons = [f"{name} is code of the pipeline" for name in sorted(files) if name.endswith(".py")]
+        raise InvalidModelError(f"{where} names no pipeline class")
+    reasons = []
     if not isinstance(document["_class_name"], str):
-        reasons.append("model_index.json takes its pipeline class from a module of its own")
+        reasons.append(f"{where} takes its pipeline class from a module of its own")
     for name, component in document.items():
         if not isinstance(component, list) or name.startswith("_"):
             continue
         if len(component) == 2 and component[0] is not None and component[0] not in _DIFFUSERS_LIBRARIES:
-            reasons.append(f"model_index.json imports {component[0]!r:.80} for {name!r:.40}")
+            reasons.append(f"{where} imports {component[0]!r:.80} for {name!r:.40}")
     return reasons
