@@ -12,7 +12,7 @@ from bentotool_catboost.binary import read_binary
 from bentotool_catboost.document import read_document
 from bentotool_catboost.flatbuffer import FormatError
 from bentotool_catboost.loader import ESTIMATORS, RECORD, recorded_estimator
-from bentotool_catboost.model import CatboostModel
+from bentotool_catboost.model import CatboostModel, check_classes
 
 NAME = "catboost"
 _MAX_NAMES = 1000  # features whose names are kept
@@ -131,6 +131,7 @@ def _read(main: SourceFile, format: str) -> CatboostModel:
     try:
         model = read_binary(main.path) if format == "cbm" else read_document(main.path)
         _ = model.loss, model.classes  # what is written in its texts is read here, where a fault has a name
+        check_classes(model.info)
     except FormatError as error:
         hint = "was it cut short while it was copied, or is it another format?"
         raise UsageError(f"{main.path.name} is not a valid CatBoost model: {error}", hint=hint) from None

@@ -15,6 +15,7 @@ MAX_FEATURES = 4_000_000
 MAX_DIMENSION = 65_536
 MAX_DEPTH = 24  # of a symmetric tree: CatBoost trains up to 16
 _MAX_INFO = 4 << 20  # bytes of a JSON text in the model's table of facts
+_MAX_LABEL = (1 << 31) - 1
 _MAX_CLASSES = 1000  # labels that are kept
 _MULTILABEL = ("MultiLogloss", "MultiCrossEntropy")
 _LABEL_TYPES = {"Integer": "int64", "Float": "float64", "String": "str", "Boolean": "bool"}
@@ -106,6 +107,22 @@ def _parsed(info: Mapping[str, Any], key: str) -> dict[str, Any]:
         except (ValueError, RecursionError):
             raise FormatError(f"its {key} are not JSON") from None
     return value if isinstance(value, dict) else {}
+
+
+def check_classes(info: Mapping[str, Any]) -> None:
+    """CatBoost looks classes up by ``class_to_label`` without asking how many there are, when it loads a model."""
+    for key in ("class_params", "multiclass_params"):
+        params = _parsed(info, key)
+        labels, names, count = (params.get(name) for name in ("class_to_label", "class_names", "classes_count"))
+        if not (labels is None or isinstance(labels, list)) or not (names is None or isinstance(names, list)):
+            raise FormatError(f"its {key} have labels or names that are no list")
+        if count is not None and (not isinstance(count, int) or not 0 <= count <= _MAX_LABEL):
+            raise FormatError(f"its {key} state {count!r:.40} classes")
+        known = len(names or ()) or count or 0
+        low, high = (0, known - 1) if known else (-_MAX_LABEL, _MAX_LABEL)
+        for label in labels or ():
+            if not isinstance(label, int | float) or not low <= label <= high:
+                raise FormatError(f"its {key} lead to class {label!r:.40} of {known or 'any'}")
 
 
 def check_features(features: Features) -> None:

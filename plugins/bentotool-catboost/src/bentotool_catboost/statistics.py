@@ -59,7 +59,7 @@ def _check_buckets(words: Sequence[int], values: int) -> None:
 def _key(base: Table) -> bytes:
     """The kind, and the features that are combined, as bytes that are equal where CatBoost takes them for the same."""
     combination = base.table(0)
-    parts = [base.integer(1, 0, "b").to_bytes(1, "little")]
+    parts = [base.integer(1, 0, "b").to_bytes(1, "little", signed=True)]
     if combination is not None:
         for field, size in ((0, 4), (1, 8), (2, 8)):
             content = combination.content(field, size)
