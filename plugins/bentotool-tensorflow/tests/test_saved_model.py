@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from bentotool_tensorflow import loader, wire
+from bentotool_tensorflow import saved_model as reader
 from bentotool_tensorflow.framework import TensorflowFramework
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -266,16 +267,20 @@ def test_damaged_files(tmp_path: Path, content: bytes, expected: str) -> None:
     assert caught.value.message.startswith("saved_model.pb is")
 
 
-def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = put(tmp_path, saved_model(*[node("AddV2")] * 100))
-    for name, value, expected in (
-        ("_MAX_FIELDS", 200, "more than 200 fields"),
-        ("_MAX_TEXT", 100, "more than 100 byte"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(wire, name, value)
-            with pytest.raises(UsageError, match=expected):
-                describe(folder)
+@pytest.mark.parametrize(
+    ("module", "name", "value", "expected"),
+    [
+        (wire, "_MAX_FIELDS", 200, "more than 200 fields"),
+        (wire, "_MAX_TEXT", 100, "more than 100 bytes"),
+        (reader, "_MAX_KEPT", 10, "more than 10 bytes of names"),
+    ],
+)
+def test_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: int, expected: str
+) -> None:
+    monkeypatch.setattr(module, name, value)
+    with pytest.raises(UsageError, match=expected):
+        describe(put(tmp_path, saved_model(*[node("AddV2")] * 100)))
 
 
 SAMPLE = saved_model(node("PrintV2", output_stream=text("stderr")), inner=(node("MatMul"),), assets=("a",))

@@ -163,6 +163,13 @@ def test_operators_of_tensorflow_that_do_more_than_compute(tmp_path: Path, code:
             loader.load(path, trust=trust)
 
 
+def test_a_name_over_the_edge_of_two_pieces_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "_PIECE", 64)
+    for padding in range(70):
+        path = put(tmp_path, b"Flex" + bytes(padding) + b"SnapshotNestedDatasetReader")
+        assert loader.lite_reasons(path) == ["it has the operation SnapshotNestedDatasetReader"]
+
+
 def test_without_such_operators_the_weights_may_say_what_they_like(tmp_path: Path) -> None:
     path = put(tmp_path, model(f4=[{}, {0: b"FlexWriteFile"}]))
     assert describe(path).safety == "data"

@@ -107,15 +107,16 @@ def _inspect(main: SourceFile) -> Inspection | None:
 def _facts(found: Inspection) -> dict[str, JSON]:
     config = found.config
     layers = Counter(str(layer.get("class_name"))[:80] for layer in _layers(config["config"]))
-    return {
+    facts: dict[str, JSON] = {
         "keras_version": str(found.metadata.get("keras_version", ""))[:40],
         "model_class": str(config["class_name"])[:80],
         "layers": sum(layers.values()),
         "layer_types": dict(layers.most_common(_MAX_LISTED)),
         "compiled": bool(config.get("compile_config")),
         "weights_bytes": found.members.get(WEIGHTS, 0),
-        "assets": [name for name in sorted(found.members) if name.startswith("assets/")][:_MAX_LISTED],
     }
+    assets = [name for name in sorted(found.members) if name.startswith("assets/")][:_MAX_LISTED]
+    return {**facts, "assets": assets} if assets else facts
 
 
 def _layers(config: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ computation stands here, and not in the plugin, because it is asked again before
 
 from __future__ import annotations
 
-import mmap
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,24 +14,24 @@ from typing import Any
 SAVED_MODEL = "saved_model.pb"
 
 # Operations with which a graph does more than compute: they run Python, open files or addresses that the graph names,
-# or call into libraries. An initialiser runs while a model is loaded, so one WriteFile is as good as a pickle. By
-# name, with the versions that TensorFlow appends; see tensorflow/core/ops/*.cc.
-_FAMILIES = (
-    r"(Eager)?PyFunc(Stateless)?",
-    r"ReadFile|WriteFile|MatchingFiles|RecordInput|DumpTensor|LoadAndRemapMatrix|GenerateVocabRemapping|Skipgram",
-    r"DistributedSave|CalibrationStatisticsSaver|CreateSummary(File|Db)Writer|DatasetToTFRecord",
-    r"(WholeFile|TextLine|FixedLengthRecord|TFRecord|LMDB)Reader",
-    r"(TextLine|FixedLengthRecord|TFRecord|CSV|LMDB|Sql|MatchingFiles|Cache|Save|Load|Register)Dataset",
-    r"(Snapshot\w{0,20}|ListSnapshotChunks|DataService)Dataset(Reader)?|RegisterDataset",
-    r"Debug(Identity|NanCount|NumericSummary)",
-    r"Rpc(Server\w{0,20}|Client|Call)|FileSystemSetConfiguration|XlaCustomCall",
+# or call into libraries. An initialiser runs while a model is loaded, so one WriteFile is as good as a pickle. See
+# tensorflow/core/ops/*.cc; to these names TensorFlow adds Experimental before, and Stateless, V2, V3 … behind.
+_NAMES = """
+PyFunc EagerPyFunc ReadFile WriteFile MatchingFiles RecordInput DumpTensor LoadAndRemapMatrix GenerateVocabRemapping
+Skipgram DistributedSave CalibrationStatisticsSaver CreateSummaryFileWriter CreateSummaryDbWriter DatasetToTFRecord
+WholeFileReader TextLineReader FixedLengthRecordReader TFRecordReader LMDBReader TextLineDataset TFRecordDataset
+FixedLengthRecordDataset CSVDataset LMDBDataset SqlDataset MatchingFilesDataset CacheDataset SaveDataset LoadDataset
+SnapshotDataset SnapshotDatasetReader SnapshotNestedDatasetReader SnapshotChunkDataset ListSnapshotChunksDataset
+DataServiceDataset RegisterDataset DebugIdentity DebugNanCount DebugNumericSummary RpcServer RpcServerStart
+RpcServerRegister RpcClient RpcCall FileSystemSetConfiguration XlaCustomCall
+"""
+_OUTWARD = tuple(_NAMES.split())
+# Of these the first version only: SaveV2 and RestoreV2 are in every SavedModel, and write none but checkpoint files.
+_CHECKPOINTS = ("Save", "SaveSlices", "Restore", "RestoreSlice")
+_OPERATION = re.compile(
+    rf"(Experimental)?({'|'.join(_OUTWARD)})(Stateless)?(V\d+)?|{'|'.join(_CHECKPOINTS)}",
 )
-# Of these only the first version: SaveV2 and RestoreV2 are in every SavedModel, and write none but checkpoint files.
-_CHECKPOINTS = r"Save|SaveSlices|Restore|RestoreSlice"
-_NAMES = rf"(Experimental)?({'|'.join(_FAMILIES)})(V\d+)?"
-_OUTWARD = re.compile(rf"{_NAMES}|{_CHECKPOINTS}")
-# Within a file the names follow their length, whose last byte is one of these.
-_OUTWARD_BYTES = re.compile(rf"(?:{_NAMES})|(?<=[\x00\x04\x07\x0a\x0c])(?:{_CHECKPOINTS})(?!V2)".encode())
+_PIECE = 16 * 1024 * 1024
 
 # Operations that do so only with some values of an attribute: its name, and the harmless values.
 CONDITIONAL = {
@@ -92,7 +91,7 @@ def outward(op: str, values: Callable[[str], list[bytes] | None]) -> str | None:
         op: its name.
         values: gives the texts of an attribute; None where it holds something else, an empty list where it is absent.
     """
-    if _OUTWARD.fullmatch(op):
+    if _OPERATION.fullmatch(op):
         return f"it has the operation {op}"
     if op in CONDITIONAL:
         name, harmless = CONDITIONAL[op]
@@ -108,16 +107,28 @@ def lite_reasons(path: Path) -> list[str]:
     What such an operation does is said by a message within its options, not by its name in the table of operations, so
     the whole file is searched.
     """
-    if not path.stat().st_size:
+    if not _mentioned(path, {"Flex": (b"Flex",)}):
         return []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(b"Flex") < 0:
-            return []
-        found = {match.group().decode() for match in _OUTWARD_BYTES.finditer(content)}
-        found.update(name for name in CONDITIONAL if name != "PrintV2" and content.find(name.encode()) >= 0)
-        if content.find(b"PrintV2") >= 0 and content.find(b"file://") >= 0:
-            found.add("PrintV2")
-    return [f"it has the operation {name}" for name in sorted(found)]
+    texts: dict[str, tuple[bytes, ...]]
+    texts = {name: (name.encode(),) for name in (*_OUTWARD, *CONDITIONAL, "file://")}
+    # too short to be looked for without the byte before them, which is the last of their length
+    texts |= {name: (bytes([len(name)]) + name.encode(), b"\0" + name.encode()) for name in _CHECKPOINTS}
+    found = _mentioned(path, texts)
+    if "file://" not in found:
+        found.discard("PrintV2")
+    return [f"it has the operation {name}" for name in sorted(found - {"file://"})]
+
+
+def _mentioned(path: Path, texts: dict[str, tuple[bytes, ...]]) -> set[str]:
+    """Which texts a file has in it, read in pieces."""
+    found: set[str] = set()
+    tail = b""
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            piece = tail + piece
+            found.update(name for name, forms in texts.items() if any(form in piece for form in forms))
+            tail = piece[-64:]
+    return found
 
 
 def _load_saved_model(folder: Path, trust: bool, device_name: str | None, tags: Any, options: dict[str, Any]) -> Any:
@@ -172,8 +183,7 @@ def _load_lite(path: Path, trust: bool, num_threads: int | None, options: dict[s
 
 def _interpreter(path: Path) -> Any:
     """LiteRT's interpreter, or TensorFlow's: that one alone knows TensorFlow's own operations."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        flex = content.find(b"Flex") >= 0
+    flex = bool(_mentioned(path, {"Flex": (b"Flex",)}))
     if not flex:
         try:
             from ai_edge_litert.interpreter import Interpreter

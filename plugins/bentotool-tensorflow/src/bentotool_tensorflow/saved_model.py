@@ -17,6 +17,7 @@ from bentotool_tensorflow.loader import CONDITIONAL, outward
 from bentotool_tensorflow.wire import BYTES, Field, WireError, WireReader
 
 _MAX_REASONS = 20
+_MAX_KEPT = 1024 * 1024  # bytes of tags, names of signatures and tensors, and assets, all together
 _MAX_AXES = 256  # TensorFlow's own limit is 254
 
 # tensorflow/core/framework/types.proto
@@ -71,6 +72,7 @@ def read_saved_model(file: BinaryIO, size: int) -> list[MetaGraph]:
 class _Reader:
     def __init__(self, wire: WireReader) -> None:
         self._wire = wire
+        self._kept_left = _MAX_KEPT
 
     def read(self) -> tuple[list[MetaGraph], int]:
         graphs, version = [], 0
@@ -93,15 +95,15 @@ class _Reader:
                 for value in values:
                     self._signature(value, graph.signatures.setdefault(key, Signature()))
             elif part.number == 6:
-                graph.assets += [self._wire.text(name) for name in self._wire.inside(part) if name.number == 2]
+                graph.assets += [self._kept(name) for name in self._wire.inside(part) if name.number == 2]
         return graph
 
     def _info(self, item: Field, graph: MetaGraph) -> None:
         for part in self._wire.inside(item):
             if part.number == 4:
-                graph.tags.append(self._wire.text(part))
+                graph.tags.append(self._kept(part))
             elif part.number == 5:
-                graph.tensorflow_version = self._wire.text(part)
+                graph.tensorflow_version = self._kept(part)
 
     def _graph_def(self, item: Field, graph: MetaGraph) -> None:
         for part in self._wire.inside(item):
@@ -142,10 +144,17 @@ class _Reader:
         key, values = "", []
         for part in self._wire.inside(item):
             if part.number == 1:
-                key = self._wire.text(part)
+                key = self._kept(part)
             elif part.number == 2:
                 values.append(part)
         return key, values
+
+    def _kept(self, item: Field) -> str:
+        """A text that goes into the description of the model."""
+        self._kept_left -= item.end - item.start
+        if self._kept_left < 0:
+            raise WireError(f"more than {_MAX_KEPT} bytes of names")
+        return self._wire.text(item)
 
     def _signature(self, item: Field, signature: Signature) -> None:
         for part in self._wire.inside(item):
@@ -154,7 +163,7 @@ class _Reader:
                 table = signature.inputs if part.number == 1 else signature.outputs
                 table[key] = self._tensor(key, values)
             elif part.number == 3:
-                signature.method = self._wire.text(part)
+                signature.method = self._kept(part)
 
     def _tensor(self, name: str, values: list[Field]) -> TensorSpec:
         dtype = "undefined"
@@ -189,7 +198,7 @@ class _Reader:
             if part.number == 1:
                 size = self._wire.number(part)
             elif part.number == 2:
-                name = self._wire.text(part)
+                name = self._kept(part)
         return size if size >= 0 else name or None
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from bentotool.interfaces import TensorSpec
 
 _MAX_READS = 2_000_000
-_MAX_TEXT = 4 * 1024 * 1024  # bytes of names, all together
+_MAX_TEXT = 1024 * 1024  # bytes of names, all together
 _MAX_AXES = 64
 _WINDOW = 4096
 _CUSTOM = 32  # BuiltinOperator.CUSTOM
