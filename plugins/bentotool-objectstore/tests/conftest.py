@@ -6,10 +6,13 @@ import http.client
 import importlib.util
 import os
 import shutil
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -93,6 +96,42 @@ def bucket(door: Door) -> str:
     name = f"models{next(_buckets)}"
     door.put(f"/{name}")
     return name
+
+
+@pytest.fixture
+def tls_door(door: Door, tmp_path: Path) -> Iterator[tuple[Door, Path]]:
+    """The same server behind TLS, and the file of the authority that vouches for it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_certificate(tmp_path))
+    with opened(context) as behind:
+        yield behind, tmp_path / "authority.pem"
+
+
+def _certificate(folder: Path) -> Path:
+    """Writes a key with its certificate, and the authority that signed that beside it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in ("authority", "127.0.0.1")]
+    now = datetime.now(timezone.utc)
+    made = []
+    for key, name, authority in zip(keys, names, (True, False), strict=True):
+        unsigned = (
+            x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(authority, None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        )
+        made.append(unsigned.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    private = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "authority.pem").write_bytes(made[0])
+    (folder / "server.pem").write_bytes(private + made[1])
+    return folder / "server.pem"
 
 
 @dataclass(frozen=True)
@@ -196,7 +235,7 @@ def _half(answer: Iterable[bytes]) -> Iterator[bytes]:
 
 
 @contextmanager
-def opened() -> Iterator[Door]:
+def opened(tls: ssl.SSLContext | None = None) -> Iterator[Door]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -205,16 +244,16 @@ def opened() -> Iterator[Door]:
             pass
 
     door = Door(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, door, threaded=True, request_handler=Silent)
+    server = make_server("127.0.0.1", 0, door, threaded=True, request_handler=Silent, ssl_context=tls)
     door.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield door
+        if tls is None:  # what it has is in temporary files, which it would close at exit
+            door.send("POST", "/moto-api/reset")
     finally:
-        door.release.set()
         door.reset()
-        door.send("POST", "/moto-api/reset")  # it keeps objects in temporary files, and would close them at exit
         server.shutdown()
         server.server_close()
         thread.join(10)

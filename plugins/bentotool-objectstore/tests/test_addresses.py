@@ -13,7 +13,7 @@ from bentotool_objectstore.address import parse
 from bentotool_objectstore.source import ObjectStoreSource
 from bentotool_objectstore.stores import open_store
 
-from bentotool.errors import AuthenticationError, BentotoolError, UnsafeError, UsageError
+from bentotool.errors import AuthenticationError, BentotoolError, RemoteError, UnsafeError, UsageError
 from bentotool.interfaces import SourceModel, SourceRequest
 
 
@@ -180,6 +180,26 @@ def test_a_profile_that_logs_in_through_a_program(
     with pytest.raises(AuthenticationError, match="does not log in") as failed:
         fetch(f"s3://{bucket}/m", tmp_path / "g")
     assert "s3cr3t" not in failed.value.message
+
+
+def test_a_certificate_of_ones_own(
+    tls_door: Any, bucket: str, door: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    behind, authority = tls_door
+    door.put(f"/{bucket}/m", b"x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{behind.port}")
+    with pytest.raises(RemoteError, match="is not trusted") as failed:
+        fetch(f"s3://{bucket}/m", tmp_path / "f")
+    assert "SSL_CERT_FILE" in str(failed.value.hint)
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_CA_BUNDLE", str(authority))
+        assert len(fetch(f"s3://{bucket}/m", tmp_path / "f").files) == 1
+        patch.setenv("AWS_CA_BUNDLE", str(tmp_path / "absent"))
+        with pytest.raises(UsageError, match="AWS_CA_BUNDLE cannot be read"):
+            open_store(parse("s3://models/m"))
+    if sys.platform == "linux":  # elsewhere the system's own store is asked
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        assert len(fetch(f"s3://{bucket}/m", tmp_path / "g").files) == 1
 
 
 def test_a_damaged_file_of_aws_is_not_quoted(aws_files: Path) -> None:

@@ -76,6 +76,11 @@ def translate(error: Exception, address: Address) -> BentotoolError:
         return NotFoundError(f"{address.shown} does not exist", hint="check the name, and the account or region")
     if address.kind == "s3" and (code in _OTHER_REGION or "redirect without LOCATION" in text):
         return RemoteError(f"{address.place} lies in another region", hint="set AWS_REGION to the bucket's region")
+    if "InvalidCertificate" in text:
+        return RemoteError(
+            f"the certificate of {address.place} is not trusted",
+            hint="set SSL_CERT_FILE to the file of the authority that signed it",
+        )
     denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
     if denied or status in ("401", "403") or code in _BAD_CREDENTIALS:
         return refused(address, code or status)

@@ -53,7 +53,7 @@ def open_store(address: Address, environment: Mapping[str, str] | None = None) -
     }
     make, configure = kinds[address.kind]
     options, endpoint = configure(address, env)
-    client = {**_CLIENT, "allow_http": _allow_http(address, endpoint, env)}
+    client = {**_CLIENT, "allow_http": _allow_http(address, endpoint, env), **_authority(address, env)}
     try:
         opened: ObjectStore = make(address.bucket, client_options=client, retry_config=retries, **options)
     except (BaseError, ValueError) as error:
@@ -78,6 +78,17 @@ def _allow_http(address: Address, endpoint: str | None, env: Mapping[str, str]) 
             hint=f"use https://, or set {switch}=true if you trust the network",
         )
     return True
+
+
+def _authority(address: Address, env: Mapping[str, str]) -> dict[str, bytes]:
+    """Whom AWS's tools trust beside the system; ``SSL_CERT_FILE``, which counts for all, is read by the library."""
+    bundle = env.get("AWS_CA_BUNDLE") if address.kind == "s3" else None
+    if not bundle:
+        return {}
+    try:
+        return {"root_certificate": Path(bundle).read_bytes()}
+    except OSError as error:
+        raise UsageError(f"AWS_CA_BUNDLE cannot be read: {error.strerror}", hint="correct it or unset it") from None
 
 
 def _gs(address: Address, env: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:

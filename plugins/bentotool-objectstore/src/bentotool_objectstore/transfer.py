@@ -34,7 +34,7 @@ PIECE = 8 << 20
 """Bytes asked for at a time. What a killed process loses is at most this for each worker."""
 WORKERS = 8
 _PIECE_TRIES = RetryPolicy(attempts=4, cap=8.0)
-_WAIT_S = 5.0
+_WAIT_S = 2.0
 """For workers to notice that the transfer ends early. One in a stalled read notices later, and then does no more."""
 
 
