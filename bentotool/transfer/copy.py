@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import NotFoundError, UsageError
 from bentotool.oci.descriptor import Descriptor, Manifest
+from bentotool.oci.limits import check_sizes
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.referrers import attach
 from bentotool.oci.workers import run_all
@@ -118,6 +119,7 @@ def _send(
     progress: ProgressMaker,
 ) -> int:
     ordered = sorted(blobs, key=lambda blob: blob.size, reverse=True)
+    check_sizes(target.registry, ordered)
     mount_from = (source.repository,) if source.registry == target.registry else ()
     counts: list[int] = []
     with progress(sum(blob.size for blob in ordered), f"copy {source}") as shown:

@@ -12,6 +12,7 @@ from bentotool.errors import NotFoundError, UsageError, VerificationError
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Manifest
 from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.layout import Layout
+from bentotool.oci.limits import check_sizes
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import Ref
 from bentotool.oci.workers import run_all
@@ -94,6 +95,7 @@ class _Push:
         unique = {blob.descriptor.digest: blob for blob in reversed(blobs)}
         # The largest first: the last one to end decides how long all take.
         ordered = sorted(unique.values(), key=lambda blob: blob.descriptor.size, reverse=True)
+        check_sizes(self.remote.registry, [blob.descriptor for blob in ordered])
         with self._progress(sum(blob.descriptor.size for blob in ordered), label) as shown:
             meter = Meter(shown)
             counts: list[int] = []
