@@ -239,6 +239,8 @@ class OciSource:
         self._plugins, self._open_registry, self._jobs = plugins, open_registry, jobs
 
     def fetch(self, request: SourceRequest) -> SourceModel:
+        for left in request.folder.glob("*-*"):  # by a process that was killed; it cannot be gone on from
+            shutil.rmtree(left, ignore_errors=True)
         if not request.uri.startswith("oci://"):
             path, name = split_layout(request.uri.partition(":")[2])
             own = path.resolve()

@@ -8,6 +8,7 @@ import io
 import json
 import struct
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -493,6 +494,34 @@ def test_limits(repository: Repository, run: Callable[..., Any], store: Path) ->
         assert "--max-size" in answer["error"]["hint"]
     assert run("model", "import", f"oci://{repository.ref}:lying")[0] == 4
     assert clean(store)
+
+
+def test_zstd_without_its_library(
+    repository: Repository, run: Callable[..., Any], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    repository.modelpack([repository.blob(b"x", f"{CNCF}.weight.v1.tar+zstd")])
+    status, answer, _ = run("model", "import", f"oci://{repository.ref}:1.0")
+    assert (status, answer["error"]["code"]) == (1, "missing_dependency")
+    assert "bentotool[zstd]" in answer["error"]["hint"]
+    assert clean(store)
+
+
+def test_what_a_killed_import_left_is_removed(repository: Repository, run: Callable[..., Any], store: Path) -> None:
+    repository.modelpack([one_file(repository)])
+    source = f"oci://{repository.ref}:1.0"
+    left = store / "tmp" / f"fetch-{hashlib.sha256(source.encode()).hexdigest()[:32]}-{'0' * 16}" / "model-1" / "files"
+    left.mkdir(parents=True)
+    (left / "model.onnx").write_bytes(b"half")
+    assert run("model", "import", source)[0] == 0
+    assert not list(store.glob("tmp/*"))
+
+
+def test_python_code_imports_too(repository: Repository, run: Callable[..., Any], store: Path) -> None:
+    from bentotool import models
+
+    repository.modelpack([one_file(repository)], {"name": "net"})
+    assert models.import_model(f"oci://{repository.ref}:1.0").tag == "net:1.0"
 
 
 def test_checksum_is_the_digest_of_the_manifest(repository: Repository, run: Callable[..., Any]) -> None:
