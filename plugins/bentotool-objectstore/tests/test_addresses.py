@@ -46,6 +46,8 @@ def test_the_parts_of_an_address() -> None:
         "s3://bucket/./m",
         "s3://bucket/m\n",
         "s3://bucket/m\x00",
+        "s3://bucket/m\u2028x",
+        "s3://bucket/m\ud800",
         "s3://buck et/m",
         "s3://buckét/m",
         "abfss://models/m",

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
@@ -104,6 +105,16 @@ def test_blobs_and_prefixes(tmp_path: Path) -> None:
     model = fetch(f"abfss://models@{ACCOUNT}.dfs.core.windows.net/bert/model.bin", tmp_path / "b", checksum=right)
     assert contents(model) == {"model.bin": BIG}
     check_source("objectstore", "az://models/bert", scratch=tmp_path / "c")
+
+
+def test_by_the_command() -> None:
+    put("by/model.bin", BIG)
+    command = [sys.executable, "-m", "bentotool", "--json", "model", "import", "az://models/by/model.bin"]
+    wrong = subprocess.run([*command, "--checksum", f"sha256:{0:064}"], capture_output=True, timeout=60, check=False)
+    assert (wrong.returncode, b"has sha256:" in wrong.stderr) == (4, True)
+    # no plugin here knows what these bytes are: it is the last step that says so
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, b"model.bin" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_changed_blob_and_one_that_was_broken_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

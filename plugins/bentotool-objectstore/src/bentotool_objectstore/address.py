@@ -16,6 +16,7 @@ __all__ = ["Address", "parse"]
 _URI = re.compile(r"(s3|gs|az|abfss)://([^/]*)(?:/(.*))?", re.ASCII | re.IGNORECASE | re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{0,221}", re.ASCII)
 _ACCOUNT = re.compile(r"([a-z0-9]{3,24})\.(?:dfs|blob)\.core\.windows\.net", re.ASCII)
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")
 _FORMS = {
     "s3": "s3://BUCKET/KEY",
     "gs": "gs://BUCKET/KEY",
@@ -82,7 +83,7 @@ def parse(uri: str) -> Address:
         raise UsageError(f"the {scheme}:// address names no bucket", hint=hint)
     plain = key[:-1] if key.endswith("/") else key
     parts = plain.split("/") if plain else []
-    if any(part in ("", ".", "..") for part in parts) or any(unicodedata.category(char) == "Cc" for char in plain):
+    if any(part in ("", ".", "..") for part in parts) or any(unicodedata.category(char) in _UNSEEN for char in plain):
         raise UsageError(f"the {scheme}:// address has a key that is not a plain path", hint=hint)
     kind = "az" if scheme == "abfss" else scheme
     return Address(kind, bucket, plain, key != plain or not plain, account, f"{scheme}://{authority}/{key}")
