@@ -199,6 +199,18 @@ def test_hostile_tables_of_categories(tmp_path: Path, samples: dict[str, bytes])
         describe(put(tmp_path, content + b"x"))
 
 
+def test_kinds_of_tables_below_zero(tmp_path: Path, samples: dict[str, bytes]) -> None:
+    """A kind is a signed byte: each that may be one (4 is a counter) is tried."""
+    content = samples["categories.cbm"]
+    refused = 0
+    for at in (at for at, value in enumerate(content) if value == 4):
+        try:
+            describe(put(tmp_path, content[:at] + b"\x84" + content[at + 1 :]))
+        except UsageError:
+            refused += 1
+    assert refused
+
+
 def test_hostile_nodes(tmp_path: Path, samples: dict[str, bytes]) -> None:
     content = samples["leafwise.cbm"]
     at = content.find(struct.pack("<4H", 1, 2, 3, 4))

@@ -86,7 +86,7 @@ def _read(files: Sequence[SourceFile]) -> Model | None:
 
 
 def _invalid(error: InvalidModelError) -> UsageError:
-    return UsageError(str(error), hint="give the folder that mlflow.<flavor>.save_model or log_model wrote")
+    return UsageError(str(error), hint="give a folder as mlflow.<flavor>.save_model writes it, or the model file in it")
 
 
 def _native(model: Model, files: Sequence[SourceFile]) -> tuple[ModelInfo | None, list[str]]:

@@ -204,7 +204,11 @@ def _parsed(text: bytes) -> Any:
                 raise InvalidModelError(f"{MLMODEL} has aliases, which MLflow does not write")
             if number > _MAX_EVENTS or depth > _MAX_DEPTH:
                 raise InvalidModelError(f"{MLMODEL} has too many values, or is nested too deep")
-        return yaml.safe_load(text)
+        reader = kind(text)  # what yaml.safe_load does, in C where there is the library
+        try:
+            return reader.get_single_data()
+        finally:
+            reader.dispose()
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
         if isinstance(error, InvalidModelError):
             raise
