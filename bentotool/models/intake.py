@@ -8,9 +8,11 @@ calls release the interpreter lock. No byte is read twice, and memory does not g
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Taken", "take_files"]
 
 _BUFFERS = 3
+_GUARDED = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"))
 Advance = Callable[[int], None]
 
 
@@ -203,16 +206,43 @@ class _Buffers:
 
 
 def _take_file(shared: _Shared, file: _Planned, layer: _Hash, buffers: _Buffers) -> str:
-    try:
-        source = file.source.open("rb", buffering=0)
-    except OSError as error:
-        raise UsageError(f"{file.source} cannot be read: {error.strerror}") from None
-    with source:
+    with _opened(file) as source:
         if shared.link or shared.owned:
+            _in_place(file, source)
             return _link(shared, file, source, layer, buffers)
         with shared.layout.writer() as writer:
             _copy(shared, file, source, writer, layer, buffers)
+            _in_place(file, source)
             return writer.commit(size=file.size)[0]
+
+
+def _opened(file: _Planned) -> BinaryIO:
+    """Open a file that was found to be regular; it may be a link or a pipe by now, which is not followed or awaited."""
+    try:
+        descriptor = os.open(file.source, os.O_RDONLY | _GUARDED)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _changed(file) from None
+        raise UsageError(f"{file.source} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _changed(file)
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def _in_place(file: _Planned, source: BinaryIO) -> None:
+    """Refuse a file whose path, or a folder on the way to it, was exchanged for a link to elsewhere."""
+    try:
+        now = os.lstat(file.source)
+    except OSError:
+        raise _changed(file) from None
+    path = os.fspath(file.source)
+    root = path.removesuffix(file.path.replace("/", os.sep))  # unchanged for a link within the model: it was resolved
+    real = os.path.join(os.path.realpath(root), "")
+    moved = root != path and not os.path.realpath(path).startswith(real)
+    # Windows numbers an open file otherwise than a path in some releases of Python.
+    if moved or (sys.platform != "win32" and not os.path.samestat(now, os.fstat(source.fileno()))):
+        raise _changed(file)
 
 
 def _copy(
