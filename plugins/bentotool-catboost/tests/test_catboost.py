@@ -245,6 +245,7 @@ def test_hostile_nodes(tmp_path: Path, samples: dict[str, bytes]) -> None:
         ("several", ("model_info", "class_params", "class_to_label"), 4, "no list"),
         ("several", ("model_info", "class_params", "class_names"), ["a"], "lead to class 1 of 1"),
         ("several", ("model_info", "class_params", "classes_count"), "4", "state '4' classes"),
+        ("several", ("model_info", "class_params", "classes_count"), 2**31 - 1, "state 2147483647 classes"),
         ("leafwise", ("trees", 0, "left"), None, "no object"),
         ("leafwise", ("trees", 0, "left"), {"value": "x"}, "no number"),
         ("leafwise", ("trees", 0, "left"), {"value": [1.0, 2.0]}, "as many values each"),

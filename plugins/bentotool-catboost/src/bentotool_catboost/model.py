@@ -116,7 +116,7 @@ def check_classes(info: Mapping[str, Any]) -> None:
         labels, names, count = (params.get(name) for name in ("class_to_label", "class_names", "classes_count"))
         if not (labels is None or isinstance(labels, list)) or not (names is None or isinstance(names, list)):
             raise FormatError(f"its {key} have labels or names that are no list")
-        if count is not None and (not isinstance(count, int) or not 0 <= count <= _MAX_LABEL):
+        if count is not None and (not isinstance(count, int) or not 0 <= count <= MAX_DIMENSION):
             raise FormatError(f"its {key} state {count!r:.40} classes")
         known = len(names or ()) or count or 0
         low, high = (0, known - 1) if known else (-_MAX_LABEL, _MAX_LABEL)
