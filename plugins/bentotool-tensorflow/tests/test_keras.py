@@ -136,7 +136,7 @@ BAD = [
     (layer("StringLookup", vocabulary="/etc/passwd"), "reads the file '/etc/passwd'"),
     (layer("TextVectorization", vocabulary="gs://bucket/words"), "reads the file 'gs://bucket/words'"),
 ]
-FUNCTIONS = [  # CVE-2025-1550, CVE-2025-8747 and what resembles them
+FUNCTIONS = [  # CVE-2025-1550, CVE-2025-8747, CVE-2025-9906 and what resembles them
     ("os", "system"),
     ("builtins", "exec"),
     ("builtins", "eval"),
@@ -149,6 +149,8 @@ FUNCTIONS = [  # CVE-2025-1550, CVE-2025-8747 and what resembles them
     ("keras.src.utils.python_utils", "func_load"),
     ("numpy", "load"),
     (None, "relu"),
+    ("keras.layers", "TFSMLayer"),  # a class called as a function, past its from_config
+    ("keras.layers", "Lambda"),
     ("keras.x", "a\nb"),
 ]
 

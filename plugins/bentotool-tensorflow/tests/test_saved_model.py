@@ -239,6 +239,15 @@ def test_other_forms_beside_it_are_refused(tmp_path: Path, name: str) -> None:
         describe(put(tmp_path, saved_model(), name))
 
 
+def test_a_folder_of_transformers_stays_one(tmp_path: Path) -> None:
+    """Its copies for TensorFlow are not the model."""
+    folder = put(tmp_path, saved_model())
+    (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}', encoding="utf-8")
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert import_model(folder).info["framework"] == "huggingface"
+
+
 def test_what_is_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "frozen.pb"
     path.write_bytes(saved_model())

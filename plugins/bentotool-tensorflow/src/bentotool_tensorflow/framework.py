@@ -35,10 +35,11 @@ class TensorflowFramework:
             return None
         if posixpath.basename(main.name) == SAVED_MODEL:
             _saved_model(main, files)
-            return Match(NAME, "saved_model", 0.95, main.name)
+            return Match(NAME, "saved_model", 0.9, main.name)
         if main.name.lower().endswith(".tflite"):
             _lite(main)
-            return Match(NAME, "tflite", 1.0, main.name)
+            # among other files it may be a copy for telephones of the model that the folder is
+            return Match(NAME, "tflite", 1.0 if len(files) == 1 else 0.8, main.name)
         try:  # the bytes look like TFLite's, the name does not: not worth an error
             _lite(main)
         except BentotoolError:
