@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bentotool.errors import BentotoolError
-from bentotool.oci.collect import KINDS, remove, restore_set_aside, stored_blobs
+from bentotool.oci.collect import KINDS, remove, restore_set_aside, stored_blobs, strange_blobs
 from bentotool.oci.digest import hash_file
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach
@@ -79,6 +79,7 @@ def verify_store(
     refs = RefStore(layout)
     blobs = dict(stored_blobs(layout))
     damaged = _damaged(layout, blobs, advance, jobs or min(8, os.cpu_count() or 2))
+    damaged |= dict.fromkeys(strange_blobs(layout), ("damaged", "is not a file"))
     reached, wrong, unreadable = _follow(layout, refs)
     faults = [Fault("reference", str(path), "cannot be read") for path in unreadable]
     faults += [Fault(kind, digest, reason, _touched(digest, reached)) for digest, (kind, reason) in damaged.items()]
@@ -174,7 +175,11 @@ def _repair(layout: Layout, faults: list[Fault], reached: list[tuple[Ref, Reach]
 
 def _set_aside(layout: Layout, fault: Fault, folder: Path) -> Fault:
     source = Path(fault.what) if fault.kind == "reference" else layout.blob_path(fault.what)
-    if fault.kind == "missing" or not source.exists() or (fault.kind == "damaged" and layout.verify_blob(fault.what)):
+    if fault.kind == "missing" or not os.path.lexists(source):
+        return fault
+    if fault.kind == "reference" and source.exists() and not os.access(source, os.R_OK):
+        return fault  # another user's, who may be able to read it
+    if fault.kind == "damaged" and layout.verify_blob(fault.what):
         return fault  # what has the bytes that its digest says is no better after another import
     make_folder(folder)
     target = folder / f"{source.name}-{secrets.token_hex(4)}"

@@ -25,7 +25,7 @@ from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach, subject_of
 from bentotool.oci.refs import Ref, RefStore
 
-__all__ = ["KINDS", "Collected", "collect", "mark", "restore_set_aside", "stored_blobs"]
+__all__ = ["KINDS", "Collected", "collect", "mark", "restore_set_aside", "stored_blobs", "strange_blobs"]
 
 KINDS = ("models", "bentos")
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -53,12 +53,31 @@ class Collected:
 
 
 def stored_blobs(layout: Layout) -> Iterator[tuple[str, int]]:
-    """Digest and size in bytes of everything that lies in the layout's blob folder under a proper name."""
+    """Digest and size in bytes of every file that lies in the layout's blob folder under a proper name."""
+    for entry in _blob_entries(layout):
+        with contextlib.suppress(OSError):
+            if entry.is_file():
+                yield f"sha256:{entry.name}", entry.stat().st_size
+
+
+def strange_blobs(layout: Layout) -> list[str]:
+    """Digests under which something else than a file lies: a folder, a pipe, a link that leads nowhere."""
+    return [f"sha256:{entry.name}" for entry in _blob_entries(layout) if not _is_file(entry)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        # what was collected since the folder was read is nothing strange
+        return entry.is_file() or not os.path.lexists(entry.path)
+    except OSError:
+        return False
+
+
+def _blob_entries(layout: Layout) -> Iterator[os.DirEntry[str]]:
     with contextlib.suppress(FileNotFoundError), os.scandir(layout.blobs) as entries:
         for entry in entries:
             if _HEX.fullmatch(entry.name):
-                with contextlib.suppress(FileNotFoundError):
-                    yield f"sha256:{entry.name}", entry.stat(follow_symlinks=False).st_size
+                yield entry
 
 
 def mark(layout: Layout, refs: RefStore, advance: Callable[[int], None] = lambda amount: None) -> Reach:

@@ -7,16 +7,17 @@ a missing or damaged cache costs time and nothing else.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import time
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
 from bentotool.paths import write_atomic
 
-__all__ = ["RefCache", "Stamp", "stamp_of"]
+__all__ = ["RefCache", "Stamp", "stamp_of", "without_cycles"]
 
 Stamp = tuple[int, int, int]
 _SETTLED_NS = 2_000_000_000
@@ -27,6 +28,18 @@ _WORTH_IT = 64
 def stamp_of(facts: os.stat_result) -> Stamp:
     """Time of change in ns, file number, size in bytes: a file that is only ever replaced whole differs in one."""
     return facts.st_mtime_ns, facts.st_ino, facts.st_size
+
+
+@contextlib.contextmanager
+def without_cycles() -> Iterator[None]:
+    """Spare Python the search for cycles while tens of thousands of objects are made: a third of a list's time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class RefCache:

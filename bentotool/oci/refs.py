@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import gc
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from bentotool.oci.digest import check_digest
 from bentotool.oci.fileview import FileViews
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import reach
-from bentotool.oci.refcache import RefCache, Stamp, stamp_of
+from bentotool.oci.refcache import RefCache, Stamp, stamp_of, without_cycles
 from bentotool.paths import make_folder, write_atomic
 
 __all__ = ["Ref", "RefStore", "check_name", "check_version", "split_reference"]
@@ -113,18 +113,6 @@ def _listed(descriptor: Descriptor, name: str, kind: str) -> dict[str, Any]:
     """An entry of ``index.json``. No artifactType: older readers of layouts refuse a descriptor that has one."""
     notes = {"org.opencontainers.image.ref.name": name, "io.bentotool.kind": kind}
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size, notes).to_dict()
-
-
-@contextlib.contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Spare Python the search for cycles while tens of thousands of objects are made: a third of a list's time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _document(ref: Ref) -> dict[str, Any]:
@@ -280,12 +268,20 @@ class RefStore:
                     found = [entry.name for entry in entries if entry.name.endswith(".json") and entry.name[0] != "."]
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError:
+                self.damaged.append(self._root / kind / name)
+                continue
             for file in found:
                 try:
                     facts = os.stat(f"{folder}/{name}/{file}")
                 except FileNotFoundError:
                     continue
-                yield name, file[:-5], stamp_of(facts)
+                except OSError:
+                    facts = None
+                if facts and stat.S_ISREG(facts.st_mode):
+                    yield name, file[:-5], stamp_of(facts)
+                else:  # to open a pipe would wait forever
+                    self.damaged.append(self._root / kind / name / file)
 
     def list(self, kind: str, name: str | None = None) -> list[Ref]:
         """Entries, newest first; a damaged one is left out and remembered in :attr:`damaged`."""
@@ -296,7 +292,7 @@ class RefStore:
             self._read_cached(kind, *entry) if cached else self._read(kind, *entry[:2])
             for entry in self._scan(kind, names)
         )
-        with _no_cycles():
+        with without_cycles():
             refs = [ref for ref in found if ref]
         return sorted(refs, key=lambda ref: (ref.created, ref.name, ref.tag), reverse=True)
 

@@ -92,6 +92,9 @@ def _fault(fault: Any) -> dict[str, Any]:
 
 def _advise(faults: list[dict[str, Any]], repair: bool) -> None:
     note = current().console.note
+    if moved := [fault["quarantined"] for fault in faults if fault["quarantined"]]:
+        folder = current().layout.root / "quarantine"
+        note(f"moved {len(moved)} of them to {folder}, which nothing needs: delete it when you like")
     if not repair and any(fault["kind"] != "missing" for fault in faults):
         note("set what is damaged aside with: bentotool store verify --repair")
     if touched := sorted({name for fault in faults for name in fault["touches"]}):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -396,3 +397,32 @@ def test_repair_leaves_what_another_import_would_bring_again(layout: Layout) -> 
     (fault,) = verify_store(layout, repair=True).faults
     assert (fault.kind, fault.what, fault.quarantined) == ("damaged", odd.digest, None)
     assert layout.has(odd.digest)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pipes and links with names")
+def test_what_does_not_belong_into_a_store_is_named_and_breaks_nothing(layout: Layout) -> None:
+    """And nothing waits for a pipe that nobody writes to."""
+    refs = RefStore(layout)
+    refs.set("models", "m", "1", manifest(layout, b"a"))
+    names_folder = layout.root / "refs" / "models"
+    os.mkfifo(names_folder / "m" / "pipe.json")
+    (names_folder / "m" / "folder.json").mkdir()
+    (names_folder / "m" / "nowhere.json").symlink_to("gone")
+    (names_folder / "loop").symlink_to("loop")
+    (names_folder / "file").write_text("")
+    (names_folder / "m" / "note.txt").write_text("")
+    os.mkfifo(layout.blobs / ("a" * 64))
+    (layout.blobs / ("b" * 64)).mkdir()
+    (layout.blobs / ("c" * 64)).symlink_to("gone")
+    (layout.blobs / "README").write_text("")
+    assert [ref.ref for ref in refs.list("models")] == ["m:1"]
+    odd = {names_folder / "m" / "pipe.json", names_folder / "m" / "folder.json", names_folder / "loop"}
+    assert set(refs.damaged) == odd
+    assert measure(layout).unreferenced == 0
+    report = verify_store(layout, repair=True)
+    wanted = {str(path) for path in odd} | {"sha256:" + letter * 64 for letter in "abc"}
+    assert {fault.what for fault in report.faults} == wanted
+    assert all(fault.quarantined for fault in report.faults)
+    assert verify_store(layout).faults == ()
+    assert collect(layout, grace=0).blobs == ()
+    assert [ref.ref for ref in refs.list("models")] == ["m:1"]
