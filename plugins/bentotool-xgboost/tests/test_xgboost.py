@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,26 @@ assert not {"xgboost", "numpy", "pickle"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(put(tmp_path, UBJ))], check=True, timeout=60)
     assert loader.load(tmp_path / "model.ubj").num_features() == 3
+
+
+@pytest.mark.parametrize(
+    ("installed", "needed"),
+    [
+        ({"xgboost"}, "xgboost"),
+        ({"xgboost-cpu"}, "xgboost-cpu"),
+        ({"xgboost", "xgboost-cpu"}, "xgboost"),
+        ((), "xgboost"),
+    ],
+)
+def test_a_bento_gets_the_distribution_that_is_installed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: set[str], needed: str
+) -> None:
+    """On Linux ``xgboost`` brings libraries for GPUs; ``xgboost-cpu`` has the same files without them."""
+
+    def distribution(name: str) -> str:
+        if name in installed:
+            return name
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", distribution)
+    assert describe(put(tmp_path, UBJ)).requirements == ("numpy", f"{needed}>=2.1")

@@ -47,7 +47,7 @@ class XgboostFramework:
             inputs=(TensorSpec("X", "float32", (None, model.features)),),
             outputs=(TensorSpec("prediction", "float32", _columns(model)),),
             metadata=metadata,
-            requirements=("numpy", "xgboost>=2.1"),
+            requirements=("numpy", f"{_distribution()}>=2.1"),
             safety="data",
             main_file=main.name,
         )
@@ -63,6 +63,23 @@ class XgboostFramework:
                 f"a {type(obj).__name__} is not an XGBoost model", hint="give a Booster or a fitted estimator"
             )
         save(str(Path(directory) / "model.ubj"))
+
+
+def _distribution() -> str:
+    """Of the two distributions that bring XGBoost, the one installed here; ``xgboost`` where neither is.
+
+    On Linux ``xgboost`` brings libraries of hundreds of megabytes for GPUs. Both have the same files in them, so a
+    Bento must not get the one that its author does not use.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    for name in ("xgboost", "xgboost-cpu"):
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            continue
+        return name
+    return "xgboost"
 
 
 def _columns(model: XgboostModel) -> tuple[int | None, ...]:
