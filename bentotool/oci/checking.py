@@ -7,9 +7,10 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event, Lock
 
 from bentotool.errors import BentotoolError
 from bentotool.oci.collect import KINDS, remove, restore_set_aside, stored_blobs, strange_blobs
@@ -69,7 +70,7 @@ def verify_store(
     Args:
         repair: whether damaged blobs and references are moved to ``quarantine`` in the store, so that an import or pull
             brings them anew.
-        advance: told the bytes of each blob checked.
+        advance: told the bytes of each piece read, never by two threads at once.
         jobs: blobs read at once; by default as many as there are processors, up to eight.
 
     Raises:
@@ -132,6 +133,14 @@ def _touched(digest: str, reached: list[tuple[Ref, Reach]]) -> tuple[str, ...]:
 def _damaged(
     layout: Layout, blobs: dict[str, int], advance: Callable[[int], None], jobs: int
 ) -> dict[str, tuple[str, str]]:
+    stop, lock = Event(), Lock()
+
+    def progress(count: int) -> None:
+        if stop.is_set():
+            raise CancelledError
+        with lock:
+            advance(count)
+
     def check(digest: str) -> tuple[str, str] | None:
         path = layout.blob_path(digest)
         try:
@@ -139,7 +148,7 @@ def _damaged(
         except BentotoolError as error:
             return "changed", error.message.removeprefix(f"blob {digest} ")
         try:
-            actual, _ = hash_file(path)
+            actual, _ = hash_file(path, progress)
         except FileNotFoundError:
             return None  # collected meanwhile; if a name needs it, it is found missing
         except OSError as error:
@@ -149,12 +158,13 @@ def _damaged(
     # The largest first, so that no thread is left alone with one at the end.
     ordered = sorted(blobs, key=lambda digest: -blobs[digest])
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
-        found = {}
-        for digest, fault in zip(ordered, pool.map(check, ordered), strict=True):
-            advance(blobs[digest])
-            if fault:
-                found[digest] = fault
-    return found
+        tasks = {digest: pool.submit(check, digest) for digest in ordered}
+        try:
+            return {digest: fault for digest, task in tasks.items() if (fault := task.result())}
+        except BaseException:  # an interrupt does not wait for terabytes to be read
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _repair(layout: Layout, faults: list[Fault], reached: list[tuple[Ref, Reach]]) -> list[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from bentotool.errors import VerificationError
@@ -35,12 +36,17 @@ def sha256_bytes(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def hash_file(path: Path) -> tuple[str, int]:
-    """Digest and size in bytes of a file, in constant memory."""
+def hash_file(path: Path, advance: Callable[[int], None] = lambda amount: None) -> tuple[str, int]:
+    """Digest and size in bytes of a file, in constant memory.
+
+    Args:
+        advance: told the bytes of each piece read.
+    """
     digest, size = hashlib.sha256(), 0
     buffer = memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
             size += count
+            advance(count)
     return f"sha256:{digest.hexdigest()}", size

@@ -426,3 +426,25 @@ def test_what_does_not_belong_into_a_store_is_named_and_breaks_nothing(layout: L
     assert verify_store(layout).faults == ()
     assert collect(layout, grace=0).blobs == ()
     assert [ref.ref for ref in refs.list("models")] == ["m:1"]
+
+
+def test_an_interrupt_ends_a_check_at_once(layout: Layout) -> None:
+    """Of many blobs no more are read than were being read."""
+    for number in range(200):
+        layout.put(b"%d" % number * (1 << 16), "text/plain")
+    read: list[int] = []
+
+    def interrupt(amount: int) -> None:
+        read.append(amount)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify_store(layout, advance=interrupt, jobs=2)
+    assert len(read) < 20
+
+
+def test_a_check_tells_every_byte(layout: Layout) -> None:
+    sizes = [layout.put(b"x" * size, "text/plain").size for size in (10, 3 << 20)]
+    told: list[int] = []
+    assert verify_store(layout, advance=told.append).size == sum(sizes) == sum(told)
+    assert max(told) <= 1 << 20
