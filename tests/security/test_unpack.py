@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bentotool.errors import BentotoolError, UnsafeError, VerificationError
@@ -323,6 +323,7 @@ def test_threads_share_one_folder(place: Place) -> None:
 VALID = b"".join(data for data, _ in list(HARMLESS.values())[:8]) + END
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=3000), st.integers(0, len(VALID)), st.integers(1, 2000))
 def test_any_bytes_are_refused_or_unpacked(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int, step: int

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bentotool.errors import BentotoolError, UsageError, VerificationError
@@ -157,6 +157,7 @@ LAYERS = st.sampled_from(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(KEYS, JSON, max_size=6), st.lists(LAYERS, max_size=5))
 def test_any_kitfile_is_read_or_refused(document: dict[str, Any], layers: list[Descriptor]) -> None:
     try:
