@@ -167,8 +167,10 @@ def test_odd_names_come_back_as_they_were(folder: Path, store: Path, name: str) 
 )
 def test_names_that_cannot_travel_are_refused(folder: Path, name: str | bytes) -> None:
     raw = name if isinstance(name, bytes) else name.encode()
-    with open(os.fsencode(folder) + b"/" + raw, "wb"):  # noqa: PTH123 - a path of bytes
-        pass
+    try:
+        os.close(os.open(os.fsencode(folder) + b"/" + raw, os.O_CREAT | os.O_WRONLY))
+    except OSError:
+        pytest.skip("this file system refuses the name itself")
     message = refusal(folder)
     assert message.isprintable()
 
