@@ -151,8 +151,8 @@ def _drawn(label: str, total: int | None, unit: str) -> Any:
 
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=40)),
-        BarColumn(),
-        Facts(),
+        BarColumn(table_column=Column()),  # the one that gives way where the terminal is narrow
+        Facts(table_column=Column(no_wrap=True)),
     )
     # What is printed to stdout meanwhile goes where it always goes, which may be a pipe.
     drawn = Progress(*columns, console=Console(file=sys.stderr, highlight=False), transient=True, redirect_stdout=False)

@@ -202,3 +202,16 @@ def test_results_go_to_stdout_while_a_bar_is_drawn(
 )
 def test_what_stands_beside_the_bar(facts: Any, text: str) -> None:
     assert facts_text(*facts) == text
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_the_bar_gives_way_and_not_the_facts(
+    open_terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("bentotool.cli.progress.facts_text", lambda *facts: "238 MB/315 MB  384 MB/s  0:01 left")
+    terminal = open_terminal()
+    with _console().progress(10, "export iris:683df") as progress:
+        progress.advance(5)
+    assert "export iris:683df" in terminal.getvalue()
+    assert "0:01 left" in terminal.getvalue()
