@@ -153,6 +153,12 @@ TREE: dict[str, tuple[Change, str]] = {
     ),
     "lost attributes": (fewer_keys, "attributes of an object are forged"),
     "another identity": (another_identity, "share one identity"),
+    "attributes in another kind of table": (
+        lambda file: file.find("DecisionTreeClassifier")["content"].update(
+            __module__="collections", __class__="OrderedDict"
+        ),
+        "attributes of an object are forged",
+    ),
     "reference": (reference, "refers to an unknown object"),
     "method replaced": (method_replaced, "_validate_X_predict of DecisionTreeClassifier is replaced"),
     "old format": (lambda file: file.schema.update(protocol=0), "another version of the format"),
