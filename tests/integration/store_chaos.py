@@ -240,6 +240,7 @@ class Crowd:
         pid = os.fork()
         if pid == 0:
             try:
+                os.nice(5)  # the killer comes first
                 work(self._root, seed, self._write)
             finally:
                 sys.excepthook(*sys.exc_info())
@@ -281,8 +282,9 @@ def main() -> None:
     rounds = 16 if options.until_damaged else 1
     for _ in range(rounds):
         with Crowd(options.folder, rng, options.processes) as crowd:
-            for _ in range(options.kills // rounds):
-                time.sleep(options.seconds / options.kills)
+            start, each = time.monotonic(), options.seconds / options.kills
+            for number in range(1, options.kills // rounds + 1):
+                time.sleep(max(0.0, start + number * each - time.monotonic()))
                 crowd.kill_one()
                 kills += 1
         died, counts = died + crowd.died, counts + crowd.counts

@@ -186,13 +186,21 @@ def references(work: Path, count: int) -> dict[str, object]:
         line = [sys.executable, "-m", "bentotool", "--store", str(store), "model", "list", "--json"]
         subprocess.run(line, capture_output=True, timeout=60, check=True)
 
+    listed = [
+        {"name": ref.name, "version": ref.tag, "tag": ref.ref, "digest": ref.digest, "size": ref.size,
+         "created": ref.created, "framework": "", "safety": ""} for ref in refs.list("models")
+    ]  # fmt: skip
+    printing = timed(lambda: json.dumps(listed, indent=2))
+    empty, full = timed(lambda: command(work / "none")), timed(lambda: command(layout.root))
     numbers = iter(range(1000))
     return {
         "refs": count,
         "list_s": round(timed(lambda: RefStore(layout).list("models")), 3),
         "set_s": round(timed(lambda: RefStore(layout).set("models", "other", f"v{next(numbers)}", one)), 3),
-        "command_empty_s": round(timed(lambda: command(work / "none")), 3),
-        "command_s": round(timed(lambda: command(layout.root)), 3),
+        "command_empty_s": round(empty, 3),
+        "command_s": round(full, 3),
+        "printing_s": round(printing, 3),
+        "command_without_printing_of_empty": round((full - printing) / empty, 2),
     }
 
 
