@@ -16,7 +16,7 @@ from typing import Any
 from bentotool.interfaces import TensorSpec
 
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
-_MAX_CONTAINERS = 4_000_000  # objects and lists in a header: three for a tensor
+_MAX_CONTAINERS = 1_000_000  # objects and lists in a header: three for a tensor, and some 300 bytes of memory for each
 _MAX_AXES = 32
 _MAX_AXIS = 1 << 48
 
