@@ -234,12 +234,17 @@ def test_a_legacy_file_needs_trust(keras: Any, tmp_path: Path, x: Any) -> None:
     assert (loaded.predict(x, verbose=0) == model.predict(x, verbose=0)).all()
 
 
-def with_weights(keras: Any, tmp_path: Path, change: Callable[[Any, Any], None]) -> Path:
+def with_weights(
+    keras: Any, tmp_path: Path, change: Callable[[Any, Any], None], compression: int = zipfile.ZIP_STORED
+) -> Path:
     """A file of Keras's whose weights were changed after it was saved."""
     import h5py
 
     digits(keras).save(tmp_path / "good.keras")
-    with zipfile.ZipFile(tmp_path / "good.keras") as old, zipfile.ZipFile(tmp_path / "net.keras", "w") as new:
+    with (
+        zipfile.ZipFile(tmp_path / "good.keras") as old,
+        zipfile.ZipFile(tmp_path / "net.keras", "w", compression) as new,
+    ):
         for name in old.namelist():
             content = old.read(name)
             if name == keras_loader.WEIGHTS:
@@ -282,6 +287,7 @@ def virtual(file: Any, h5py: Any) -> None:
     file.create_virtual_dataset("virtual", layout)
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -290,15 +296,16 @@ def virtual(file: Any, h5py: Any) -> None:
     ],
 )
 def test_weights_that_lead_out_of_their_file(
-    keras: Any, tmp_path: Path, change: Callable[[Any, Any], None], expected: str
+    keras: Any, tmp_path: Path, change: Callable[[Any, Any], None], expected: str, compression: int
 ) -> None:
     with pytest.raises(ValueError, match=expected):
-        keras_loader.load(with_weights(keras, tmp_path, change))
+        keras_loader.load(with_weights(keras, tmp_path, change, compression))
 
 
 def test_damaged_weights(keras: Any, tmp_path: Path) -> None:
-    path = with_weights(keras, tmp_path, lambda file, h5py: None)
-    keras_loader.load(path)
+    for compression in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
+        path = with_weights(keras, tmp_path, lambda file, h5py: None, compression)
+        keras_loader.load(path)
     content = path.read_bytes()
     at = content.find(keras_loader.HDF5_SIGNATURE)
     with zipfile.ZipFile(path) as archive:

@@ -8,13 +8,14 @@ the file. The checks are here, and not in the plugin, because they are made agai
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 KERAS, HDF5 = "keras", "keras_h5"
 CONFIG, METADATA, WEIGHTS, ARRAYS = "config.json", "metadata.json", "model.weights.h5", "model.weights.npz"
@@ -163,8 +164,7 @@ def load(
     if found is None:
         raise InvalidModelError(f"{path.name} is not a file of Keras")
     if found.reasons and trust is not True:
-        more = f" and {len(found.reasons) - 5} more" if len(found.reasons) > 5 else ""
-        listed = "; ".join(found.reasons[:5]) + more
+        listed = "; ".join(found.reasons[:5])
         raise UnsafeModelError(f"{path.name} may run code when it is loaded: {listed}; trust=True loads it")
     from contextlib import nullcontext
 
@@ -336,14 +336,38 @@ def check_weights(path: Path) -> None:
     """
     import h5py
 
-    with zipfile.ZipFile(path) as archive, archive.open(WEIGHTS) as member:
-        try:
-            with h5py.File(member, "r") as file:
-                _check_group(file, h5py)
-        except (UnsafeModelError, InvalidModelError):
-            raise
-        except Exception as error:  # h5py raises whatever fits the C library's error
-            raise InvalidModelError(f"{WEIGHTS} is damaged: {type(error).__name__}: {_line(error)}") from None
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file, archive.open(WEIGHTS) as member:
+            info = archive.getinfo(WEIGHTS)
+            with h5py.File(_Stored(file, info) if info.compress_type == zipfile.ZIP_STORED else member, "r") as weights:
+                _check_group(weights, h5py)
+    except (UnsafeModelError, InvalidModelError):
+        raise
+    except Exception as error:  # h5py raises whatever fits the C library's error
+        raise InvalidModelError(f"{WEIGHTS} is damaged: {type(error).__name__}: {_line(error)}") from None
+
+
+class _Stored(io.RawIOBase):
+    """A member that is not compressed, where it lies: zipfile's own reader goes back by reading all again."""
+
+    def __init__(self, file: BinaryIO, info: zipfile.ZipInfo) -> None:
+        file.seek(info.header_offset + 26)
+        self._start = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+        self._file, self._size, self._at = file, info.file_size, 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        data = self._file.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _check_group(file: Any, h5py: Any) -> None:
