@@ -123,14 +123,8 @@ class UnsafeModelError(ValueError):
 
 
 class Inspection(NamedTuple):
-    """What a file is.
-
-    Args:
-        format: KERAS or HDF5.
-        reasons: why loading it may run code of the file's choice.
-        config: the description of the model.
-        metadata: what Keras says of the file.
-        members: sizes of the archive's files in bytes, by name.
+    """What a file is: KERAS or HDF5, why loading it may run code of the file's choice, and for KERAS the description of
+    the model, what Keras says of the file, and the sizes of the archive's files in bytes by name.
     """
 
     format: str
