@@ -104,6 +104,68 @@ def test_a_path_is_saved_as_safetensors(tmp_path: Path) -> None:
     assert all(torch.equal(loaded[key], EXPECTED[key]) for key in EXPECTED)
 
 
+def _tensors() -> Any:
+    """Of any dtype and view: slices, strides, transposed, of one element, of none, conjugated, repeated."""
+
+    def make(dtype: str, view: int) -> Any:
+        tensor = torch.arange(24).reshape(2, 3, 4).to(getattr(torch, dtype))
+        return VIEWS[view](tensor)
+
+    return st.builds(make, st.sampled_from(_DTYPES), st.integers(0, len(VIEWS) - 1))
+
+
+VIEWS: list[Callable[[Any], Any]] = [
+    lambda t: t,
+    lambda t: t.permute(2, 0, 1),
+    lambda t: t[:, 1:, ::2],
+    lambda t: t[1, 2, 3],
+    lambda t: t[:0],
+    lambda t: t.reshape(-1)[5:7],
+    lambda t: t.conj(),
+    lambda t: t[:, :1].expand(2, 3, 4),
+    lambda t: torch.nn.Parameter(t, requires_grad=False),
+    lambda t: torch.as_strided(t, (3, 3), (1, 1)),
+]
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | _tensors()
+_STATES = st.recursive(
+    _LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=3).map(OrderedDict)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(state=_STATES)
+def test_what_is_read_is_what_torch_reads(tmp_path: Path, state: Any) -> None:
+    path = put(tmp_path, saved({"state": state}))
+    try:
+        found = read_state_dict(path)
+    except UnsafeError:
+        return
+    _check_alike(found, torch.load(path, weights_only=True))
+
+
+def _check_alike(found: Any, expected: Any) -> None:
+    if isinstance(expected, torch.Tensor):
+        assert (found.dtype, found.shape, found.stride()) == (expected.dtype, expected.shape, expected.stride())
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            _check_alike(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert (type(found), len(found)) == (type(expected), len(expected))
+        for one, other in zip(found, expected, strict=True):
+            _check_alike(one, other)
+    else:
+        assert (type(found), found) == (type(expected), expected)
+
+
 @pytest.mark.parametrize("value", [None, torch.eye(2).to_sparse(), torch.ones(1).expand(9)])
 def test_what_only_torch_reads_needs_trust(tmp_path: Path, value: Any) -> None:
     """torch's weights_only would do for these, and is no boundary."""
@@ -166,6 +228,10 @@ def test_a_part_of_a_checkpoint(tmp_path: Path) -> None:
         ({(1, 2): 3}, "keys other than text and numbers"),
         ({1}, "builtin(s|__).set|opcode"),
         (torch.ones(1).expand(9), "9 is made from 1 numbers"),
+        (torch.tensor([1j, 2j]).conj(), "conjugates or negates"),
+        (torch.tensor([1j, 2j]).conj().imag, "conjugates or negates"),
+        (torch.ones(2).to(torch.float8_e4m3fn), "keeps its numbers in a torch.storage.UntypedStorage"),
+        (torch.ones(2, device="meta"), "_rebuild_meta_tensor"),
     ],
 )
 def test_more_than_tensors_is_refused(

@@ -28,6 +28,7 @@ _STORAGES = {
     "BoolStorage": ("bool", 1),
     "ByteStorage": ("uint8", 1),
     "CharStorage": ("int8", 1),
+    "ComplexDoubleStorage": ("complex128", 16),
     "ComplexFloatStorage": ("complex64", 8),
     "DoubleStorage": ("float64", 8),
     "FloatStorage": ("float32", 4),
@@ -196,8 +197,12 @@ class StateReader:
             raise NotPlainError("it calls what is no name")
         if name == _DICT and not arguments:
             return {}
-        if name == _TENSOR and len(arguments) >= 4 and isinstance(arguments[0], Storage):
-            return self._tensor(*arguments[:4])
+        if name == _TENSOR and isinstance(arguments[0], Storage):
+            # then: whether it is trained, hooks, and in newer files what changes how the numbers are read
+            storage, offset, shape, stride, _, _, *views = arguments
+            if any(views):
+                raise NotPlainError("a tensor is a view that conjugates or negates")
+            return self._tensor(storage, offset, shape, stride)
         if name == _PARAMETER and arguments and isinstance(arguments[0], self._tensors):
             return arguments[0]
         raise NotPlainError(f"it uses {name.replace(' ', '.'):.80}")
