@@ -346,6 +346,13 @@ def test_odd_descriptions_are_described(tmp_path: Path) -> None:
         describe(put(tmp_path, archive(config=layer("Sequential", "keras", **config))))
 
 
+def test_options_of_bentoml_are_refused_with_a_hint(tmp_path: Path) -> None:
+    for name, hint in (("include_optimizer", "not compiled"), ("tf_signatures", "bentotool.tensorflow"), ("x", None)):
+        with pytest.raises(UsageError, match=f"takes no option {name}") as caught:
+            KerasFramework().save(object(), tmp_path, **{name: True})
+        assert (hint or "") in (caught.value.hint or "")
+
+
 def test_a_file_is_rewritten_without_times_and_addresses(tmp_path: Path) -> None:
     contents = []
     for number in (7, 8):

@@ -18,6 +18,12 @@ _SUFFIXES = (".keras", ".h5", ".hdf5")
 _REQUIREMENTS = ("keras>=3.12", "numpy", "tensorflow>=2.16")
 _MAX_LISTED = 50
 _MAX_AXES = 64
+# options of BentoML's keras.save_model, and what to do instead
+_NOT_TAKEN = {
+    "include_optimizer": "Keras keeps the state of training of a compiled model: save one that is not compiled",
+    "tf_signatures": "bentotool.tensorflow.save_model writes a SavedModel with signatures",
+    "tf_save_options": "bentotool.tensorflow.save_model writes a SavedModel with options",
+}
 # layers whose output has the shape of their input
 _SAME_SHAPE = ("Activation", "BatchNormalization", "Dropout", "LayerNormalization", "LeakyReLU", "ReLU", "Softmax")
 
@@ -62,7 +68,8 @@ class KerasFramework:
     def save(self, obj: object, directory: Path, **options: object) -> None:
         """Write a Keras model as ``model.keras``; the same model gives the same bytes."""
         if options:
-            raise UsageError(f"keras takes no option {', '.join(sorted(options))} when saving")
+            hint = next((_NOT_TAKEN[name] for name in sorted(options) if name in _NOT_TAKEN), "")
+            raise UsageError(f"keras takes no option {', '.join(sorted(options))} when saving", hint=hint or None)
         try:
             import keras
         except ImportError as error:
