@@ -31,10 +31,11 @@ from bentotool.interfaces import SourceFile
 from bentotool.models.intake import take_files
 from bentotool.models.manifest import ModelDetails
 from bentotool.models.store import ModelStore, StoredModel
-from bentotool.oci import archive, blobs, layout, refs
+from bentotool.oci import archive, blobs, layout, refs, sink
 from bentotool.oci.checking import verify_store
 from bentotool.oci.collect import collect
-from bentotool.oci.descriptor import MANIFEST, Manifest
+from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
+from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.layout import Layout
 from bentotool.oci.unarchive import read_archive
 
@@ -111,8 +112,9 @@ WEIGHTS = {
     "collect": 4,
     "view": 1,
     "export": 1,
-    "take_archive": 1,
+    "take_archive": 2,
     "bento": 1,
+    "receive": 3,
     "check": 1,
 }
 GUARDS = {"renewal": without_renewal, "looking": without_looking, "renaming": without_renaming}
@@ -171,6 +173,18 @@ class Actions:
         """What a pull does, from a file: manifests and layers are received piece by piece, and named in the end."""
         roots = read_archive(self.store.layout, self.root / "archives" / f"{name}.tar")
         self.store.adopt(name, f"a{self.rng.randrange(3)}", roots[0].digest)
+
+    def receive(self, name: str) -> None:
+        """As from a registry: a layer in pieces, going on where somebody who was killed has stopped."""
+        data = (self.root / "sources" / str(self.rng.randrange(SOURCES))).read_bytes()
+        layer = Descriptor("application/octet-stream", sha256_bytes(data), len(data))
+        with self.store.layout.layer_sink(layer) as target:
+            at = target.resume()
+            while at < len(data):
+                target.write(data[at : at + 4096])
+                at += 4096
+                time.sleep(self.rng.random() * 0.02)
+            target.commit()
 
     def bento(self, name: str) -> None:
         """A Bento keeps its models, whether or not they have a name of their own."""
@@ -275,6 +289,7 @@ def main() -> None:
     rng = random.Random(options.seed)
     prepare(options.folder, rng)
     no_locks()
+    sink._RESUMABLE = 1000  # the sources are small
     for guard in options.without:
         GUARDS[guard]()
     found: list[str] = []
