@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow's and of all that
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(int)
+Require = Callable[[str], None]
 NEEDS = {"pip_requirements": ["mlflow"]}  # not found out, which takes MLflow many seconds
 
 
@@ -38,16 +39,18 @@ def bentotool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def linear(path: Path) -> Any:
-    sklearn = pytest.importorskip("sklearn.linear_model")
-    estimator = sklearn.LogisticRegression().fit(X, Y)
     import mlflow.sklearn
+    from sklearn.linear_model import LogisticRegression
+
+    estimator = LogisticRegression().fit(X, Y)
 
     signature = mlflow.models.infer_signature(X, Y)
     mlflow.sklearn.save_model(estimator, path, signature=signature, serialization_format="cloudpickle", **NEEDS)
     return estimator
 
 
-def test_a_pickle_is_imported_and_loaded_with_trust_only(tmp_path: Path) -> None:
+def test_a_pickle_is_imported_and_loaded_with_trust_only(tmp_path: Path, require_package: Require) -> None:
+    require_package("sklearn")
     estimator = linear(tmp_path / "linear")
     refused = bentotool("model", "import", str(tmp_path / "linear"))
     assert refused.returncode == 6, refused.stderr
@@ -61,9 +64,10 @@ def test_a_pickle_is_imported_and_loaded_with_trust_only(tmp_path: Path) -> None
     assert np.array_equal(names.load_model("linear", trust=True).predict(X), estimator.predict(X))
 
 
-def test_native_formats_load_by_themselves(tmp_path: Path) -> None:
-    xgboost = pytest.importorskip("xgboost")
+def test_native_formats_load_by_themselves(tmp_path: Path, require_package: Require) -> None:
+    require_package("xgboost")
     import mlflow.xgboost
+    import xgboost
 
     estimator = xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(X, Y)
     mlflow.xgboost.save_model(estimator, tmp_path / "trees", **NEEDS)
@@ -74,8 +78,9 @@ def test_native_formats_load_by_themselves(tmp_path: Path) -> None:
     assert np.array_equal(namespace("mlflow").load_model("trees").predict(X), estimator.predict(X))
 
 
-def test_catboost_and_lightgbm(tmp_path: Path) -> None:
-    catboost = pytest.importorskip("catboost")
+def test_catboost_and_lightgbm(tmp_path: Path, require_package: Require) -> None:
+    require_package("catboost")
+    import catboost
     import mlflow.catboost
 
     options = {"iterations": 2, "verbose": False, "allow_writing_files": False, "thread_count": 1}
@@ -83,7 +88,8 @@ def test_catboost_and_lightgbm(tmp_path: Path) -> None:
     mlflow.catboost.save_model(estimator, tmp_path / "cat", **NEEDS)
     assert import_model(tmp_path / "cat", "cat").info["safety"] == "data"
     assert np.array_equal(namespace("mlflow").load_model("cat").predict(X), estimator.predict(X))
-    lightgbm = pytest.importorskip("lightgbm")
+    require_package("lightgbm")
+    import lightgbm
     import mlflow.lightgbm
 
     booster = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(X, Y), 2)
@@ -91,9 +97,11 @@ def test_catboost_and_lightgbm(tmp_path: Path) -> None:
     assert import_model(tmp_path / "lgb", "lgb").info["safety"] == "data"
 
 
-def test_onnx_with_data_of_its_own(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+def test_onnx_with_data_of_its_own(tmp_path: Path, require_package: Require) -> None:
+    require_package("onnx")
+    import onnx
+
+    require_package("onnxruntime")
     import mlflow.onnx
 
     weights = np.arange(3 * 400, dtype=np.float32).reshape(3, 400)
@@ -125,9 +133,10 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     mlflow.set_registry_uri(None)
 
 
-def test_runs_and_registered_models_of_a_store_on_disk(tracking: str) -> None:
-    xgboost = pytest.importorskip("xgboost")
+def test_runs_and_registered_models_of_a_store_on_disk(tracking: str, require_package: Require) -> None:
+    require_package("xgboost")
     import mlflow.xgboost
+    import xgboost
 
     estimator = xgboost.XGBClassifier(n_estimators=2, n_jobs=1).fit(X, Y)
     with mlflow.start_run() as run:
