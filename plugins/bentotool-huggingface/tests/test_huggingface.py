@@ -519,7 +519,10 @@ def test_mutated_gguf(tmp_path: Path, cut: int, changes: list[tuple[int, int]]) 
             st.lists(inner, max_size=3)
             | st.dictionaries(
                 st.sampled_from(
-                    ["type", "path", "auto_map", "_class_name", "model_type", "weight_map", "architectures"]
+                    [
+                        *("type", "path", "auto_map", "_class_name", "model_type", "weight_map", "architectures"),
+                        *("peft_type", "r", "task", "cache_file", "tokenizer_class", "megatron_core"),
+                    ]
                 ),
                 inner,
                 max_size=4,
@@ -527,10 +530,21 @@ def test_mutated_gguf(tmp_path: Path, cut: int, changes: list[tuple[int, int]]) 
         ),
         max_leaves=10,
     ),
-    name=st.sampled_from(["config.json", "modules.json", "model_index.json", "m.safetensors.index.json"]),
+    name=st.sampled_from(
+        [
+            *("config.json", "modules.json", "model_index.json", "m.safetensors.index.json", "adapter_config.json"),
+            *("pipeline_task.json", "tokenizer_config.json", "in/model_index.json"),
+        ]
+    ),
+    adapter=st.booleans(),
 )
-def test_any_json_ends_in_an_answer_or_an_error(transformer: Path, document: object, name: str) -> None:
+def test_any_json_ends_in_an_answer_or_an_error(transformer: Path, document: object, name: str, adapter: bool) -> None:
     path = transformer / name
+    path.parent.mkdir(exist_ok=True)
+    weights = transformer / "adapter_model.safetensors"
+    weights.unlink(missing_ok=True)
+    if adapter:
+        weights.write_bytes(tensors())
     before = path.read_bytes() if path.exists() else None
     path.write_text(json.dumps(document), encoding="utf-8")
     framework = HuggingFaceFramework()

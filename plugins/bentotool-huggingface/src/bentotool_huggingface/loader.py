@@ -109,6 +109,8 @@ def is_adapter(files: Mapping[str, Path]) -> bool:
 def _load_adapter(path: Path, base: Any, model_class: str | None, *, trust: bool, **options: Any) -> Any:
     """The base is what the caller says: a name or path in the adapter is never followed."""
     config = read_json(path / "adapter_config.json")
+    if not isinstance(config, dict):
+        raise InvalidModelError("adapter_config.json is not an object")
     if base is None:
         named = str(config.get("base_model_name_or_path"))
         raise InvalidModelError(f"{path.name} is an adapter for {named:.100}: pass base=, the folder of that model")
