@@ -11,14 +11,17 @@ from bentotool.build.bentos import BentoStore
 from bentotool.errors import ConflictError, UsageError, VerificationError
 from bentotool.models.detect import require_trust
 from bentotool.models.foreign import family_of
-from bentotool.models.manifest import model_files, read_details
+from bentotool.models.manifest import ModelFile, build_manifest, model_files, read_details
 from bentotool.models.oci_content import RegistryContent
 from bentotool.models.oci_source import Found, find_model
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
+from bentotool.oci.digest import check_digest, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, Layout
+from bentotool.oci.reach import FILES_OF
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import RefStore, check_name, check_version
+from bentotool.oci.tar import check_entry_names
 from bentotool.oci.workers import run_all
 from bentotool.plugins import load_plugins
 from bentotool.transfer.foreign import is_ours, pull_foreign
@@ -151,6 +154,10 @@ def pull(
     _check_expected(remote, "model", expect)
     if found.manifest.artifact_type == MODEL_TYPE and is_ours(found.manifest):
         return _pull_model(work, work.manifest(found.descriptor.digest, "model"), rename)
+    if FILES_OF in found.manifest.annotations and found.manifest.artifact_type == MODEL_TYPE:
+        done = _pull_files(work, work.manifest(found.descriptor.digest, "model"), rename)
+        if done is not None:
+            return done
     return pull_foreign(
         layout,
         remote,
@@ -186,6 +193,43 @@ def _pull_model(work: _Pull, model: _Remote, rename: str | None) -> Transferred:
     stored = ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, model.descriptor.digest)
     return Transferred("model", name, version, stored.digest, stored.size, str(work.remote), work.fetched)
+
+
+def _pull_files(work: _Pull, view: _Remote, rename: str | None) -> Transferred | None:
+    """Pull a model that was pushed file by file: the model it stands for is made again, and has to have its digest.
+
+    Returns:
+        None when it has not, as when another release wrote it: then it is a stranger's like any other.
+    """
+    own = identity(view.manifest)
+    name, version = _renamed(own, rename)
+    wanted = check_digest(view.manifest.annotations[FILES_OF])
+    _check_free(work.layout, "models", name, version, wanted)
+    files = [
+        ModelFile(layer.annotations.get("org.cncf.model.filepath", ""), layer.size, layer.digest)
+        for layer in view.manifest.layers
+    ]
+    check_entry_names(file.path for file in files)
+    work.fetch([view], f"pull {name}:{version}")
+    made = build_manifest(
+        *own, files, read_details(view.manifest), lambda digest: work.layout.blob_path(digest).open("rb", 0)
+    )
+    data = made[1].to_bytes()
+    if sha256_bytes(data) != wanted:
+        return None
+    work.layout.put(made[2], made[1].config.media_type)
+    work.layout.put(data, MANIFEST)
+    stored = ModelStore(work.layout).adopt(name, version, wanted, replace=False)
+    return Transferred(
+        kind="model",
+        name=name,
+        version=version,
+        digest=stored.digest,
+        size=stored.size,
+        remote=str(work.remote),
+        moved=work.fetched,
+        source_digest=view.descriptor.digest,
+    )
 
 
 def _pull_index(

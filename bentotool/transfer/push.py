@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from bentotool.errors import NotFoundError, UsageError, VerificationError
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Manifest
 from bentotool.oci.digest import sha256_bytes
+from bentotool.oci.fileview import FileViews
 from bentotool.oci.layout import Layout
 from bentotool.oci.limits import check_sizes
 from bentotool.oci.reference import RemoteReference
@@ -121,6 +122,7 @@ def push_model(
     remote: RemoteReference,
     registry: Registry,
     *,
+    raw: bool = False,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
@@ -130,6 +132,8 @@ def push_model(
         ref: the model in the store.
         remote: where to; without a tag, ``latest``.
         registry: a client made with ``push=True``.
+        raw: send each file as it is instead of in tar layers, for tools that do not unpack; there is no volume view
+            then. Whoever pulls it with bentotool gets the model's own digest.
         jobs: files sent at once.
 
     Raises:
@@ -137,6 +141,8 @@ def push_model(
         NotFoundError: when the store lacks a part.
     """
     work = _Push(layout, remote, registry, jobs, progress)
+    if raw:
+        return _push_files(work, ref)
     if len(work.tag) + len(VOLUME) > _TAG_LENGTH:
         raise UsageError(
             f"tag {work.tag!r} is too long", hint=f"use up to {_TAG_LENGTH - len(VOLUME)} characters for a model"
@@ -151,6 +157,20 @@ def push_model(
     work.put(work.tag, model.data)
     places.remember(remote.registry, remote.repository, ref.digest)
     return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, str(remote.with_tag(work.tag)), work.sent)
+
+
+def _push_files(work: _Push, ref: Ref) -> Transferred:
+    """The model's file view in place of the model: see :mod:`bentotool.oci.fileview`."""
+    work.load(ref.digest, MODEL_TYPE, f"model {ref.ref}")
+    view = FileViews(work.layout).of(ref.digest)
+    if view is None:
+        raise UsageError(f"model {ref.ref} has too many files for one layer each", hint="push it with --format tar")
+    files = work.load(view.digest, MODEL_TYPE, f"the files of model {ref.ref}")
+    work.send_blobs(files.blobs(work.layout), f"push {ref.ref}")
+    work.put(view.digest, files.data)
+    work.put(work.tag, files.data)
+    remote = str(work.remote.with_tag(work.tag))
+    return Transferred("model", ref.name, ref.tag, view.digest, ref.size, remote, work.sent, source_digest=ref.digest)
 
 
 def push_bento(

@@ -56,7 +56,8 @@ class Transferred:
         moved: bytes of blobs that went over the wire.
         index: digest of the index that a Bento's tag points to.
         models: ``name:version`` of each model of a Bento.
-        source_digest: digest of another tool's manifest, whose files were imported under ``digest``.
+        source_digest: where two manifests stand for the same files, the one they were taken from: of another tool's
+            manifest, imported under ``digest``; of a model in the store, sent file by file under ``digest``.
     """
 
     kind: str

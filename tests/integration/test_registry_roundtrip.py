@@ -280,3 +280,32 @@ def test_referrers_are_found_through_the_tag(real_registry: Any, here: Layout) -
         registry.upload_manifest("refs/x", "sha256-" + "a" * 64, json.dumps(index).encode(), INDEX)
         assert len(registry.get_referrers("refs/x", subject.digest, "application/x-test")) == 1
         assert registry.get_referrers("refs/x", subject.digest, "application/x-other") == ()
+
+
+def test_a_model_goes_out_file_by_file_and_comes_back_as_itself(
+    real_registry: Any,
+    here: Layout,
+    there: Layout,
+    make_model: Callable[..., StoredModel],
+    require_tool: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    model = make_model(here)
+    target = remote(real_registry, "raw/model:1")
+    with Registry(real_registry.host, push=True) as registry:
+        pushed = transfer.push_model(here, ref_of(here, model), target, registry, raw=True)
+        pulled = transfer.pull(there, target, registry)
+    assert pushed.source_digest == model.digest != pushed.digest
+    assert (pulled.digest, pulled.source_digest) == (model.digest, pushed.digest)
+    with Registry(real_registry.host) as registry:
+        assert registry.get_tags("raw/model") == ["1"]
+    folder = tmp_path / "oras"
+    folder.mkdir()
+    subprocess.run(
+        [require_tool("oras"), "pull", "--plain-http", str(target)],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert tree(folder) == tree(ModelStore(here).materialise(model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,19 +64,27 @@ def push(
 def push_model(
     reference: Annotated[str, typer.Argument(metavar="REF", help="A model, as NAME[:VERSION].")],
     remote: _Remote = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", metavar="tar|raw", help="raw: each file as it is, for tools that do not unpack layers."
+        ),
+    ] = "tar",
 ) -> None:
     """Push a model to a registry"""
     state = current()
     from bentotool.oci.refs import RefStore
 
-    _push(state, RefStore(state.layout).get("models", reference), remote)
+    if form not in ("tar", "raw"):
+        raise UsageError(f"--format {form!r} is neither tar nor raw")
+    _push(state, RefStore(state.layout).get("models", reference), remote, raw=form == "raw")
 
 
-def _push(state: State, ref: Ref, remote: str | None) -> None:
+def _push(state: State, ref: Ref, remote: str | None, *, raw: bool = False) -> None:
     target = _target(ref, remote)
     from bentotool import transfer
 
-    move = transfer.push_bento if ref.kind == "bentos" else transfer.push_model
+    move = transfer.push_bento if ref.kind == "bentos" else partial(transfer.push_model, raw=raw)
     artifact = _Artifact(ref.name, ref.tag, ref.ref, ref.digest, ref.size)
     state.plugins.call("bentotool_before_push", artifact=artifact)
     with open_registry(state, target.registry, push=True) as registry:
