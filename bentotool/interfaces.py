@@ -228,6 +228,8 @@ class SourceRequest:
         max_bytes: the most that may be fetched.
         checksum: ``sha256:<hex>`` that a source of a single file has to have, or None.
         advance: told the bytes of each piece fetched.
+        wanted: tells by a file's name whether it is wanted. A source may ignore it; what is not wanted and comes
+            all the same is left out later.
     """
 
     uri: str
@@ -235,6 +237,7 @@ class SourceRequest:
     max_bytes: int
     checksum: str | None
     advance: Callable[[int], None]
+    wanted: Callable[[str], bool] = field(default=lambda name: True)
 
 
 @dataclass(frozen=True)
@@ -242,12 +245,13 @@ class SourceModel:
     """What a :class:`Source` brings: files, and what the place says of the model. The user's own words come first.
 
     Args:
-        files: in the request's folder, or in a cache that nothing rewrites.
+        files: in the request's folder, or where they lie on this disk.
         name: a name for the model, made valid by the caller.
         version: the version to store it under; None derives it from the content.
         framework: the framework to ask about the files, where a plugin for it is installed.
         labels: labels of the model.
         metadata: facts about the model.
+        shared: the files lie in a cache that nothing rewrites, so the store may share them instead of copying.
     """
 
     files: tuple[SourceFile, ...]
@@ -256,6 +260,7 @@ class SourceModel:
     framework: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, JSON] = field(default_factory=dict)
+    shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Source(Protocol):
     """
 
     def fetch(self, request: SourceRequest) -> SourceModel:
-        """Bring the files to this disk: into the request's folder, or a cache where nothing ever rewrites them."""
+        """Bring the files to this disk: into the request's folder, or say where they lie."""
         ...
 
 

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
 
 from bentotool.cli.console import Progress
 from bentotool.cli.options import registry_params
 from bentotool.cli.state import State
 
 if TYPE_CHECKING:
+    from bentotool.models.choice import Choice
     from bentotool.oci.credentials import CredentialStore
     from bentotool.oci.registry import Registry
     from bentotool.transfer import ProgressMaker
 
-__all__ = ["credential_store", "open_registry", "talks_to_registry", "transfer_progress"]
+__all__ = [
+    "Exclude",
+    "Include",
+    "choice_of",
+    "credential_store",
+    "open_registry",
+    "talks_to_registry",
+    "transfer_progress",
+]
 
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="PATTERN", help="Take only the model's files that match (repeatable)."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help="Leave out the model's files that match (repeatable)."),
+]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def choice_of(include: list[str] | None, exclude: list[str] | None) -> Choice:
+    """The files that ``--include`` and ``--exclude`` leave."""
+    from bentotool.models.choice import Choice
+
+    return Choice(tuple(include or ()), tuple(exclude or ()))
 
 
 def talks_to_registry(function: _Function) -> _Function:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bentotool.errors import UsageError, VerificationError
 from bentotool.models.manifest import read_details
 from bentotool.oci.descriptor import Descriptor, Manifest, parse_json_object
+from bentotool.oci.layers import layer_files
 
 if TYPE_CHECKING:
     from bentotool.interfaces import JSON
@@ -78,6 +79,13 @@ class ForeignLayer:
     file_size: int | None = None
     below: str = ""
     strip: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files in it, as far as its descriptor tells; empty when that is not known."""
+        if self.packed == "raw":
+            return (self.path,)
+        return tuple(file.path.removeprefix(self.strip) for file in layer_files(self.descriptor) or ())
 
     def place(self, entry: str, size: int) -> str:
         """Where a file of the tar goes.

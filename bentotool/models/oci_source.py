@@ -76,11 +76,11 @@ def find_model(content: Content, reference: str, what: str) -> Found:
             one, text = content.manifest(each.digest)
             manifest = Manifest.from_bytes(text)
             found += [Found(one, manifest)] if family_of(manifest) else []
+    if not found:
+        raise VerificationError(f"{what} is neither a model nor a Bento but an index without one")
     if len(found) != 1:
         digests = " or ".join(each.descriptor.digest for each in found[:4])
-        raise UsageError(
-            f"{what} is an index of {len(found)} models", hint=f"give one by its digest: {digests}" if found else None
-        )
+        raise UsageError(f"{what} is an index of {len(found)} models", hint=f"give one by its digest: {digests}")
     return found[0]
 
 
@@ -148,6 +148,7 @@ def take_model(
     max_bytes: int,
     advance: Advance,
     jobs: int = _JOBS,
+    wanted: Callable[[str], bool] = lambda name: True,
 ) -> SourceModel:
     """Bring the files of a model, and what its manifest says, into a folder.
 
@@ -157,6 +158,7 @@ def take_model(
         tag: the tag it was asked for by, which is its version when it states none.
         source: where it is from, kept as a fact; empty to keep none.
         jobs: layers fetched at once.
+        wanted: tells which files are; a layer known to hold none of them is not fetched.
 
     Raises:
         VerificationError: when a byte is not what its digest says, or an archive is damaged.
@@ -164,7 +166,8 @@ def take_model(
         MissingDependencyError: for a layer in zstd, where no library for it is installed.
     """
     model = read_foreign(found.manifest, content.read(_small(found.manifest.config)))
-    total = sum(layer.descriptor.size for layer in model.layers)
+    layers = [layer for layer in model.layers if any(map(wanted, layer.names or ("",)))]
+    total = sum(layer.descriptor.size for layer in layers)
     if total > max_bytes:
         raise UnsafeError(
             f"the model has {total} bytes, more than {max_bytes}",
@@ -175,7 +178,7 @@ def take_model(
         scratch.mkdir(mode=0o700)
         taking = _Taking(content, scratch, max_bytes, advance)
         # The largest first: the last one to end decides how long all take.
-        ordered = sorted(model.layers, key=lambda layer: -layer.descriptor.size)
+        ordered = sorted(layers, key=lambda layer: -layer.descriptor.size)
         run_all([partial(taking.take, layer) for layer in ordered], jobs, content.stop)
     except OSError as error:
         raise storage_error(error, folder) from None
@@ -276,4 +279,5 @@ class OciSource:
             max_bytes=request.max_bytes,
             advance=request.advance,
             jobs=self._jobs,
+            wanted=request.wanted,
         )

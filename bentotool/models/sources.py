@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from bentotool.errors import PluginError, UsageError
 from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
+from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.importing import import_files, local_files, name_for, valid_name
 from bentotool.models.web import download, file_name, part_key
 from bentotool.oci.digest import check_digest
@@ -93,6 +94,7 @@ def fetch(
     checksum: str | None = None,
     open_registry: RegistryMaker | None = None,
     jobs: int = 4,
+    choice: Choice = EVERYTHING,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> Iterator[Fetched]:
     """Bring the files of a model to this disk for the length of a block.
@@ -104,6 +106,7 @@ def fetch(
         checksum: ``sha256:<hex>`` that a single file, or the manifest of a model in a registry, must have.
         open_registry: makes the client for the registry of an ``oci://`` source.
         jobs: layers fetched from it at once.
+        choice: which files to take.
 
     Raises:
         UsageError: no source answers to the scheme.
@@ -118,17 +121,17 @@ def fetch(
     implementation = _source(source, plugins, open_registry, jobs)
     if implementation is None:
         path = Path(source)
-        yield Fetched(SourceModel(tuple(local_files(path)), name_for(path)))
+        yield Fetched(choice.of(SourceModel(tuple(local_files(path)), name_for(path))))
         return
     whole = False
     with claim_folder(layout.temporary(), f"fetch-{part_key(source)}") as folder:
         try:
-            model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance))
+            model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance, choice))
             if not isinstance(model, SourceModel):
                 raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
             check_entry_names(file.name for file in model.files)
             whole = True
-            yield _fetched(model, folder)
+            yield _fetched(choice.of(model), folder)
         finally:
             if whole or not _has_parts(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -136,7 +139,9 @@ def fetch(
 
 def _fetched(model: SourceModel, folder: Path) -> Fetched:
     owned = all(file.path.is_relative_to(folder) and not file.path.is_symlink() for file in model.files)
-    linkable = not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in model.files)
+    linkable = (
+        model.shared and not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in model.files)
+    )
     return Fetched(model, owned, linkable)
 
 

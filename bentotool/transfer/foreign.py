@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from bentotool.errors import ConflictError
+from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.foreign import read_foreign
 from bentotool.models.importing import valid_name
 from bentotool.models.oci_content import RegistryContent
@@ -42,6 +43,7 @@ def pull_foreign(
     trust: bool,
     jobs: int,
     progress: ProgressMaker,
+    choice: Choice = EVERYTHING,
 ) -> Transferred:
     """Bring the files of a model and import them as any others: what they are is found out anew.
 
@@ -53,7 +55,7 @@ def pull_foreign(
     store = ModelStore(layout)
     first, _, last = (rename or "").partition(":")
     name, version = check_name(first) if first else None, check_version(last) if last else None
-    if standing := _already(store, registry, remote, found, name, version):
+    if choice.everything and (standing := _already(store, registry, remote, found, name, version)):
         return _transferred(standing, remote, found, 0)
     total = sum(layer.size for layer in found.manifest.layers)
     folder = layout.temporary() / f"pull-{secrets.token_hex(8)}"
@@ -70,9 +72,10 @@ def pull_foreign(
                 max_bytes=DEFAULT_MAX_BYTES,
                 advance=shown.advance,
                 jobs=jobs,
+                wanted=choice,
             )
         stored = import_fetched(
-            store, Fetched(model, owned=True), plugins=plugins, name=name, version=version, trust=trust
+            store, Fetched(choice.of(model), owned=True), plugins=plugins, name=name, version=version, trust=trust
         )
     except ConflictError as error:
         raise ConflictError(error.message, hint="keep both with --as NAME:VERSION") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bentotool.build.bentos import BentoStore
 from bentotool.errors import ConflictError, UsageError, VerificationError
+from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.detect import require_trust
 from bentotool.models.foreign import family_of
 from bentotool.models.manifest import ModelFile, build_manifest, model_files, read_details
@@ -116,6 +117,7 @@ def pull(
     expect: str | None = None,
     trust: bool = False,
     plugins: Plugins | None = None,
+    choice: Choice = EVERYTHING,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
@@ -127,6 +129,7 @@ def pull(
         expect: ``"model"`` or ``"bento"`` refuses the other kind.
         trust: takes models of class ``pickle``.
         plugins: who looks at the files of a model that another tool pushed; all installed when absent.
+        choice: which files of a model to take; a part of it is another model, with a version of its own.
         jobs: files fetched at once.
 
     Raises:
@@ -142,20 +145,20 @@ def pull(
     if top.descriptor.media_type == INDEX:
         index = Index.from_bytes(top.data)
         if any(entry.annotations.get(KIND) == "bento" for entry in index.manifests):
+            _check_whole(remote, choice)
             return _pull_index(work, index, top.descriptor, rename, expect)
         found = find_model(RegistryContent(registry, remote.repository), top.descriptor.digest, str(remote))
     else:
         found = Found(top.descriptor, Manifest.from_bytes(top.data))
     if found.manifest.artifact_type == BENTO_TYPE:
         _check_expected(remote, "bento", expect)
+        _check_whole(remote, choice)
         return _pull_bento(work, _Remote(found.descriptor, top.data, found.manifest), None, rename)
     if family_of(found.manifest) is None:
         raise _foreign(remote, found.manifest.artifact_type or found.manifest.config.media_type)
     _check_expected(remote, "model", expect)
-    if found.manifest.artifact_type == MODEL_TYPE and is_ours(found.manifest):
-        return _pull_model(work, work.manifest(found.descriptor.digest, "model"), rename)
-    if FILES_OF in found.manifest.annotations and found.manifest.artifact_type == MODEL_TYPE:
-        done = _pull_files(work, work.manifest(found.descriptor.digest, "model"), rename)
+    if choice.everything and found.manifest.artifact_type == MODEL_TYPE:
+        done = _pull_own(work, found, rename)
         if done is not None:
             return done
     return pull_foreign(
@@ -168,7 +171,24 @@ def pull(
         trust=trust,
         jobs=jobs,
         progress=progress,
+        choice=choice,
     )
+
+
+def _check_whole(remote: RemoteReference, choice: Choice) -> None:
+    if not choice.everything:
+        raise UsageError(
+            f"{remote} is a Bento, which needs all files of its models", hint="leave out --include and --exclude"
+        )
+
+
+def _pull_own(work: _Pull, found: Found, rename: str | None) -> Transferred | None:
+    """Pull a model that a release of ours pushed, under its own digest; None for those of others."""
+    if is_ours(found.manifest):
+        return _pull_model(work, work.manifest(found.descriptor.digest, "model"), rename)
+    if FILES_OF in found.manifest.annotations:
+        return _pull_files(work, work.manifest(found.descriptor.digest, "model"), rename)
+    return None
 
 
 def _foreign(remote: RemoteReference, what: str) -> VerificationError:

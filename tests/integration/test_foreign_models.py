@@ -384,7 +384,7 @@ def test_an_index_of_one_model(repository: Repository, take: Callable[..., Any],
     assert status == 2
     assert all(each in answer["error"]["hint"] for each in digests)
     repository.put(index(other), "none", INDEX)
-    assert run("model", "import", f"oci://{repository.ref}:none")[0] == 2
+    assert run("model", "import", f"oci://{repository.ref}:none")[0] == 4
     repository.put(index(other, **{"io.bentotool.kind": "bento"}), "bento", INDEX)
     assert "bentotool pull" in run("model", "import", f"oci://{repository.ref}:bento")[1]["error"]["hint"]
     assert run("model", "import", f"oci://{repository.ref}:image")[0] == 2

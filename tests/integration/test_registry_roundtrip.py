@@ -14,6 +14,7 @@ import pytest
 
 from bentotool import transfer
 from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, UsageError
+from bentotool.models.choice import Choice
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.credentials import Credentials, CredentialStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Manifest
@@ -309,3 +310,27 @@ def test_a_model_goes_out_file_by_file_and_comes_back_as_itself(
         timeout=60,
     )
     assert tree(folder) == tree(ModelStore(here).materialise(model))
+
+
+def test_a_part_of_a_model_is_a_model_of_its_own(
+    real_registry: Any,
+    here: Layout,
+    there: Layout,
+    make_model: Callable[..., StoredModel],
+    require_package: Callable[[str], None],
+) -> None:
+    require_package("bentotool_picklable")
+    import pickle
+
+    files = {"w.pkl": pickle.dumps([1.0, 2.0]), "big.bin": b"x" * 300_000, "README.md": b"# hi"}
+    make_model(here, files=files)
+    target = remote(real_registry, "part/model:1")
+    with Registry(real_registry.host, push=True) as registry:
+        transfer.push_model(here, RefStore(here).get("models", "iris:1"), target, registry)
+        part = transfer.pull(there, target, registry, choice=Choice(include=("w.*",), exclude=("README*",)), trust=True)
+        with pytest.raises(UsageError, match="no file of the model"):
+            transfer.pull(there, target, registry, choice=Choice(include=("*.gguf",)), trust=True)
+    model = ModelStore(there).get("iris")
+    assert [file.path for file in model.files] == ["w.pkl"]
+    assert part.version == model.version != "1"
+    assert list(there.temporary().iterdir()) == []

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
-from bentotool.cli.registries import open_registry, talks_to_registry
+from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry
 from bentotool.cli.remote import is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
@@ -43,6 +43,8 @@ def import_model(
     checksum: _Checksum = None,
     max_size: _MaxSize = None,
     link: _Link = False,
+    include: Include = None,
+    exclude: Exclude = None,
 ) -> None:
     """Import a model into the store"""
     from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
@@ -59,6 +61,7 @@ def import_model(
             checksum=checksum,
             open_registry=partial(open_registry, state),
             jobs=state.options.registry.jobs,
+            choice=choice_of(include, exclude),
             advance=fetching.advance,
         ) as found,
         state.console.progress(found.size, f"import {name or found.model.name}") as progress,

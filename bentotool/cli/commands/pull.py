@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bentotool.cli.formats import human_size
-from bentotool.cli.registries import open_registry, talks_to_registry, transfer_progress
+from bentotool.cli.registries import (
+    Exclude,
+    Include,
+    choice_of,
+    open_registry,
+    talks_to_registry,
+    transfer_progress,
+)
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
+    from bentotool.models.choice import Choice
     from bentotool.transfer import Transferred
 
 __all__ = ["pull", "pull_model"]
@@ -21,18 +29,30 @@ _Trust = Annotated[bool, typer.Option("--trust", help="Take models that run code
 
 
 @talks_to_registry
-def pull(remote: _Remote, rename: _As = None, trust: _Trust = False) -> None:
+def pull(
+    remote: _Remote,
+    rename: _As = None,
+    trust: _Trust = False,
+    include: Include = None,
+    exclude: Exclude = None,
+) -> None:
     """Pull a Bento and its models from a registry"""
-    _pull(remote, rename, None, trust)
+    _pull(remote, rename, None, trust, choice_of(include, exclude))
 
 
 @talks_to_registry
-def pull_model(remote: _Remote, rename: _As = None, trust: _Trust = False) -> None:
+def pull_model(
+    remote: _Remote,
+    rename: _As = None,
+    trust: _Trust = False,
+    include: Include = None,
+    exclude: Exclude = None,
+) -> None:
     """Pull a model from a registry"""
-    _pull(remote, rename, "model", trust)
+    _pull(remote, rename, "model", trust, choice_of(include, exclude))
 
 
-def _pull(remote: str, rename: str | None, expect: str | None, trust: bool) -> None:
+def _pull(remote: str, rename: str | None, expect: str | None, trust: bool, choice: Choice) -> None:
     state = current()
     from bentotool import transfer
     from bentotool.oci.reference import RemoteReference
@@ -47,13 +67,14 @@ def _pull(remote: str, rename: str | None, expect: str | None, trust: bool) -> N
             expect=expect,
             trust=trust,
             plugins=state.plugins,
+            choice=choice,
             jobs=state.options.registry.jobs,
             progress=transfer_progress(state),
         )
     if done.source_digest:
+        why = "is packed in another form" if choice.everything else "was taken in part"
         state.console.note(
-            f"{done.remote} is packed in another form: its files were imported, "
-            f"so the digest here differs from {done.source_digest} there"
+            f"{done.remote} {why}: the files were imported, so the digest here differs from {done.source_digest} there"
         )
     state.console.result(done.to_dict("fetched"), lambda: _show(state, done))
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/registry/transfer.py [--mib 2048] [--files 8] [--jobs 4] [--rounds 2] [--work DIR]
 
 Each transfer runs in a process of its own; processor time and memory are that process's. The better of some rounds
-counts; a peak below that of this script shows as its own. Needs docker-registry; oras and skopeo where they are present.
+counts; a peak below that of this script shows as its own. Needs docker-registry; oras and skopeo run where they are.
 """
 
 from __future__ import annotations

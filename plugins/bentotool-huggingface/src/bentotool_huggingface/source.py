@@ -47,7 +47,7 @@ class HubSource:
         if total > request.max_bytes:
             raise _too_large(request.uri, request.max_bytes)
         request.advance(total)
-        return SourceModel(files, repository.replace("/", "--"))  # as the hub's own cache spells it
+        return SourceModel(files, repository.replace("/", "--"), shared=True)  # as the hub's own cache spells it
 
 
 def _too_large(uri: str, limit: int) -> UnsafeError:
