@@ -61,6 +61,7 @@ COMMANDS = (
     ),
     CommandDecl("model show", f"{_HERE}.models:show_model", "Show one model, or one artifact of a registry", _MODELS),
     CommandDecl("model path", f"{_HERE}.models:path_model", "Print a folder with the model's files", _MODELS),
+    CommandDecl("model verify", f"{_HERE}.models:verify_model", "Check every byte of one model", _MODELS),
     CommandDecl("model tag", f"{_HERE}.models:tag_model", "Give a model another tag", _MODELS),
     CommandDecl("model delete", f"{_HERE}.models:delete_model", "Delete models from the store", _MODELS),
     CommandDecl("model export", f"{_HERE}.archives:export_model", "Write a model to an OCI archive", _MODELS),

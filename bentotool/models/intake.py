@@ -26,6 +26,7 @@ from bentotool.oci.blobs import BlobWriter, DiskFullError
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout
+from bentotool.oci.renewal import Renewal
 from bentotool.oci.tar import BLOCK, TRAILER, tar_header
 
 if TYPE_CHECKING:
@@ -75,9 +76,13 @@ class _Shared:
     lock: Lock = field(default_factory=Lock)
     stored: int = 0
 
+    def __post_init__(self) -> None:
+        self.renewal = Renewal(self.layout)
+
     def progress(self, count: int) -> None:
         if self.stop.is_set():
             raise _StoppedError
+        self.renewal.tick()
         with self.lock:
             self.advance(count)
 
@@ -170,6 +175,7 @@ def _take_layer(shared: _Shared, prefix: str, bundle: Sequence[_Planned]) -> tup
             header = LayerFile(f"{prefix}/{file.path}", file.size, "").entry
             second.submit(layer.update, tar_header(header))
             digest = _take_file(shared, file, layer, buffers)
+            shared.renewal.finished(digest)
             second.submit(layer.update, bytes(-file.size % BLOCK))
             entries.append(LayerFile(header.name, file.size, digest))
         second.submit(layer.update, TRAILER).result()

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,13 +177,16 @@ class ModelStore:
         """Give a model one more version name; see :meth:`RefStore.alias`."""
         return self._load(self.refs.alias(KIND, reference, version))
 
-    def verify(self, model: StoredModel) -> None:
+    def verify(self, model: StoredModel, advance: Callable[[int], None] = lambda amount: None) -> None:
         """Read every file of a model and compare it with its digest.
+
+        Args:
+            advance: told the bytes of each piece read.
 
         Raises:
             VerificationError: naming the damaged or missing files.
         """
-        bad = [file.path for file in model.files if not self.layout.verify_blob(file.sha256)]
+        bad = [file.path for file in model.files if not self.layout.verify_blob(file.sha256, advance)]
         if bad:
             raise VerificationError(
                 f"model {model.tag}: {', '.join(bad[:5])} is damaged or missing", hint="import or pull the model again"

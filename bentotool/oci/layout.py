@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from bentotool.oci.descriptor import MANIFEST_LIMIT, Descriptor, canonical_json
 from bentotool.oci.digest import check_digest, hash_file, sha256_bytes
 from bentotool.oci.layers import FILES_ANNOTATION, LayerFile, layer_files
 from bentotool.oci.linked import LinkedFiles
+from bentotool.oci.renewal import Renewal
 from bentotool.oci.sink import LayerSink
 from bentotool.oci.tar import VirtualTar
 from bentotool.paths import make_folder, write_atomic
@@ -165,9 +167,9 @@ class Layout:
             with contextlib.suppress(OSError):
                 trace.unlink()
 
-    def verify_blob(self, digest: str) -> bool:
+    def verify_blob(self, digest: str, advance: Callable[[int], None] = lambda amount: None) -> bool:
         """Read a stored blob whole and compare it with its digest."""
-        return self.has(digest) and hash_file(self.blob_path(digest))[0] == digest
+        return self.has(digest) and hash_file(self.blob_path(digest), advance)[0] == digest
 
     def has_layer(self, descriptor: Descriptor) -> bool:
         """Whether the layer can be read: stored as it is, or virtual with all its files stored."""
@@ -204,7 +206,7 @@ class Layout:
         except FileNotFoundError:
             raise NotFoundError(f"blob {digest} is not in the store {self.root}") from None
 
-    def layer_sink(self, descriptor: Descriptor) -> LayerSink:
+    def layer_sink(self, descriptor: Descriptor, renewal: Renewal | None = None) -> LayerSink:
         """Receives the bytes of a layer; see :class:`LayerSink`."""
         self.prepare()
-        return LayerSink(self, descriptor)
+        return LayerSink(self, descriptor, renewal)

@@ -12,6 +12,7 @@ from bentotool.oci.blobs import BlobWriter
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layers import LayerFile, layer_files
+from bentotool.oci.renewal import Renewal
 from bentotool.oci.tar import BLOCK, TRAILER, tar_header
 
 if TYPE_CHECKING:
@@ -29,10 +30,14 @@ class LayerSink:
     An ordinary layer becomes one blob. A virtual layer is taken apart on the way: headers and padding must equal, byte
     for byte, those that would be generated, each file must have its recorded digest, and all of it the layer's digest.
     Each file is published when it is whole, under its own digest, so what came is not lost when the rest does not.
+
+    Args:
+        renewal: keeps what is published from being collected while other layers are on their way.
     """
 
-    def __init__(self, layout: Layout, descriptor: Descriptor) -> None:
+    def __init__(self, layout: Layout, descriptor: Descriptor, renewal: Renewal | None = None) -> None:
         self._layout = layout
+        self._renewal = renewal or Renewal(layout)
         self._descriptor = descriptor
         files = layer_files(descriptor)
         self._hash = hashlib.sha256()
@@ -87,6 +92,7 @@ class LayerSink:
                 while count := blob.readinto(buffer):
                     self._count(buffer[:count])
             self._segments.pop(0)
+            self._renewal.finished(file.sha256)
             return True
         if file.size < _RESUMABLE:
             return False
@@ -111,6 +117,7 @@ class LayerSink:
         if self._received + len(data) > self._descriptor.size:
             raise VerificationError(f"layer {self._descriptor.digest} is longer than its {self._descriptor.size} bytes")
         self._count(data)
+        self._renewal.tick()
         view = memoryview(data)
         while view:
             view = view[self._consume(view) :]
@@ -150,6 +157,7 @@ class LayerSink:
             with self._writer as writer:
                 writer.commit(segment.sha256, segment.size)
             self._writer = None
+            self._renewal.finished(segment.sha256)
         self._segments.pop(0)
         self._within = 0
 

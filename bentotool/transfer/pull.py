@@ -18,10 +18,11 @@ from bentotool.models.oci_source import Found, find_model
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.digest import check_digest, sha256_bytes
-from bentotool.oci.layout import FILES_ANNOTATION, Layout
+from bentotool.oci.layout import FILES_ANNOTATION, Layout, layer_files
 from bentotool.oci.reach import FILES_OF
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import RefStore, check_name, check_version
+from bentotool.oci.renewal import Renewal
 from bentotool.oci.tar import check_entry_names
 from bentotool.oci.workers import run_all
 from bentotool.plugins import load_plugins
@@ -71,6 +72,7 @@ class _Pull:
         self._jobs = jobs
         self._progress = progress
         self._trust = trust
+        self._renewal = Renewal(layout)
         self.fetched = 0
 
     def manifest(self, digest: str, kind: str) -> _Remote:
@@ -92,7 +94,7 @@ class _Pull:
             (part.digest, FILES_ANNOTATION in part.annotations): part
             for each in wanted
             for part in each.parts
-            if not self.layout.has_layer(part)
+            if not self._has(part)
         }
         ordered = sorted(missing.values(), key=lambda part: part.size, reverse=True)
         with self._progress(sum(part.size for part in ordered), label) as shown:
@@ -102,8 +104,15 @@ class _Pull:
         for each in wanted:
             self.layout.put(each.data, MANIFEST)
 
+    def _has(self, part: Descriptor) -> bool:
+        if not self.layout.has_layer(part):
+            return False
+        for digest in [file.sha256 for file in layer_files(part) or ()] or [part.digest]:
+            self._renewal.finished(digest)
+        return True
+
     def _fetch_one(self, part: Descriptor, meter: Meter) -> None:
-        with self.layout.layer_sink(part) as sink:
+        with self.layout.layer_sink(part, self._renewal) as sink:
             self.registry.download_blob(self.remote.repository, part, sink, advance=meter.advance)
             sink.commit()
 

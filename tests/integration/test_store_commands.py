@@ -198,3 +198,13 @@ def test_deleting_a_model_that_a_bento_uses_says_so_and_keeps_it(
     status, out, err = run("delete", bento.ref, "--yes")
     assert "used" not in err
     assert "bentotool store gc" in err
+
+
+def test_one_model_is_verified(run: Callable[..., Any], ask: Callable[..., Any], store: Path) -> None:
+    model = ask("model", "import", MODEL, "--name", "a")
+    assert ask("model", "verify", "a")["verified"] is True
+    damage(blob(store, model))
+    status, out, err = run("model", "verify", "a")
+    assert (status, out) == (4, "")
+    assert "iris.onnx is damaged" in err
+    assert run("model", "verify", "b")[0] == 3

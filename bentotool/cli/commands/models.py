@@ -193,6 +193,16 @@ def path_model(reference: Reference) -> None:
     state.console.result({**_brief(model), "path": str(path)}, str(path))
 
 
+def verify_model(reference: Reference) -> None:
+    """Check every byte of one model"""
+    state = current()
+    model = state.models.get(reference)
+    state.models.check_linked(model)
+    with state.console.progress(model.size, f"verify {model.tag}") as progress:
+        state.models.verify(model, progress.advance)
+    state.console.result({**_brief(model), "verified": True}, f"{model.tag} is whole: {human_size(model.size)}")
+
+
 def tag_model(
     reference: Reference,
     new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
