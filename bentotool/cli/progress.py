@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, Protocol
 
@@ -20,12 +21,20 @@ class Progress(Protocol):
 
     def advance(self, amount: int) -> None: ...
 
+    def part(self, name: str, total: int) -> AbstractContextManager[Progress]:
+        """One of several things done at once; what it is told counts for the whole too."""
+        ...
+
 
 class Silent:
     """Shows nothing."""
 
     def advance(self, amount: int) -> None:
         """Nothing is shown."""
+
+    @contextmanager
+    def part(self, name: str, total: int) -> Iterator[Progress]:
+        yield self
 
 
 class _Gathered:
@@ -57,6 +66,35 @@ class _Gathered:
     def show(self, now: float) -> None:
         raise NotImplementedError
 
+    def finish(self) -> None:
+        """Nothing more will be done."""
+
+    def _new_part(self, name: str, total: int) -> _Gathered:
+        raise NotImplementedError
+
+    @contextmanager
+    def part(self, name: str, total: int) -> Iterator[Progress]:
+        """See :class:`Progress`."""
+        shown = self._new_part(name, total)
+        try:
+            yield _Part(self, shown)
+        finally:
+            shown.finish()
+
+
+class _Part:
+    """Tells both the whole and the part."""
+
+    def __init__(self, whole: _Gathered, shown: _Gathered) -> None:
+        self._whole, self._shown = whole, shown
+
+    def advance(self, amount: int) -> None:
+        self._whole.advance(amount)
+        self._shown.advance(amount)
+
+    def part(self, name: str, total: int) -> AbstractContextManager[Progress]:
+        return self._whole.part(name, total)
+
 
 class JsonLines(_Gathered):
     """One JSON object a line on stderr: at most twice a second, from the first second on, and a last one.
@@ -67,12 +105,19 @@ class JsonLines(_Gathered):
     interval_s = 0.5
     delay_s = 1.0
 
+    def __init__(self, label: str, total: int | None, unit: str, part: str | None = None) -> None:
+        super().__init__(label, total, unit)
+        self._part = part
+        self._shown = False
+
     def show(self, now: float) -> None:
         seconds = max(0.0, now - (self.started or now))
         rate = max(0.0, self.done / seconds) if seconds else None
         left = max(0, self.total - self.done) / rate if rate and self.total is not None else None
+        self._shown = True
         facts = {
             "label": self.label,
+            **({"part": self._part} if self._part is not None else {}),
             "unit": self.unit,
             "done": self.done,
             "total": self.total,
@@ -83,9 +128,12 @@ class JsonLines(_Gathered):
         sys.stderr.write(json.dumps({"progress": facts}) + "\n")
 
     def finish(self) -> None:
-        """The last line, when there was anything to tell."""
-        if self.started is not None:
+        """The last line, when there was anything to tell; of a part, when it was told of before."""
+        if self.started is not None and (self._shown or self._part is None):
             self.show(time.monotonic())
+
+    def _new_part(self, name: str, total: int) -> _Gathered:
+        return JsonLines(self.label, total, self.unit, name)
 
 
 def facts_text(done: int, total: int | None, unit: str, rate: float | None, left: float | None) -> str:
@@ -121,22 +169,51 @@ class Bar(_Gathered):
     def __init__(self, label: str, total: int | None, unit: str, appears: Callable[[], None]) -> None:
         super().__init__(label, total, unit)
         self._appears = appears
-        self._drawn: Any = None
+        self.drawn: Any = None
         self._closed = False
 
     def show(self, now: float) -> None:
         if self._closed:
             return
-        if self._drawn is None:
+        if self.drawn is None:
             self._appears()
-            self._drawn = _drawn(self.label, self.total, self.unit)
-        self._drawn.update(self._drawn.task_ids[0], completed=self.done)
+            self.drawn = _drawn(self.label, self.total, self.unit)
+        self.drawn.update(self.drawn.task_ids[0], completed=self.done)
+
+    def _new_part(self, name: str, total: int) -> _Gathered:
+        from bentotool.cli.console import printable
+
+        return _BarPart(self, printable(name), total)
 
     def close(self) -> None:
         """Remove it from the terminal, also when the work was interrupted."""
         self._closed = True
-        if self._drawn is not None:
-            self._drawn.stop()
+        if self.drawn is not None:
+            self.drawn.stop()
+
+
+class _BarPart(_Gathered):
+    """A line below the bar, as long as the part is being done; not for what is done at once."""
+
+    delay_s = 0.5
+
+    def __init__(self, whole: Bar, name: str, total: int) -> None:
+        super().__init__(name, total, whole.unit)
+        self._whole = whole
+        self._task: Any = None
+
+    def show(self, now: float) -> None:
+        drawn = self._whole.drawn
+        if drawn is None:
+            return
+        if self._task is None:
+            self._task = drawn.add_task(f"  {self.label}", total=self.total)
+        drawn.update(self._task, completed=self.done)
+
+    def finish(self) -> None:
+        if self._task is not None:
+            self._whole.drawn.remove_task(self._task)
+            self._task = None
 
 
 def _drawn(label: str, total: int | None, unit: str) -> Any:
@@ -147,7 +224,8 @@ def _drawn(label: str, total: int | None, unit: str) -> Any:
 
     class Facts(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(facts_text(int(task.completed), total, unit, task.speed, task.time_remaining), no_wrap=True)
+            amount = None if task.total is None else int(task.total)
+            return Text(facts_text(int(task.completed), amount, unit, task.speed, task.time_remaining), no_wrap=True)
 
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=40)),

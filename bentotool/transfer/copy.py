@@ -12,8 +12,9 @@ from bentotool.oci.limits import check_sizes
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.referrers import attach
 from bentotool.oci.workers import run_all
+from bentotool.transfer.formats import title_of
 from bentotool.transfer.push import VOLUME
-from bentotool.transfer.result import Meter, ProgressMaker, no_progress
+from bentotool.transfer.result import ProgressMaker, no_progress
 from bentotool.transfer.tree import Node, read_tree
 
 if TYPE_CHECKING:
@@ -123,13 +124,13 @@ def _send(
     mount_from = (source.repository,) if source.registry == target.registry else ()
     counts: list[int] = []
     with progress(sum(blob.size for blob in ordered), f"copy {source}") as shown:
-        meter = Meter(shown)
 
         def send(blob: Descriptor) -> None:
             stream = partial(reading.open_blob, source.repository, blob)
-            counts.append(
-                writing.upload_blob(target.repository, blob, stream, mount_from=mount_from, advance=meter.advance)
-            )
+            with shown.part(title_of(blob), blob.size) as moved:
+                counts.append(
+                    writing.upload_blob(target.repository, blob, stream, mount_from=mount_from, advance=moved.advance)
+                )
 
         run_all([partial(send, blob) for blob in ordered], jobs, writing.stop)
     return sum(counts)

@@ -21,6 +21,7 @@ __all__ = [
     "VolumeView",
     "bento_index",
     "identity",
+    "title_of",
     "volume_view",
 ]
 
@@ -95,6 +96,12 @@ def _checked(name: object, version: object, what: str) -> tuple[str, str]:
         return check_name(name), check_version(version)
     except UsageError as error:
         raise VerificationError(f"{what}: {error.message}") from None
+
+
+def title_of(part: Descriptor) -> str:
+    """What to call a blob on the screen: the file in it, or what kind of thing it is."""
+    title = part.annotations.get("org.opencontainers.image.title", "")
+    return title.removesuffix(".tar") or part.media_type.rpartition("/")[2]
 
 
 def identity(manifest: Manifest, fallback: tuple[str, str] | None = None) -> tuple[str, str]:

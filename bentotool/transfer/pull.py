@@ -27,9 +27,9 @@ from bentotool.oci.tar import check_entry_names
 from bentotool.oci.workers import run_all
 from bentotool.plugins import load_plugins
 from bentotool.transfer.foreign import is_ours, pull_foreign
-from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity
+from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity, title_of
 from bentotool.transfer.places import KnownPlaces
-from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
+from bentotool.transfer.result import Progress, ProgressMaker, Transferred, no_progress
 
 if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.
@@ -98,8 +98,7 @@ class _Pull:
         }
         ordered = sorted(missing.values(), key=lambda part: part.size, reverse=True)
         with self._progress(sum(part.size for part in ordered), label) as shown:
-            meter = Meter(shown)
-            run_all([partial(self._fetch_one, part, meter) for part in ordered], self._jobs, self.registry.stop)
+            run_all([partial(self._fetch_one, part, shown) for part in ordered], self._jobs, self.registry.stop)
         self.fetched += sum(part.size for part in ordered)
         for each in wanted:
             self.layout.put(each.data, MANIFEST)
@@ -111,9 +110,12 @@ class _Pull:
             self._renewal.finished(digest)
         return True
 
-    def _fetch_one(self, part: Descriptor, meter: Meter) -> None:
-        with self.layout.layer_sink(part, self._renewal) as sink:
-            self.registry.download_blob(self.remote.repository, part, sink, advance=meter.advance)
+    def _fetch_one(self, part: Descriptor, shown: Progress) -> None:
+        with (
+            shown.part(title_of(part), part.size) as moved,
+            self.layout.layer_sink(part, self._renewal) as sink,
+        ):
+            self.registry.download_blob(self.remote.repository, part, sink, advance=moved.advance)
             sink.commit()
 
 

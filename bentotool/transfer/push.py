@@ -23,10 +23,11 @@ from bentotool.transfer.formats import (
     BentoConfig,
     NeededModel,
     bento_index,
+    title_of,
     volume_view,
 )
 from bentotool.transfer.places import KnownPlaces
-from bentotool.transfer.result import Meter, ProgressMaker, Transferred, no_progress
+from bentotool.transfer.result import ProgressMaker, Transferred, no_progress
 
 if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.
@@ -98,16 +99,16 @@ class _Push:
         ordered = sorted(unique.values(), key=lambda blob: blob.descriptor.size, reverse=True)
         check_sizes(self.remote.registry, [blob.descriptor for blob in ordered])
         with self._progress(sum(blob.descriptor.size for blob in ordered), label) as shown:
-            meter = Meter(shown)
             counts: list[int] = []
 
             def send(blob: _Blob) -> None:
-                repository = self.remote.repository
-                counts.append(
-                    self.registry.upload_blob(
-                        repository, blob.descriptor, blob.open, mount_from=blob.mount_from, advance=meter.advance
+                repository, part = self.remote.repository, blob.descriptor
+                with shown.part(title_of(part), part.size) as moved:
+                    counts.append(
+                        self.registry.upload_blob(
+                            repository, part, blob.open, mount_from=blob.mount_from, advance=moved.advance
+                        )
                     )
-                )
 
             run_all([partial(send, blob) for blob in ordered], self._jobs, self.registry.stop)
         self.sent += sum(counts)

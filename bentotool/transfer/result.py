@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Meter", "Progress", "ProgressMaker", "Transferred", "no_progress"]
+__all__ = ["Progress", "ProgressMaker", "Transferred", "no_progress"]
 
 
 class Progress(Protocol):
-    """Told how many bytes have moved; negative when a try failed and its bytes move again."""
+    """Told, from several threads, how many bytes have moved; negative when a try failed and its bytes move again."""
 
     def advance(self, amount: int) -> None: ...
+
+    def part(self, name: str, total: int) -> AbstractContextManager[Progress]:
+        """One of several blobs moved at once; what it is told counts for the whole too."""
+        ...
 
 
 ProgressMaker = Callable[[int, str], AbstractContextManager[Progress]]
@@ -25,23 +28,15 @@ class _Unwatched:
     def advance(self, amount: int) -> None:
         """Nobody watches."""
 
+    @contextmanager
+    def part(self, name: str, total: int) -> Iterator[Progress]:
+        yield self
+
 
 @contextmanager
 def no_progress(total: int, label: str) -> Iterator[Progress]:
     """A progress that nobody watches."""
     yield _Unwatched()
-
-
-class Meter:
-    """Adds up progress from several threads."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._lock = threading.Lock()
-
-    def advance(self, amount: int) -> None:
-        with self._lock:
-            self._progress.advance(amount)
 
 
 @dataclass(frozen=True)

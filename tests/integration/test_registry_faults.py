@@ -221,6 +221,9 @@ def test_a_stop_in_the_middle_leaves_nothing_and_the_next_pull_goes_on(
             def advance(self, amount: int) -> None:
                 raise KeyboardInterrupt
 
+            def part(self, name: str, total: int) -> Interrupted:
+                return self
+
         with pytest.raises(KeyboardInterrupt):
             transfer.pull(layout, remote, registry, progress=lambda total, label: Interrupted())
         assert registry.stop.is_set()

@@ -215,3 +215,33 @@ def test_the_bar_gives_way_and_not_the_facts(
         progress.advance(5)
     assert "export iris:683df" in terminal.getvalue()
     assert "0:01 left" in terminal.getvalue()
+
+
+def test_parts_have_lines_of_their_own_while_they_are_moved(
+    open_terminal: Callable[[], Terminal], clock: Callable[[float], None]
+) -> None:
+    terminal = open_terminal()
+    with _console().progress(4000, "push") as progress, progress.part("model-1.bin\x1b", 2000) as first:
+        first.advance(500)
+        with progress.part("quick.json", 2) as quick:
+            quick.advance(2)
+        clock(1)
+        first.advance(500)
+    drawn = terminal.getvalue()
+    assert "model-1.bin\\x1b" in drawn
+    assert "/2 kB" in drawn
+    assert "quick.json" not in drawn
+
+
+def test_parts_count_for_the_whole_and_are_named_in_json(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
+    with _console(json=True).progress(100, "push") as progress:
+        with progress.part("a.bin", 60) as part:
+            part.advance(0)
+            clock(2)
+            part.advance(60)
+        with progress.part("b.bin", 40) as part:
+            part.advance(40)
+    lines = [(line.get("part"), line["done"], line["total"]) for line in _lines(capsys.readouterr().err)]
+    assert lines == [(None, 60, 100), ("a.bin", 60, 60), ("a.bin", 60, 60), (None, 100, 100)]
