@@ -125,9 +125,9 @@ class BentoStore:
         descriptor = Descriptor(MANIFEST, digest, manifest_size, brief, ARTIFACT_TYPE)
         return self._load(self.refs.set(KIND, name, version, descriptor, size=found.size, replace=replace))
 
-    def tag(self, reference: str, version: str) -> StoredBento:
+    def tag(self, reference: str, version: str, *, replace: bool = False) -> StoredBento:
         """Give a Bento one more version name; see :meth:`RefStore.alias`."""
-        return self._load(self.refs.alias(KIND, reference, version))
+        return self._load(self.refs.alias(KIND, reference, version, replace=replace))
 
     def requirements(self, bento: StoredBento) -> str:
         """The text of its lock: a requirements file with hashes."""

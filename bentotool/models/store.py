@@ -173,9 +173,9 @@ class ModelStore:
         """All references, newest first. Manifests are not read: listing many models stays cheap."""
         return self.refs.list(KIND, name)
 
-    def tag(self, reference: str, version: str) -> StoredModel:
+    def tag(self, reference: str, version: str, *, replace: bool = False) -> StoredModel:
         """Give a model one more version name; see :meth:`RefStore.alias`."""
-        return self._load(self.refs.alias(KIND, reference, version))
+        return self._load(self.refs.alias(KIND, reference, version, replace=replace))
 
     def verify(self, model: StoredModel, advance: Callable[[int], None] = lambda amount: None) -> None:
         """Read every file of a model and compare it with its digest.

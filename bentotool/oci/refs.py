@@ -167,7 +167,7 @@ class RefStore:
                 if standing and standing.digest != descriptor.digest:
                     raise ConflictError(
                         f"{_KINDS[kind]} {ref.ref} already exists with other content",
-                        hint="choose another --version, or delete it first",
+                        hint="choose another version, or give --replace",
                     )
                 if standing:
                     return standing
@@ -342,15 +342,17 @@ class RefStore:
         found = self.get(kind, reference)
         return (found,) if version or digest else tuple(self.list(kind, name))
 
-    def alias(self, kind: str, reference: str, version: str) -> Ref:
+    def alias(self, kind: str, reference: str, version: str, *, replace: bool = False) -> Ref:
         """Give an entry one more version name. It keeps its age, so ``latest`` does not move.
 
         Args:
             version: the new version, or ``name:version`` for a new name as well.
+            replace: as in :meth:`set`, which says what is raised.
         """
         ref = self.get(kind, reference)
         name, new_version, _ = split_reference(version) if ":" in version else (ref.name, version, None)
-        return self.set(kind, name, new_version or ref.tag, ref.descriptor, size=ref.size, created=ref.created)
+        tag, size, created = new_version or ref.tag, ref.size, ref.created
+        return self.set(kind, name, tag, ref.descriptor, size=size, created=created, replace=replace)
 
     def delete(self, kind: str, name: str, tag: str) -> None:
         """Forget a name and version. Its content stays until it is collected."""

@@ -145,7 +145,7 @@ class Actions:
         add(self.store, name, self.root / "sources", self.rng.sample(range(SOURCES), 2))
 
     def tag(self, name: str) -> None:
-        self.store.tag(name, f"t{self.rng.randrange(3)}")
+        self.store.tag(name, f"t{self.rng.randrange(3)}", replace=True)
 
     def view(self, name: str) -> None:
         self.store.materialise(self.store.get(name))

@@ -42,7 +42,7 @@ def act(store: ModelStore, scratch: Path, action: str) -> None:
     if verb == "add":
         add(store, scratch, name)
     elif verb == "tag":
-        store.tag(name, "again")
+        store.tag(name, "again", replace=True)
     elif verb == "view":
         for path in store.materialise(store.get(name)).iterdir():
             path.read_bytes()

@@ -208,3 +208,14 @@ def test_one_model_is_verified(run: Callable[..., Any], ask: Callable[..., Any],
     assert (status, out) == (4, "")
     assert "iris.onnx is damaged" in err
     assert run("model", "verify", "b")[0] == 3
+
+
+def test_a_tag_replaces_other_content_only_when_told(run: Callable[..., Any], ask: Callable[..., Any]) -> None:
+    ask("model", "import", MODEL, "--name", "a", "--version", "1.0")
+    other = ask("model", "import", MODEL, "--name", "a", "--version", "2.0", "--label", "team=x")
+    status, _, err = run("model", "tag", "a:1.0", "2.0")
+    assert status != 0
+    assert "--replace" in err
+    assert ask("model", "show", "a:2.0")["digest"] == other["digest"]
+    done = ask("model", "tag", "a:1.0", "2.0", "--replace")
+    assert done["digest"] != other["digest"]

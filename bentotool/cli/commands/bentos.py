@@ -56,6 +56,9 @@ def list_bentos(
         state.console.note(f"warning: {path} is damaged and left out")
 
     def human() -> None:
+        if not refs and name is not None:
+            state.console.note(f"no Bento {name}; see what there is with: bentotool list")
+            return
         if not refs:
             state.console.note("no Bentos yet; build one with: bentotool build")
             return
@@ -112,9 +115,10 @@ def path_bento(reference: Reference) -> None:
 def tag_bento(
     reference: Reference,
     new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace other content under that tag.")] = False,
 ) -> None:
     """Give a Bento another tag"""
-    bento = _bentos().tag(reference, new)
+    bento = _bentos().tag(reference, new, replace=replace)
     current().console.result(_brief(bento), f"{bento.tag} is {bento.digest}")
 
 

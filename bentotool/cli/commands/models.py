@@ -80,11 +80,13 @@ def import_model(
             link=link,
             advance=progress.advance,
         )
-    if link:
+    if link and any(state.layout.linked.knows(file.sha256) for file in model.files):
         state.console.note(
             f"{source} and the store now share the same files, which are read-only: "
             "editing one in place would damage the store, and is noticed when the model is served, pushed or verified"
         )
+    elif link:
+        state.console.note("nothing is linked: the store has its own copy of every file")
     kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))
     human = f"imported {model.tag} ({kind}, {human_size(model.size)})\n{model.digest}"
     state.console.result(model.to_dict(), human)
@@ -129,6 +131,9 @@ def list_models(
     def human() -> None:
         if not refs and filters:
             state.console.note("no model fits the filter")
+            return
+        if not refs and name is not None:
+            state.console.note(f"no model {name}; see what there is with: bentotool model list")
             return
         if not refs:
             state.console.note("no models yet; add one with: bentotool model import FILE")
@@ -206,10 +211,11 @@ def verify_model(reference: Reference) -> None:
 def tag_model(
     reference: Reference,
     new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Replace other content under that tag.")] = False,
 ) -> None:
     """Give a model another tag"""
     state = current()
-    model = state.models.tag(reference, new)
+    model = state.models.tag(reference, new, replace=replace)
     state.console.result(_brief(model), f"{model.tag} is {model.digest}")
 
 

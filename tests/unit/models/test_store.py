@@ -102,6 +102,13 @@ def test_tag_and_delete(store: ModelStore, tmp_path: Path) -> None:
     assert store.tag(f"iris:{old.version}", "prod").digest == old.digest
     assert store.get("iris").digest == new.digest  # an alias of an older model is not the newest
     assert store.tag("iris:prod", "flower:1").tag == "flower:1"
+    assert store.tag("iris:prod", "flower:1").digest == old.digest  # the same content once more is no conflict
+    with pytest.raises(ConflictError) as caught:
+        store.tag(f"iris:{new.version}", "prod")
+    assert "--replace" in (caught.value.hint or "")
+    assert store.get("iris:prod").digest == old.digest
+    assert store.tag(f"iris:{new.version}", "prod", replace=True).digest == new.digest
+    assert store.tag(f"iris:{old.version}", "prod", replace=True).digest == old.digest
     assert [ref.tag for ref in store.refs.matching("models", "iris:prod")] == ["prod"]
     assert {ref.tag for ref in store.refs.matching("models", "iris")} == {old.version, new.version, "prod"}
     for ref in store.refs.matching("models", "iris"):
