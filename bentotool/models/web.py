@@ -61,6 +61,7 @@ class _Part:
 
     path: Path
     validator: str = ""
+    total: int | None = None
 
     @property
     def journal(self) -> Path:
@@ -72,6 +73,7 @@ class _Part:
             noted = json.loads(self.journal.read_bytes())
             if noted["url"] == url and noted["validator"]:
                 self.validator = str(noted["validator"])
+                self.total = noted.get("total")
                 return self.path.stat().st_size
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -81,10 +83,30 @@ class _Part:
         """Remember which content the bytes belong to. A weak validator cannot vouch for a range (RFC 9110 §13.1.5)."""
         tag = response.headers.get("ETag", "")
         self.validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-        write_atomic(self.journal, json.dumps({"url": url, "validator": self.validator}).encode())
+        self.total = _number(response.headers.get("Content-Length", ""))
+        noted = {"url": url, "validator": self.validator, "total": self.total}
+        write_atomic(self.journal, json.dumps(noted).encode())
+
+    def continued_by(self, response: requests.Response, have: int) -> bool:
+        """Whether a partial answer goes on with these bytes: some caches heed Range and overlook If-Range."""
+        start, total = _content_range(response)
+        if start != have or (None not in (total, self.total) and total != self.total):
+            return False
+        header = "ETag" if self.validator.startswith('"') else "Last-Modified"
+        return response.headers.get(header, self.validator) == self.validator
 
     def forget(self) -> None:
         self.journal.unlink(missing_ok=True)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """Where a partial answer starts, and how long the whole file is; None for what it does not say."""
+    span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+    return _number(span.partition("-")[0]), _number(total)
 
 
 class _Download:
@@ -145,14 +167,16 @@ class _Download:
         if status == 200:  # the whole file: there was no part, or it is of another version
             have = 0
             self.part.note(self.url, response)
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        elif not have or not self.part.continued_by(response, have):
             self.part.forget()
-            raise TransientError(RemoteError(f"{self.home.host} sent another range than was asked for"))
+            raise TransientError(RemoteError(f"{self.home.host} sent a part of another file than was asked for"))
         self._write(response, have)
 
     def _write(self, response: requests.Response, have: int) -> None:
-        length = response.headers.get("Content-Length", "")
-        expected = have + int(length) if length.isascii() and length.isdigit() else None
+        length = _number(response.headers.get("Content-Length", ""))
+        expected = _content_range(response)[1] if have else None
+        if expected is None and length is not None:
+            expected = have + length
         if expected is not None and expected > self.max_bytes:
             raise self._too_large()
         self._show(have)

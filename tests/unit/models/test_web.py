@@ -28,6 +28,9 @@ class Server:
         self.status = 200
         self.ranges = True
         self.etag = '"one"'
+        self.heeds_if_range = True
+        self.content = CONTENT
+        self.total = ""
         self.location = ""
         server = self
 
@@ -51,16 +54,18 @@ class Server:
             return
         start = 0
         asked = headers.get("Range", "")
-        if asked and self.ranges and headers.get("If-Range") == self.etag:
+        content = self.content
+        if asked and self.ranges and (not self.heeds_if_range or headers.get("If-Range") == self.etag):
             start = int(asked.removeprefix("bytes=").rstrip("-"))
         request.send_response(206 if start else self.status)
         if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        request.send_header("Content-Length", str(len(CONTENT) - start))
-        request.send_header("ETag", self.etag)
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{self.total or len(content)}")
+        request.send_header("Content-Length", str(len(content) - start))
+        if self.etag:
+            request.send_header("ETag", self.etag)
         request.end_headers()
-        end = self.break_at.pop(0) if self.break_at else len(CONTENT)
-        request.wfile.write(CONTENT[start:end])
+        end = self.break_at.pop(0) if self.break_at else len(content)
+        request.wfile.write(content[start:end])
         request.close_connection = True
 
 
@@ -119,6 +124,24 @@ def test_changed_content_is_fetched_anew(server: Server, get: Get) -> None:
         get()
     server.etag = '"two"'
     assert get().read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("etag", ['"two"', 'W/"one"', ""])
+def test_two_versions_are_never_mixed(server: Server, get: Get, etag: str) -> None:
+    """A cache that answers ranges whatever If-Range says is told by the validator, or by the size."""
+    server.content, server.break_at = b"old" * 100_000, [100_000] * 4
+    with pytest.raises(RemoteError):
+        get(checksum=None)
+    asked = len(server.requests)
+    server.content, server.etag, server.heeds_if_range = CONTENT, etag, False
+    assert get().read_bytes() == CONTENT
+    assert [request.get("Range") for request in server.requests[asked:]] == ["bytes=100000-", None]
+
+
+def test_a_range_of_unknown_total_is_taken(server: Server, get: Get) -> None:
+    server.break_at, server.total = [100_000], "*"
+    assert get().read_bytes() == CONTENT
+    assert len(server.requests) == 2
 
 
 def test_a_server_without_ranges_starts_over(server: Server, get: Get) -> None:
