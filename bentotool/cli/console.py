@@ -119,8 +119,10 @@ class Console:
         return True
 
     def note(self, text: str) -> None:
-        """Something beside the result, on stderr; ``-q`` hides it."""
-        if not self._options.quiet:
+        """Something beside the result, on stderr; ``-q`` hides it, ``--json`` makes it an object on a line."""
+        if self._options.json and not self._options.quiet:
+            sys.stderr.write(json.dumps({"note": text}) + "\n")
+        elif not self._options.quiet:
             sys.stderr.write("\n".join(printable(part) for part in text.split("\n")) + "\n")
 
     def detail(self, text: str) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["adopt_archived", "archived_name", "check_kind", "check_trust", "import_archive"]
 
 
+_WHAT = {"model": "a model", "bento": "a Bento", "files": "the files of a model"}
+
+
 def check_kind(archive: Archive, kind: str) -> None:
     """Refuse an archive of another kind than ``"model"`` or ``"bento"``.
 
@@ -30,7 +33,7 @@ def check_kind(archive: Archive, kind: str) -> None:
     if found != kind:
         other = {"model": "model import-archive ", "bento": "import ", "files": "model import oci:"}.get(found)
         raise VerificationError(
-            f"{archive.name} holds a {found[:40] or 'thing of unknown kind'}, not a {kind}",
+            f"{archive.name} holds {_WHAT.get(found, 'something unknown')}, not {_WHAT[kind]}",
             hint=f"use: bentotool {other}{archive.name}" if other else None,
         )
 
