@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bentotool.errors import BentotoolError, ConflictError, ServiceLoadError, UsageError
+from bentotool.errors import BentotoolError, ConflictError, ServiceLoadError, UnsafeError, UsageError
 from bentotool.runtime.bento import Target
 from bentotool.runtime.handover import spawn
 from bentotool.runtime.leftovers import MetricsFolder, sweep
@@ -294,8 +294,11 @@ class Supervisor:
 
         Raises:
             ServiceLoadError: why.
+            UnsafeError: the service loads a model that runs code, without saying that it is trusted.
         """
         if slot.error is not None:
+            if slot.error.get("code") == UnsafeError.code:
+                raise UnsafeError(slot.error["message"], hint=slot.error.get("hint"))
             known = {key: value for key, value in slot.error.items() if key not in ("code", "message", "hint")}
             raise ServiceLoadError(slot.error["message"], hint=slot.error.get("hint"), details=known)
         if slot.failures >= _START_ATTEMPTS:

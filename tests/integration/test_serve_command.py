@@ -172,3 +172,15 @@ def test_a_bentos_middleware_is_applied(start, tmp_path):
     status, _, err = stop_when_failed(start(target=tmp_path / "root"))
     assert status == 1
     assert "error: middleware 'layers:absent'" in err
+
+
+def test_a_service_that_is_refused_for_safety_says_so_in_its_status(start, project):
+    service = SERVICE + (
+        "    def __init__(self):\n        from bentotool.errors import UnsafeError\n"
+        "        raise UnsafeError('the model is a pickle', hint='trust=True')\n"
+    )
+    (project / "service.py").write_text(service)
+    process = start("--json")
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 6
+    assert json.loads(errors.splitlines()[-1])["error"]["code"] == "unsafe"
