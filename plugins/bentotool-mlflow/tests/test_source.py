@@ -39,7 +39,7 @@ def test_a_folder_is_copied(tmp_path: Path, model: Path) -> None:
     stored = import_model(f"mlflow:{model}", trust=True)
     assert stored.tag.startswith("my-model:")
     assert not (stored.path / "m.pkl").samefile(model / "m.pkl")
-    with pytest.raises(UnsafeError, match="^my-model is a pickle"):
+    with pytest.raises(UnsafeError, match="^my-model runs code when it is loaded: it is a Python object"):
         import_model(f"mlflow:{model}")
 
 

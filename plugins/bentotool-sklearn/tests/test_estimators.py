@@ -113,7 +113,7 @@ def test_each_estimator(name: str, kind: type[BaseEstimator]) -> None:
             assert caught.value.hint
             return
         if name in NEED_TRUSTED:
-            with pytest.raises(UnsafeError, match=r"pass trusted=\[|is a pickle"):
+            with pytest.raises(UnsafeError, match=r"pass trusted=\[|runs code when it is loaded"):
                 save_and_load(name, estimator)
             return
         loaded = save_and_load(name, estimator)

@@ -8,7 +8,7 @@ import pytest
 
 from bentotool.errors import PluginError, UnsafeError, UsageError
 from bentotool.interfaces import Match, ModelInfo, SourceFile
-from bentotool.models.detect import describe_model, detect_framework
+from bentotool.models.detect import describe_model, detect_framework, require_trust
 from bentotool.plugin_scan import FoundPlugin
 from bentotool.plugins import Plugins
 
@@ -174,10 +174,33 @@ def test_the_identify_hook_decides_first(world: World) -> None:
 
 
 def test_a_pickle_needs_trust(world: World) -> None:
-    world.add("one", describe="return ModelInfo('one', 'f', safety='pickle')")
+    world.add("one", describe="return ModelInfo('one', 'pickle', safety='pickle')")
     files = world.files("a.m")
     with pytest.raises(UnsafeError, match=r"a\.m is a pickle") as caught:
         describe_model(files, world.plugins)
     assert caught.value.exit_status == 6
     assert "--trust" in str(caught.value.hint)
-    assert describe_model(files, world.plugins, trust=True) == ModelInfo("one", "f", safety="pickle")
+    assert describe_model(files, world.plugins, trust=True) == ModelInfo("one", "pickle", safety="pickle")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "message"),
+    [
+        ("['layer 1 is a Lambda', 'b\\n\\x1b[2Jc']", "a.m runs code when it is loaded: layer 1 is a Lambda; b [2Jc"),
+        ("['a', 'b', 'c', 'd']", "a.m runs code when it is loaded: a; b; c"),
+        ("['x' * 500]", f"a.m runs code when it is loaded: {'x' * 119}…"),
+        ("['it is a pickle']", "a.m is a pickle: loading it runs whatever code its author put in"),
+        ("[]", "a.m runs code when it is loaded"),
+        ("[7, '']", "a.m runs code when it is loaded"),
+        ("'text'", "a.m runs code when it is loaded"),
+    ],
+)
+def test_what_needs_trust_is_said(world: World, reasons: str, message: str) -> None:
+    describe = f"return ModelInfo('one', 'keras', safety='pickle', metadata={{'needs_trust': {reasons}}})"
+    world.add("one", describe=describe)
+    with pytest.raises(UnsafeError) as caught:
+        describe_model(world.files("a.m"), world.plugins)
+    assert caught.value.message == message
+    with pytest.raises(UnsafeError, match="m is a pickle and runs code when it is loaded: it calls os"):
+        require_trust("pickle", "m", trust=False, reasons=["it is a pickle", "it calls os"])
+    assert "--trust" in str(caught.value.hint)
