@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from bentotool.errors import PluginError, UsageError
+from bentotool.errors import PluginError, UnsafeError, UsageError, VerificationError
 from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.importing import import_files, local_files, name_for, valid_name
 from bentotool.models.web import download, file_name, part_key
-from bentotool.oci.digest import check_digest
+from bentotool.oci.digest import check_digest, hash_file
 from bentotool.oci.layout import Layout
 from bentotool.oci.partial import claim_folder
 from bentotool.oci.tar import check_entry_names
@@ -103,13 +103,16 @@ def fetch(
     block. What a broken connection left there stays, until garbage is collected: the same command goes on with it.
 
     Args:
+        max_bytes: the most that is fetched; one that is not the default holds for a path as well.
         checksum: ``sha256:<hex>`` that a single file, or the manifest of a model in a registry, must have.
         open_registry: makes the client for the registry of an ``oci://`` source.
         jobs: layers fetched from it at once.
         choice: which files to take.
 
     Raises:
-        UsageError: no source answers to the scheme.
+        UsageError: no source answers to the scheme; a checksum for a folder.
+        UnsafeError: larger than ``max_bytes``.
+        VerificationError: another checksum.
         BentotoolError: what the source says.
     """
     if not source:
@@ -121,6 +124,7 @@ def fetch(
     implementation = _source(source, plugins, open_registry, jobs)
     if implementation is None:
         path = Path(source)
+        _check_local(path, max_bytes, checksum)
         yield Fetched(choice.of(SourceModel(tuple(local_files(path)), name_for(path))))
         return
     whole = False
@@ -135,6 +139,27 @@ def fetch(
         finally:
             if whole or not _has_parts(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_local(path: Path, max_bytes: int, checksum: str | None) -> None:
+    """What the user asks of what is fetched holds for what lies here too; the limit only when there is one of theirs.
+
+    Raises:
+        UnsafeError: it is larger.
+        UsageError: a checksum for a folder.
+        VerificationError: the file has another checksum.
+    """
+    if max_bytes != DEFAULT_MAX_BYTES and sum(file.path.stat().st_size for file in local_files(path)) > max_bytes:
+        hint = "raise the limit with --max-size if that is right"
+        raise UnsafeError(f"{path} is larger than {max_bytes} bytes", hint=hint)
+    if checksum is None:
+        return
+    if path.is_dir():
+        raise UsageError("a folder has many files, so --checksum cannot be checked", hint="leave it out")
+    if path.is_file():
+        actual, _ = hash_file(path)
+        if actual != checksum:
+            raise VerificationError(f"{path} has {actual}, not {checksum}", hint="ask its publisher which one is right")
 
 
 def _fetched(model: SourceModel, folder: Path) -> Fetched:

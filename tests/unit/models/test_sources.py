@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bentotool.errors import NotFoundError, PluginError, UsageError
+from bentotool.errors import NotFoundError, PluginError, UnsafeError, UsageError, VerificationError
 from bentotool.interfaces import SourceDecl, SourceFile, SourceModel, SourceRequest
 from bentotool.models.sources import fetch, import_fetched
 from bentotool.models.store import ModelStore
@@ -79,6 +80,32 @@ def test_a_path_that_looks_like_a_scheme_is_a_path(
     with pytest.raises(NotFoundError), fetch("other:thing", layout, plugins):
         pass
     with pytest.raises(NotFoundError), fetch("c:model.txt", layout, plugins):  # a drive, not a scheme
+        pass
+
+
+def test_a_local_file_must_have_the_checksum(tmp_path: Path, layout: Layout, plugins: Any) -> None:
+    file = tmp_path / "model.txt"
+    file.write_bytes(b"x")
+    with fetch(str(file), layout, plugins, checksum="sha256:" + hashlib.sha256(b"x").hexdigest()) as found:
+        assert found.size == 1
+    with pytest.raises(VerificationError), fetch(str(file), layout, plugins, checksum="sha256:" + "0" * 64):
+        pass
+    with (
+        pytest.raises(UsageError, match="folder"),
+        fetch(str(tmp_path), layout, plugins, checksum="sha256:" + "0" * 64),
+    ):
+        pass
+    with pytest.raises(NotFoundError), fetch(str(tmp_path / "no"), layout, plugins, checksum="sha256:" + "0" * 64):
+        pass
+
+
+def test_a_limit_holds_for_local_files_too(tmp_path: Path, layout: Layout, plugins: Any) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "in" / name).write_bytes(b"xx")
+    with fetch(str(tmp_path / "in"), layout, plugins, max_bytes=4) as found:
+        assert found.size == 4
+    with pytest.raises(UnsafeError, match="larger"), fetch(str(tmp_path / "in"), layout, plugins, max_bytes=3):
         pass
 
 
