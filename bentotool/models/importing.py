@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["import_files", "import_path", "local_files", "name_for", "valid_name"]
 
-_IGNORED = {".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"}
+_IGNORED = {
+    *(".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"),
+    *(".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
+}
+_SECRET = {".env", ".netrc", ".pypirc", ".ssh", ".aws"}  # credentials, which a push would hand to others
 _MAX_FILES = 50_000
 Advance = Callable[[int], None]
 
@@ -41,7 +45,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
         if entry is None:
             open_folders.pop()
             del names[-1:]
-        elif entry.name in _IGNORED:
+        elif _left_out(entry.name):
             continue
         elif entry.is_dir(follow_symlinks=False):
             names.append(entry.name)
@@ -50,6 +54,15 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
             open_folders.append(iter(_entries(Path(entry.path))))
         else:
             yield Path(entry.path), "/".join((*names, entry.name))
+
+
+def _left_out(name: str) -> bool:
+    """Whether a file or folder of this name is not of the model: caches, and what keeps secrets."""
+    return name in _IGNORED or _secret(name)
+
+
+def _secret(name: str) -> bool:
+    return name.lower() in _SECRET or name.lower().startswith(".env.")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -66,12 +79,15 @@ def _contained(path: Path, root: Path, name: str) -> None:
         raise UnsafeError(f"{name} is a link that leads nowhere", hint="replace it by the file itself") from None
     if path.is_symlink() and not real.is_relative_to(root):
         raise UnsafeError(f"{name} is a link to {real}, outside the model", hint="replace it by the file itself")
+    if path.is_symlink() and any(_secret(part) for part in real.relative_to(root).parts):
+        inside = real.relative_to(root).as_posix()
+        raise UnsafeError(f"{name} is a link to {inside}, which may keep secrets", hint="remove the link")
     if not stat.S_ISREG(mode):
         raise UnsafeError(f"{name} is not a regular file", hint="a model consists of regular files")
 
 
 def local_files(source: Path) -> list[SourceFile]:
-    """The files of a model: one file, or all below a folder.
+    """The files of a model: one file, or all below a folder but caches and files that keep secrets, such as ``.env``.
 
     Raises:
         NotFoundError: when there is nothing.
