@@ -14,6 +14,7 @@ from typing import Any
 from bentotool.errors import UsageError, VerificationError
 from bentotool.models.manifest import ARTIFACT_TYPE, ModelDetails, ModelFile, build_manifest, model_files, read_details
 from bentotool.oci.descriptor import MANIFEST, MANIFEST_LIMIT, Descriptor, Manifest, canonical_json
+from bentotool.oci.digest import is_regular
 from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.refs import Ref, RefStore, check_name, check_version
@@ -236,6 +237,8 @@ class ModelStore:
 def link_file(source: Path, target: Path) -> None:
     """Make ``target`` the same read-only file as ``source``, by copy only where the file system has no hard links."""
     try:
+        if not is_regular(source):  # a link or pipe in its place is not the blob, and nobody is given it
+            raise FileNotFoundError(source)
         os.link(source, target)
     except (FileNotFoundError, FileExistsError):  # a copy over what exists would be written through to its blob
         raise

@@ -56,19 +56,19 @@ def stored_blobs(layout: Layout) -> Iterator[tuple[str, int]]:
     """Digest and size in bytes of every file that lies in the layout's blob folder under a proper name."""
     for entry in _blob_entries(layout):
         with contextlib.suppress(OSError):
-            if entry.is_file():
+            if entry.is_file(follow_symlinks=False):
                 yield f"sha256:{entry.name}", entry.stat().st_size
 
 
 def strange_blobs(layout: Layout) -> list[str]:
-    """Digests under which something else than a file lies: a folder, a pipe, a link that leads nowhere."""
+    """Digests under which something else than a file lies: a folder, a pipe, a link."""
     return [f"sha256:{entry.name}" for entry in _blob_entries(layout) if not _is_file(entry)]
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         # what was collected since the folder was read is nothing strange
-        return entry.is_file() or not os.path.lexists(entry.path)
+        return entry.is_file(follow_symlinks=False) or not os.path.lexists(entry.path)
     except OSError:
         return False
 
@@ -221,7 +221,7 @@ def _put_back(layout: Layout, digest: str, place: Path) -> None:
     """Undo; where the same content was written again meanwhile, that stays."""
     target = layout.blob_path(digest)
     with contextlib.suppress(FileNotFoundError):
-        if target.exists():
+        if os.path.lexists(target):
             remove(place)
         else:
             os.replace(place, target)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from bentotool.errors import NotFoundError, VerificationError
 from bentotool.oci.blobs import BlobWriter, DiskFullError, storage_error
 from bentotool.oci.descriptor import MANIFEST_LIMIT, Descriptor, canonical_json
-from bentotool.oci.digest import check_digest, hash_file, sha256_bytes
+from bentotool.oci.digest import check_digest, hash_file, is_regular, open_regular, sha256_bytes
 from bentotool.oci.layers import FILES_ANNOTATION, LayerFile, layer_files
 from bentotool.oci.linked import LinkedFiles
 from bentotool.oci.renewal import Renewal
@@ -70,21 +70,19 @@ class Layout:
         return self.blobs / check_digest(digest)[7:]
 
     def has(self, digest: str) -> bool:
-        """Whether the blob itself is stored."""
-        return self.blob_path(digest).is_file()
+        """Whether the blob itself is stored; what is a link or a pipe under its name is not it."""
+        return is_regular(self.blob_path(digest))
 
     def read(self, digest: str, limit: int = MANIFEST_LIMIT) -> bytes:
         """A small blob, verified.
 
         Raises:
             NotFoundError: when it is not stored.
-            VerificationError: when it is larger than ``limit`` bytes or its bytes do not match the digest.
+            VerificationError: when it is larger than ``limit`` bytes or its bytes do not match the digest, or when it
+                is no file.
         """
-        try:
-            with self.blob_path(digest).open("rb") as file:
-                data = file.read(limit + 1)
-        except FileNotFoundError:
-            raise NotFoundError(f"blob {digest} is not in the store {self.root}") from None
+        with self._opened(digest) as file:
+            data = file.read(limit + 1)
         if len(data) > limit:
             raise VerificationError(f"blob {digest} has more than {limit} bytes")
         if sha256_bytes(data) != digest:
@@ -129,7 +127,7 @@ class Layout:
             whether it is stored.
         """
         path = self.blob_path(digest)
-        if not path.is_file():
+        if not self.has(digest):
             return False
         try:
             # A linked file's time belongs to its owner, and says whether the file was changed.
@@ -141,7 +139,7 @@ class Layout:
         except OSError:  # another user's blob in a shared store: only the owner may set its time
             with contextlib.suppress(OSError):
                 write_atomic(self._used(digest), b"")
-        return path.is_file()
+        return self.has(digest)
 
     def _used(self, digest: str) -> Path:
         return self.root / "used" / check_digest(digest)[7:]
@@ -181,7 +179,7 @@ class Layout:
     def has_sized(self, digest: str, size: int) -> bool:
         """Whether the blob itself is stored with this many bytes."""
         try:
-            return self.blob_path(digest).stat().st_size == size
+            return self.has(digest) and self.blob_path(digest).lstat().st_size == size
         except OSError:
             return False
 
@@ -201,10 +199,19 @@ class Layout:
 
     def _open(self, digest: str) -> BinaryIO:
         self.linked.check(digest, self.blob_path(digest))
+        return self._opened(digest, 0)
+
+    def _opened(self, digest: str, buffering: int = -1) -> BinaryIO:
+        path = self.blob_path(digest)
         try:
-            return self.blob_path(digest).open("rb", buffering=0)
+            return open_regular(path, buffering=buffering)
         except FileNotFoundError:
             raise NotFoundError(f"blob {digest} is not in the store {self.root}") from None
+        except OSError:
+            if is_regular(path) or not os.path.lexists(path):
+                raise
+            hint = "run: bentotool store verify --repair, then import or pull it again"
+            raise VerificationError(f"blob {digest} in the store is not a file", hint=hint) from None
 
     def layer_sink(self, descriptor: Descriptor, renewal: Renewal | None = None) -> LayerSink:
         """Receives the bytes of a layer; see :class:`LayerSink`."""

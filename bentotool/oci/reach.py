@@ -9,7 +9,7 @@ from typing import Any
 
 from bentotool.errors import BentotoolError
 from bentotool.oci.descriptor import MANIFEST_LIMIT, Index, Manifest, parse_json_object
-from bentotool.oci.digest import check_digest
+from bentotool.oci.digest import check_digest, open_regular
 from bentotool.oci.layers import layer_files
 from bentotool.oci.layout import Layout
 
@@ -92,7 +92,7 @@ def _model_digest(item: Any) -> str:
 def subject_of(layout: Layout, digest: str) -> str | None:
     """What a manifest is attached to: its ``subject`` (a signature's), or the model of a file view; None for others."""
     try:
-        with layout.blob_path(digest).open("rb") as file:
+        with open_regular(layout.blob_path(digest)) as file:
             data = file.read(1)
             if data != b"{":
                 return None

@@ -172,3 +172,13 @@ def test_a_manifest_that_names_files_outside_the_model_is_refused(store: ModelSt
     store.refs.set("models", "other", "1", descriptor)
     with pytest.raises(VerificationError, match="outside"):
         store.get("other:1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_link_in_place_of_a_file_is_not_served(store: ModelStore, tmp_path: Path) -> None:
+    model = add(store, folder(tmp_path / "m"))
+    blob = store.layout.blob_path(model.files[0].sha256)
+    blob.rename(tmp_path / "outside")
+    blob.symlink_to(tmp_path / "outside")
+    with pytest.raises(VerificationError, match="not whole"):
+        store.materialise(model)

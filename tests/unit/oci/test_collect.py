@@ -448,3 +448,37 @@ def test_a_check_tells_every_byte(layout: Layout) -> None:
     told: list[int] = []
     assert verify_store(layout, advance=told.append).size == sum(sizes) == sum(told)
     assert max(told) <= 1 << 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+@pytest.mark.parametrize("which", ["manifest", "file"])
+def test_what_is_no_file_is_neither_waited_for_nor_served(
+    layout: Layout, tmp_path: Path, kind: str, which: str
+) -> None:
+    made = manifest(layout, b"weights")
+    refs = RefStore(layout)
+    refs.set("models", "m", "1", made)
+    digest = (
+        made.digest if which == "manifest" else next(each for each in names(layout) if layout.read(each) == b"weights")
+    )
+    path = layout.blob_path(digest)
+    outside = tmp_path / "outside"
+    path.rename(outside)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside)  # its bytes are right now, and another's to change
+    assert not layout.has(digest)
+    with pytest.raises(VerificationError, match="not a file"):
+        layout.read(digest)
+    if which == "manifest":
+        with pytest.raises(VerificationError):
+            collect(layout, grace=0)
+    assert [fault.what for fault in verify_store(layout).faults if fault.kind == "damaged"] == [digest]
+    repaired = [fault for fault in verify_store(layout, repair=True).faults if fault.what == digest]
+    assert [bool(fault.quarantined) for fault in repaired] == [True]
+    assert not os.path.lexists(path)
+    assert outside.read_bytes()
+    assert layout.put(outside.read_bytes(), MANIFEST).digest == digest
+    assert verify_store(layout).faults == ()
