@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bentotool.models.choice import Choice
     from bentotool.oci.credentials import CredentialStore
     from bentotool.oci.registry import Registry
+    from bentotool.oci.tls import Tls
     from bentotool.transfer import ProgressMaker
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "credential_store",
     "open_registry",
     "talks_to_registry",
+    "tls_for",
     "transfer_progress",
 ]
 
@@ -59,6 +61,16 @@ def credential_store(state: State) -> CredentialStore:
     return credentials_of(state.plugins)
 
 
+def tls_for(state: State, host: str) -> Tls:
+    """How the user's options judge the certificate of a host; warns when they do not check it."""
+    from bentotool.oci.tls import Tls
+
+    options = state.options.registry
+    if options.insecure:
+        state.console.note(f"warning: the certificate of {host} is not checked: anybody on the line can take part")
+    return Tls(not options.insecure, options.ca_file, options.client_cert, options.client_key)
+
+
 def open_registry(
     state: State, registry: str, *, push: bool = False, credentials: CredentialStore | None = None
 ) -> Registry:
@@ -68,17 +80,14 @@ def open_registry(
         credentials: in place of those that plugins and files give.
     """
     from bentotool.oci.registry import Registry
-    from bentotool.oci.tls import Tls
 
     options = state.options.registry
-    if options.insecure:
-        state.console.note(f"warning: the certificate of {registry} is not checked: anybody on the line can take part")
     return Registry(
         registry,
         push=push,
         plain_http=options.plain_http,
         credentials=credentials or credential_store(state),
-        tls=Tls(not options.insecure, options.ca_file, options.client_cert, options.client_key),
+        tls=tls_for(state, registry),
         connections=options.jobs + 2,
     )
 

@@ -24,6 +24,7 @@ from bentotool.oci.tar import check_entry_names
 if TYPE_CHECKING:
     from bentotool.models.oci_source import RegistryMaker
     from bentotool.models.store import ModelStore, StoredModel
+    from bentotool.oci.tls import Tls
     from bentotool.plugins import Plugins
     from bentotool.protocols import Source
 
@@ -56,19 +57,31 @@ class Fetched:
 class _Web:
     """A single file behind an ``https://`` address; ``http://`` on this machine only."""
 
+    def __init__(self, tls: Tls | None) -> None:
+        self._tls = tls
+
     def fetch(self, request: SourceRequest) -> SourceModel:
         name = file_name(request.uri)
         target = request.folder / name
-        download(request.uri, target, max_bytes=request.max_bytes, checksum=request.checksum, advance=request.advance)
+        download(
+            request.uri,
+            target,
+            max_bytes=request.max_bytes,
+            checksum=request.checksum,
+            advance=request.advance,
+            tls=self._tls,
+        )
         return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem)
 
 
-def _source(text: str, plugins: Plugins, open_registry: RegistryMaker | None, jobs: int) -> Source | None:
+def _source(
+    text: str, plugins: Plugins, open_registry: RegistryMaker | None, jobs: int, tls: Tls | None
+) -> Source | None:
     """Who fetches ``text``; None when it is an ordinary path of this disk."""
     found = _SCHEME.match(text)
     scheme = found[1].lower() if found else ""
     if found and found[2] and scheme in ("https", "http"):
-        return _Web()
+        return _Web(tls)
     if found and scheme == "oci" and (found[2] or not Path(text).exists()):
         from bentotool.models.oci_source import OciSource
 
@@ -94,6 +107,7 @@ def fetch(
     checksum: str | None = None,
     open_registry: RegistryMaker | None = None,
     jobs: int = 4,
+    tls: Tls | None = None,
     choice: Choice = EVERYTHING,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> Iterator[Fetched]:
@@ -107,6 +121,7 @@ def fetch(
         checksum: ``sha256:<hex>`` that a single file, or the manifest of a model in a registry, must have.
         open_registry: makes the client for the registry of an ``oci://`` source.
         jobs: layers fetched from it at once.
+        tls: how certificates of an ``https://`` source are judged, and which one is shown to it.
         choice: which files to take.
 
     Raises:
@@ -121,7 +136,7 @@ def fetch(
         check_digest(checksum)
     if "://" in source and urlsplit(source).password is not None:
         raise UsageError("the address holds a password", hint="leave it out: it would end in the shell's history")
-    implementation = _source(source, plugins, open_registry, jobs)
+    implementation = _source(source, plugins, open_registry, jobs, tls)
     if implementation is None:
         path = Path(source)
         _check_local(path, max_bytes, checksum)

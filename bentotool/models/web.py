@@ -21,6 +21,7 @@ from bentotool.oci.digest import CHUNK, hash_file
 from bentotool.oci.origins import Origin, check_reachable, is_internal, origin_of
 from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
 from bentotool.oci.tar import check_entry_name
+from bentotool.oci.tls import Tls
 from bentotool.paths import write_atomic
 
 if TYPE_CHECKING:
@@ -110,14 +111,18 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 
 
 class _Download:
-    def __init__(self, url: str, target: Path, max_bytes: int, advance: Callable[[int], None]) -> None:
+    def __init__(self, url: str, target: Path, max_bytes: int, advance: Callable[[int], None], tls: Tls) -> None:
         import requests
 
-        self.url, self.max_bytes, self.advance = url, max_bytes, advance
+        self.url, self.max_bytes, self.advance, self.tls = url, max_bytes, advance, tls
         self.home = _checked_origin(url)
         self.part = _Part(target.with_name(target.name + ".part"))
         self.session = requests.Session()
         self.session.auth = _no_credentials
+        if not tls.verify:  # the user said so, and was told what it means
+            import urllib3
+
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self.shown = 0
 
     def run(self) -> None:
@@ -134,7 +139,10 @@ class _Download:
                 self._receive(response, have)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             told = "did not answer" if isinstance(error, requests.ConnectionError) else "broke the connection"
-            hint = "the same command goes on where this one stopped"
+            going_on = self.part.path.is_file() and self.part.path.stat().st_size
+            hint = (
+                "the same command goes on where this one stopped" if going_on else "check the address and the network"
+            )
             raise TransientError(RemoteError(f"{self.home.host} {told}", hint=hint)) from error
         except OSError as error:
             raise storage_error(error, self.part.path.parent) from error
@@ -142,15 +150,33 @@ class _Download:
     def _get(self, headers: dict[str, str]) -> requests.Response:
         url = self.url
         for _ in range(_REDIRECTS + 1):
-            response = self.session.get(
-                url, headers=headers, stream=True, allow_redirects=False, timeout=(_CONNECT_S, _READ_S)
-            )
+            response = self._ask(url, headers)
             if not response.is_redirect:
                 return response
             url = urljoin(url, response.headers["Location"])
             response.close()
             check_reachable(self.home, origin_of(url))
         raise RemoteError(f"{self.home.host} redirects more than {_REDIRECTS} times")
+
+    def _ask(self, url: str, headers: dict[str, str]) -> requests.Response:
+        import requests
+
+        origin = origin_of(url)
+        try:
+            return self.session.get(
+                url,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=(_CONNECT_S, _READ_S),
+                verify=self.tls.verification,
+                cert=self.tls.certificate if origin == self.home else None,
+            )
+        except requests.exceptions.SSLError as error:
+            raise RemoteError(
+                f"{origin.host} has no valid TLS certificate, does not speak TLS, or asks for a client's certificate",
+                hint="a private authority needs --ca-file; a host that wants a certificate needs --client-cert",
+            ) from error
 
     def _receive(self, response: requests.Response, have: int) -> None:
         status = response.status_code
@@ -208,13 +234,22 @@ def _no_credentials(request: Any) -> Any:
     return request
 
 
-def download(url: str, target: Path, *, max_bytes: int, checksum: str | None, advance: Callable[[int], None]) -> None:
+def download(
+    url: str,
+    target: Path,
+    *,
+    max_bytes: int,
+    checksum: str | None,
+    advance: Callable[[int], None],
+    tls: Tls | None = None,
+) -> None:
     """Fetch a URL into a file that appears only when it is whole and right.
 
     What a broken try left in ``target`` + ``.part`` is continued, when the server can say that it is the same content.
 
     Args:
         checksum: ``sha256:<hex>`` the file must have.
+        tls: how certificates are judged; a client's own is shown to the named host alone.
 
     Raises:
         RemoteError: the host refused or did not answer.
@@ -222,7 +257,7 @@ def download(url: str, target: Path, *, max_bytes: int, checksum: str | None, ad
         UnsafeError: not encrypted, too large, or a redirect to where it must not lead.
         VerificationError: the bytes do not have the checksum; they are removed.
     """
-    work = _Download(url, target, max_bytes, advance)
+    work = _Download(url, target, max_bytes, advance, tls or Tls())
     RetryPolicy().run(work.run, threading.Event())
     if checksum is not None:
         actual, _ = hash_file(work.part.path)

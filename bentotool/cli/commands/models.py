@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
-from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry
+from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry, tls_for
 from bentotool.cli.remote import is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
@@ -50,17 +51,17 @@ def import_model(
     from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
 
     state = current()
-    limit = DEFAULT_MAX_BYTES if max_size is None else parse_size(max_size, "--max-size")
     with (
         state.console.progress(None, f"fetch {source}") as fetching,
         fetch(
             source,
             state.layout,
             state.plugins,
-            max_bytes=limit,
+            max_bytes=DEFAULT_MAX_BYTES if max_size is None else parse_size(max_size, "--max-size"),
             checksum=checksum,
             open_registry=partial(open_registry, state),
             jobs=state.options.registry.jobs,
+            tls=tls_for(state, urlsplit(source).hostname or source) if source.lower().startswith("https://") else None,
             choice=choice_of(include, exclude),
             advance=fetching.advance,
         ) as found,

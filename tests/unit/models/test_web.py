@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +18,7 @@ from bentotool.errors import NotFoundError, RemoteError, UnsafeError, UsageError
 from bentotool.models import web
 from bentotool.models.web import download, file_name
 from bentotool.oci.retry import RetryPolicy
+from bentotool.oci.tls import Tls
 
 CONTENT = bytes(range(256)) * 4000
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -22,7 +27,7 @@ CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 class Server:
     """Sends CONTENT; tests change how."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[dict[str, str]] = []
         self.break_at: list[int] = []
         self.status = 200
@@ -42,7 +47,9 @@ class Server:
                 """Quiet."""
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/m/model.onnx"
+        if tls:
+            self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.http.server_port}/m/model.onnx"
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         headers = dict(request.headers)
@@ -69,10 +76,8 @@ class Server:
         request.close_connection = True
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(web, "RetryPolicy", lambda: RetryPolicy(attempts=4, base=0.01))
-    server = Server()
+@contextmanager
+def _running(server: Server) -> Iterator[Server]:
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -81,6 +86,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.http.shutdown()
         server.http.server_close()
         thread.join(5)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(web, "RetryPolicy", lambda: RetryPolicy(attempts=4, base=0.01))
+    with _running(Server()) as server:
+        yield server
 
 
 Get = Callable[..., Path]
@@ -197,6 +209,66 @@ def test_netrc_is_not_read(server: Server, get: Get, tmp_path: Path, monkeypatch
     monkeypatch.setenv("NETRC", str(netrc))
     get()
     assert "Authorization" not in server.requests[0]
+
+
+def test_certificates_are_judged_as_the_user_says(tmp_path: Path) -> None:
+    import trustme
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("me@example.com").private_key_and_cert_chain_pem.write_to_path(tmp_path / "me.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    tried: list[int] = []
+
+    def get(server: Server, tls: Tls | None) -> bytes:
+        target = tmp_path / "m" / "model.onnx"
+        target.parent.mkdir(exist_ok=True)
+        download(server.url, target, max_bytes=1 << 30, checksum=CHECKSUM, advance=tried.append, tls=tls)
+        return target.read_bytes()
+
+    with _running(Server(context)) as server:
+        for tls in (None, Tls()):
+            with pytest.raises(RemoteError, match="no valid TLS certificate") as failure:
+                get(server, tls)
+            assert "--ca-file" in str(failure.value.hint)
+        assert not tried
+        assert get(server, Tls(ca_file=tmp_path / "ca.pem")) == CONTENT
+        assert get(server, Tls(verify=False)) == CONTENT
+        assert get(server, Tls(ca_file=tmp_path / "ca.pem", client_cert=tmp_path / "me.pem")) == CONTENT
+
+
+def test_a_clients_certificate_is_shown_to_the_named_host_alone(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+    import trustme
+
+    trustme.CA().issue_cert("me@example.com").private_key_and_cert_chain_pem.write_to_path(tmp_path / "me.pem")
+    shown: list[object] = []
+    send = requests.Session.get
+
+    def get(session: requests.Session, url: str, **options: Any) -> requests.Response:
+        shown.append(options["cert"])
+        return send(session, url, **options)
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    with _running(Server()) as other:
+        server.location = other.url
+        tls = Tls(client_cert=tmp_path / "me.pem")
+        download(server.url, tmp_path / "m", max_bytes=1 << 30, checksum=CHECKSUM, advance=lambda _: None, tls=tls)
+    assert shown == [str(tmp_path / "me.pem"), None]
+
+
+def test_a_host_that_is_not_there_promises_nothing(server: Server, tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/m.onnx"
+        with pytest.raises(RemoteError, match="did not answer") as failure:
+            download(url, tmp_path / "m", max_bytes=1, checksum=None, advance=lambda _: None)
+    assert failure.value.hint == "check the address and the network"
 
 
 def test_names() -> None:
