@@ -112,3 +112,11 @@ def test_a_table_on_a_terminal_never_breaks_a_word(monkeypatch, columns: str, pl
     assert ROWS[1][0] in drawn
     assert "TAG" in drawn
     assert ("\x1b" in drawn) == (columns == "200" and not plain)
+
+
+def test_a_long_list_is_one_document_with_a_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    document = [{"name": f"m{number}", "size": number} for number in range(1000)]
+    Console(GlobalOptions(json=True)).result(document, "text")
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == document
+    assert printed.count("\n") == 1002
