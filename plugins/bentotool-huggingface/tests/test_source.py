@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,8 @@ def hub(tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-def bentotool(hub: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
+def bentotool(hub: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HOME": str(hub), "HF_HUB_OFFLINE": "1", **settings}
     command = [sys.executable, "-m", "bentotool", "--json", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
@@ -62,6 +63,17 @@ def test_what_is_not_cached_or_leads_out_is_said(hub: Path, tmp_path: Path) -> N
     (hub / "hub" / "models--acme--tiny" / "snapshots" / COMMIT / "x.txt").symlink_to(tmp_path / "secret")
     assert bentotool(hub, "model", "import", "hf://acme/tiny").returncode == 6
     assert bentotool(hub, "model", "import", "hf://acme/tiny", "--max-size", "5").returncode == 6
+
+
+def test_without_network_the_cache_is_pointed_at(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = bentotool(tmp_path, "model", "import", "hf://acme/tiny", HF_HUB_OFFLINE="0", HF_ENDPOINT=endpoint)
+    assert done.returncode == 5, done.stderr
+    told = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert "did not give hf://acme/tiny" in told["message"]
+    assert "HF_HUB_OFFLINE=1" in told["hint"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege on Windows")

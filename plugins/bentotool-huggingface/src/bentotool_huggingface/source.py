@@ -23,6 +23,8 @@ from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 
 _URI = re.compile(r"hf://([\w.-]+(?:/[\w.-]+)?)(?:@([\w./-]+))?", re.ASCII)
 
+_HTTP_LIBRARIES = frozenset({"httpcore", "httpcore2", "httpx", "httpx2", "requests", "urllib3"})
+
 
 def _parse(uri: str) -> tuple[str, str | None]:
     found = _URI.fullmatch(uri)
@@ -73,10 +75,26 @@ def _snapshot(repository: str, revision: str | None, max_bytes: int) -> Path:
         raise AuthenticationError(f"{title} is gated", hint="accept its terms on the hub and set HF_TOKEN") from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         raise NotFoundError(f"{title} does not exist, or is private", hint="check the name, or set HF_TOKEN") from None
-    except errors.LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError as error:
+        if not constants.HF_HUB_OFFLINE:
+            raise _not_given(title, error) from error
         raise NotFoundError(f"{title} is not in the hub's cache", hint="unset HF_HUB_OFFLINE to download it") from None
-    except (errors.HfHubHTTPError, OSError) as error:
-        raise RemoteError(f"the hub did not give {title}: {type(error).__name__}", hint="try again") from error
+    except Exception as error:
+        if isinstance(error, errors.HfHubHTTPError | OSError) or _is_transport(error):
+            raise _not_given(title, error) from error
+        raise
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether an error is one of the HTTP library below the hub's client, which differs between its releases."""
+    return any(kind.__module__.partition(".")[0] in _HTTP_LIBRARIES for kind in type(error).__mro__)
+
+
+def _not_given(title: str, error: Exception) -> RemoteError:
+    return RemoteError(
+        f"the hub did not give {title}: {type(error).__name__}",
+        hint="try again, or set HF_HUB_OFFLINE=1 to use what is in the hub's cache",
+    )
 
 
 def _files(snapshot: Path) -> Iterator[SourceFile]:
