@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bentotool.errors import UnsafeError, UsageError, VerificationError
 from bentotool.models.detect import require_trust
 from bentotool.models.manifest import ARTIFACT_TYPE, read_details
+from bentotool.models.recheck import recheck_safety
 from bentotool.oci.archive import KIND_NAME, REF_NAME
 from bentotool.oci.refs import check_name, check_version, split_reference
 from bentotool.oci.unarchive import open_archive
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from bentotool.oci.descriptor import Descriptor
     from bentotool.oci.unarchive import Archive
 
-__all__ = ["adopt_archived", "archived_name", "check_kind", "check_trust", "import_archive"]
+__all__ = ["adopt_archived", "archived_name", "check_kind", "check_taken", "check_trust", "import_archive"]
 
 
 _WHAT = {"model": "a model", "bento": "a Bento", "files": "the files of a model"}
@@ -41,7 +42,7 @@ def check_kind(archive: Archive, kind: str) -> None:
 def check_trust(archive: Archive, trust: bool) -> None:
     """Refuse pickles, unless the user trusts their origin.
 
-    What a model says of itself decides here; what its bytes say decides when it is loaded.
+    What a model says of itself decides here; :func:`check_taken` looks at its bytes.
 
     Raises:
         UnsafeError: naming the model.
@@ -49,6 +50,17 @@ def check_trust(archive: Archive, trust: bool) -> None:
     for root, manifest in zip(archive.roots, archive.manifests, strict=True):
         if manifest.artifact_type == ARTIFACT_TYPE:
             require_trust(read_details(manifest).safety, root.annotations.get(REF_NAME, root.digest), trust=trust)
+
+
+def check_taken(archive: Archive, store: ModelStore, trust: bool) -> None:
+    """Refuse models that are more dangerous than they say, once their content is in the store and before it is named.
+
+    Raises:
+        UnsafeError: naming the model.
+    """
+    for root, manifest in zip(archive.roots, archive.manifests, strict=True):
+        if manifest.artifact_type == ARTIFACT_TYPE:
+            recheck_safety(store.layout, manifest, root.annotations.get(REF_NAME, root.digest), trust=trust)
 
 
 def archived_name(root: Descriptor) -> tuple[str, str]:
@@ -97,4 +109,5 @@ def import_archive(
         check_kind(archive, "model")
         check_trust(archive, trust)
         archive.take(store.layout)
+        check_taken(archive, store, trust)
         return adopt_archived(store, archive.roots[0], name=name, version=version)

@@ -15,6 +15,7 @@ from bentotool.models.foreign import family_of
 from bentotool.models.manifest import ModelFile, build_manifest, model_files, read_details
 from bentotool.models.oci_content import RegistryContent
 from bentotool.models.oci_source import Found, find_model
+from bentotool.models.recheck import recheck_safety
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.digest import check_digest, sha256_bytes
@@ -65,6 +66,7 @@ class _Pull:
         jobs: int,
         progress: ProgressMaker,
         trust: bool,
+        plugins: Plugins | None,
     ) -> None:
         self.layout = layout
         self.remote = remote
@@ -72,6 +74,7 @@ class _Pull:
         self._jobs = jobs
         self._progress = progress
         self._trust = trust
+        self._plugins = plugins
         self._renewal = Renewal(layout)
         self.fetched = 0
 
@@ -102,6 +105,12 @@ class _Pull:
         self.fetched += sum(part.size for part in ordered)
         for each in wanted:
             self.layout.put(each.data, MANIFEST)
+
+    def recheck(self, manifest: Manifest, title: str) -> None:
+        """Hold what a model says of its safety against the content fetched."""
+        if not self._trust:
+            self._plugins = self._plugins or load_plugins()
+            recheck_safety(self.layout, manifest, title, trust=False, plugins=self._plugins)
 
     def _has(self, part: Descriptor) -> bool:
         if not self.layout.has_layer(part):
@@ -146,11 +155,12 @@ def pull(
     Raises:
         NotFoundError: when the registry does not have it.
         VerificationError: when any byte is not what its digest says; nothing is kept under a name.
-        UnsafeError: when a model is of class ``pickle`` and ``trust`` is False; nothing is fetched.
+        UnsafeError: when ``trust`` is False and a model is of class ``pickle``: nothing is fetched; or is of a more
+            dangerous class than it states: nothing is kept under a name.
         ConflictError: when the name and version stand for something else here.
         RemoteError, AuthenticationError: when the registry refuses or does not answer.
     """
-    work = _Pull(layout, remote, registry, jobs, progress, trust)
+    work = _Pull(layout, remote, registry, jobs, progress, trust, plugins)
     # The tag is looked at once; from here on everything is named by digest.
     top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
     if top.descriptor.media_type == INDEX:
@@ -221,6 +231,7 @@ def _pull_model(work: _Pull, model: _Remote, rename: str | None) -> Transferred:
     model_files(model.manifest, name)  # a model without a list of its files cannot be kept: say so before fetching it
     _check_free(work.layout, "models", name, version, model.descriptor.digest)
     work.fetch([model], f"pull {name}:{version}")
+    work.recheck(model.manifest, f"{name}:{version}")
     stored = ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, model.descriptor.digest)
     return Transferred("model", name, version, stored.digest, stored.size, str(work.remote), work.fetched)
@@ -248,6 +259,7 @@ def _pull_files(work: _Pull, view: _Remote, rename: str | None) -> Transferred |
     data = made[1].to_bytes()
     if sha256_bytes(data) != wanted:
         return None
+    work.recheck(made[1], f"{name}:{version}")
     work.layout.put(made[2], made[1].config.media_type)
     work.layout.put(data, MANIFEST)
     stored = ModelStore(work.layout).adopt(name, version, wanted, replace=False)
@@ -284,6 +296,8 @@ def _pull_bento(work: _Pull, bento: _Remote, index: tuple[Index, Descriptor] | N
     models = {needed.digest: (needed, work.manifest(needed.digest, "model")) for needed in config.models}
     remotes = [remote for _, remote in models.values()]
     work.fetch([*remotes, bento], f"pull {name}:{version}")
+    for needed, remote in models.values():
+        work.recheck(remote.manifest, f"model {needed.tag}")
     tags = tuple(_adopt(work.layout, needed, remote) for needed, remote in models.values())
     stored = BentoStore(work.layout).adopt(name, version, bento.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, stored.digest, *models)

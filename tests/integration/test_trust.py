@@ -72,25 +72,68 @@ def test_pulls(
     check(ask, tmp_path, *(["pull"] if kind == "bento" else ["model", "pull"]), remote)
 
 
-@pytest.mark.parametrize("stated", ["data", "harmless", ""])
-def test_what_a_pickle_says_of_itself_loads_nothing(
+@pytest.mark.parametrize("stated", ["data", "program", "harmless", ""])
+def test_an_archive_that_calls_a_pickle_otherwise_is_refused(
+    ask: Callable[..., tuple[int, Any]], tmp_path: Path, store: Path, stated: str
+) -> None:
+    pickled(Layout(store), stated)
+    assert main(["model", "export", "evil", str(tmp_path / "m.tar")]) == 0
+    status, document = ask("model", "import-archive", tmp_path / "m.tar")
+    assert (status, document["error"]["code"]) == (6, "unsafe")
+    assert "pickle" in document["error"]["message"]
+    assert ask("model", "list") == (0, [])
+
+
+@pytest.mark.parametrize("way", ["model", "raw", "bento", "archive", "bento-archive"])
+@pytest.mark.parametrize("framework", ["picklable", "onnx", "unheard-of"])
+def test_a_lie_about_the_class_is_found_in_the_bytes(
+    ask: Callable[..., tuple[int, Any]],
+    tmp_path: Path,
+    store: Path,
+    make_bento: Any,
+    real_registry: Any,
+    require_package: Callable[[str], None],
+    way: str,
+    framework: str,
+) -> None:
+    require_package("bentotool_picklable")
+    layout = Layout(store)
+    data = b"\x80\x02cos\nsystem\n(Vtrue\ntR."
+    file = ModelFile("w.pkl", len(data), layout.put(data, "application/octet-stream").digest)
+    details = ModelDetails(framework, "tables", "data", "w.pkl", {"inputs": [], "outputs": []}, (), {}, {})
+    make_bento(layout, [ModelStore(layout).add("evil", "1", [file], details)])
+    remote, archive = f"{real_registry.host}/lie-{way}-{framework}:1", tmp_path / "lie.tar"
+    send, take = {
+        "model": (["model", "push", "evil", remote], ["model", "pull", remote]),
+        "raw": (["model", "push", "evil", remote, "--format", "raw"], ["model", "pull", remote]),
+        "bento": (["push", "svc", remote], ["pull", remote]),
+        "archive": (["model", "export", "evil", str(archive)], ["model", "import-archive", str(archive)]),
+        "bento-archive": (["export", "svc", str(archive)], ["import", str(archive)]),
+    }[way]
+    assert main(send) == 0
+    status, document = ask(*take)
+    assert (status, document["error"]["code"]) == (6, "unsafe"), document
+    assert "'data'" in document["error"]["message"]
+    assert "'pickle'" in document["error"]["message"]
+    assert ask("model", "list") == (0, [])
+    assert ask(*take, "--trust")[0] == 0
+
+
+def test_trust_in_a_lie_loads_nothing(
     ask: Callable[..., tuple[int, Any]],
     tmp_path: Path,
     store: Path,
     monkeypatch: pytest.MonkeyPatch,
     require_package: Callable[[str], None],
-    stated: str,
 ) -> None:
-    """A lie in a manifest opens the store, at most; the loader goes by ``trust`` alone."""
+    """The loader goes by its own ``trust`` alone."""
     require_package("bentotool_picklable")
     from bentotool.errors import UnsafeError
     from bentotool.frameworks import namespace
 
-    pickled(Layout(store), stated)
+    pickled(Layout(store), "data")
     assert main(["model", "export", "evil", str(tmp_path / "m.tar")]) == 0
-    status, document = ask("model", "import-archive", tmp_path / "m.tar")
-    assert status == (0 if stated == "data" else 6), document
-    if stated == "data":
-        monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "other"))
-        with pytest.raises(UnsafeError):
-            namespace("picklable").load_model("evil:1")
+    assert ask("model", "import-archive", tmp_path / "m.tar", "--trust")[0] == 0
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "other"))
+    with pytest.raises(UnsafeError):
+        namespace("picklable").load_model("evil:1")

@@ -150,7 +150,7 @@ def import_bento_archive(
 
 
 def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | None) -> list[tuple[Descriptor, str]]:
-    from bentotool.models.archives import check_kind, check_trust
+    from bentotool.models.archives import check_kind, check_taken, check_trust
     from bentotool.oci.archive import KIND_NAME
     from bentotool.oci.unarchive import MAX_UNPACKED, open_archive
 
@@ -165,4 +165,5 @@ def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | N
         check_trust(archive, trust)
         with state.console.progress(archive.size, f"import {file.name}") as progress:
             archive.take(state.layout, progress.advance)
+        check_taken(archive, state.models, trust)
         return [(root, root.annotations.get(KIND_NAME, "")) for root in archive.roots]
