@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from bentotool.errors import NotFoundError, UsageError, VerificationError
+from bentotool.errors import NotFoundError, RemoteError, UsageError, VerificationError
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Manifest
 from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.fileview import FileViews
-from bentotool.oci.layout import Layout
+from bentotool.oci.layout import Layout, layer_files
 from bentotool.oci.limits import check_sizes
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import Ref
@@ -38,6 +38,7 @@ __all__ = ["VOLUME", "push_bento", "push_model"]
 VOLUME = "-volume"
 """What is added to a model's tag for its view as a volume."""
 _TAG_LENGTH = 128
+_BAD_REQUEST = 400  # the status for content that does not have its digest
 
 
 @dataclass(frozen=True)
@@ -104,14 +105,29 @@ class _Push:
             def send(blob: _Blob) -> None:
                 repository, part = self.remote.repository, blob.descriptor
                 with shown.part(title_of(part), part.size) as moved:
-                    counts.append(
-                        self.registry.upload_blob(
+                    try:
+                        sent = self.registry.upload_blob(
                             repository, part, blob.open, mount_from=blob.mount_from, advance=moved.advance
                         )
-                    )
+                    except RemoteError as error:
+                        if error.details.get("status") == _BAD_REQUEST:
+                            self._check_stored(part)
+                        raise
+                    counts.append(sent)
 
             run_all([partial(send, blob) for blob in ordered], self._jobs, self.registry.stop)
         self.sent += sum(counts)
+
+    def _check_stored(self, part: Descriptor) -> None:
+        """A registry that refuses a blob may be right: the store's copy may not be what its digest says."""
+        stored = layer_files(part)
+        names = {file.sha256: file.path for file in stored} if stored else {part.digest: title_of(part)}
+        for digest, name in names.items():
+            if self.layout.has(digest) and not self.layout.verify_blob(digest):
+                raise VerificationError(
+                    f"{name} ({digest}) is damaged in the store {self.layout.root}, and cannot be pushed",
+                    hint="run: bentotool store verify --repair, then import or pull it again",
+                ) from None
 
     def put(self, reference: str, data: bytes, media_type: str = MANIFEST) -> None:
         self.registry.upload_manifest(self.remote.repository, reference, data, media_type)
@@ -140,6 +156,7 @@ def push_model(
     Raises:
         RemoteError, AuthenticationError: when the registry refuses or does not answer.
         NotFoundError: when the store lacks a part.
+        VerificationError: when the registry refuses a part because it is damaged in the store.
     """
     work = _Push(layout, remote, registry, jobs, progress)
     if raw:
