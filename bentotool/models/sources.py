@@ -15,7 +15,7 @@ from bentotool.errors import PluginError, UnsafeError, UsageError, VerificationE
 from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.importing import import_files, local_files, name_for, valid_name
-from bentotool.models.web import download, file_name, part_key
+from bentotool.models.web import download, file_name, part_key, public_address
 from bentotool.oci.digest import check_digest, hash_file
 from bentotool.oci.layout import Layout
 from bentotool.oci.partial import claim_folder
@@ -71,7 +71,8 @@ class _Web:
             advance=request.advance,
             tls=self._tls,
         )
-        return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem)
+        origin = {"source": public_address(request.uri)}
+        return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem, metadata=origin)
 
 
 def _source(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from bentotool.errors import NotFoundError, RemoteError, UnsafeError, UsageError, VerificationError
 from bentotool.oci.blobs import storage_error
@@ -27,7 +27,7 @@ from bentotool.paths import write_atomic
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["download", "file_name"]
+__all__ = ["download", "file_name", "part_key", "public_address"]
 
 _REDIRECTS = 5
 _CONNECT_S, _READ_S = 10.0, 60.0
@@ -46,6 +46,12 @@ def file_name(url: str) -> str:
     if "/" in name:
         raise UnsafeError(f"{url} does not end in a plain file name")
     return check_entry_name(name)
+
+
+def public_address(url: str) -> str:
+    """A URL without what may be a secret in it: user, query (signatures, tokens) and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _checked_origin(url: str) -> Origin:

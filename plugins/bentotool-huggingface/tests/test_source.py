@@ -49,6 +49,7 @@ def test_a_cached_repository_is_taken_in_without_a_copy(hub: Path) -> None:
     model = json.loads(done.stdout)
     assert (model["name"], model["framework"], model["safety"]) == ("acme--tiny", "huggingface", "data")
     assert [file["path"] for file in model["files"]] == ["config.json", "model.safetensors", "sub/vocab.txt"]
+    assert model["metadata"]["source"] == f"hf://acme/tiny@{COMMIT}"
     path = Path(json.loads(bentotool(hub, "model", "path", "acme--tiny").stdout)["path"])
     blob = hub / "hub" / "models--acme--tiny" / "blobs" / "aa"
     assert (path / "model.safetensors").samefile(blob)

@@ -16,7 +16,9 @@ import pytest
 
 from bentotool.errors import NotFoundError, RemoteError, UnsafeError, UsageError, VerificationError
 from bentotool.models import web
-from bentotool.models.web import download, file_name
+from bentotool.models.sources import fetch
+from bentotool.models.web import download, file_name, public_address
+from bentotool.oci.layout import Layout
 from bentotool.oci.retry import RetryPolicy
 from bentotool.oci.tls import Tls
 
@@ -278,3 +280,18 @@ def test_names() -> None:
     for bad in ("https://example.com/a/..", "https://example.com/a%2F..%2Fb", "https://example.com/a%00b"):
         with pytest.raises(UnsafeError):
             file_name(bad)
+
+
+def test_an_address_is_recorded_without_secrets() -> None:
+    told = public_address("https://me:pw@example.com:8443/a/m%20.onnx?sig=abc#part")
+    assert told == "https://example.com:8443/a/m%20.onnx"
+
+
+def test_the_source_is_recorded(server: Server, tmp_path: Path) -> None:
+    class NoPlugins:
+        def sources(self) -> dict[str, Any]:
+            return {}
+
+    plugins: Any = NoPlugins()
+    with fetch(server.url + "?token=abc", Layout(tmp_path / "store"), plugins, checksum=CHECKSUM) as found:
+        assert found.model.metadata == {"source": server.url}

@@ -49,7 +49,9 @@ class HubSource:
         if total > request.max_bytes:
             raise _too_large(request.uri, request.max_bytes)
         request.advance(total)
-        return SourceModel(files, repository.replace("/", "--"), shared=True)  # as the hub's own cache spells it
+        name = repository.replace("/", "--")  # as the hub's own cache spells it
+        origin = f"hf://{repository}@{snapshot.name}"  # the cache names a snapshot by its commit
+        return SourceModel(files, name, metadata={"source": origin}, shared=True)
 
 
 def _too_large(uri: str, limit: int) -> UnsafeError:
