@@ -5,7 +5,8 @@ Only plugins whose declared suffixes or magic bytes occur among the files are im
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bentotool.errors import BentotoolError, PluginError, UnsafeError, UsageError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_model", "detect_framework", "require_trust"]
 
 _MAX_PROBED = 1000  # files whose first bytes are read; suffixes are looked at for all
+_MAX_SINGLY = 20  # files that a framework is asked about one by one
 _MAX_REASONS = 3  # why a model runs code; more fill the line and tell nothing new
 _REASON_LENGTH = 120
 _PICKLED = "it is a pickle"  # the reason that plugins give for a bare pickle
@@ -119,12 +121,14 @@ def _reasons(value: object) -> list[str]:
 def _best(files: Sequence[SourceFile], plugins: Plugins) -> tuple[Framework, Match]:
     claims: list[tuple[Framework, Match]] = []
     problems: list[BentotoolError] = []
+    unsure: list[FrameworkDecl] = []  # such as one that sees several models of its own
     for decl in _candidates(files, plugins.frameworks().values()):
         try:
             framework = plugins.framework(decl.name)
             match = _ask(decl.name, framework, files)
         except BentotoolError as error:  # another framework may know better; told below if none does
             problems.append(error)
+            unsure.append(decl)
             continue
         if match is not None:
             claims.append((framework, match))
@@ -140,7 +144,49 @@ def _best(files: Sequence[SourceFile], plugins: Plugins) -> tuple[Framework, Mat
             hint=f"say which: --framework {tied[0]}",
             details={"candidates": tied},
         )
+    best = claims[0][1]
+    if best.main_file:  # a match of the whole folder explains every file in it
+        singly = [match for decl in unsure for match in _claims_of_one(decl, files, best, plugins)]
+        _check_one_model(files, best, [match for _, match in claims[1:]] + singly)
     return claims[0]
+
+
+def _claims_of_one(decl: FrameworkDecl, files: Sequence[SourceFile], best: Match, plugins: Plugins) -> Iterator[Match]:
+    """The first file that a framework, which failed on all files together, claims when it is asked for that alone.
+
+    Files with the best match's suffix are its parts, such as the shards of one set of tensors.
+    """
+    suffix = PurePosixPath(best.main_file).suffix.lower()
+    likely = [file for file in files if file.name.lower().endswith(decl.suffixes)]
+    for file in [file for file in likely if PurePosixPath(file.name).suffix.lower() != suffix][:_MAX_SINGLY]:
+        try:
+            match = _ask(decl.name, plugins.framework(decl.name), [file])
+        except BentotoolError:  # damaged, or not of that framework
+            continue
+        if match is not None and match.main_file:
+            yield match
+            return
+
+
+def _check_one_model(files: Sequence[SourceFile], best: Match, others: Sequence[Match]) -> None:
+    """Refuse a folder in which other frameworks see models in other files than the best match's.
+
+    A file of the same name but for its suffix is taken as the same model in another format.
+    """
+    stem = PurePosixPath(best.main_file).with_suffix("")
+    others = [match for match in others if match.main_file]
+    if all(PurePosixPath(match.main_file).with_suffix("") == stem for match in others):
+        return
+    named = [best, *others]
+    claimed: dict[str, list[str]] = {}
+    for match in named:
+        claimed.setdefault(match.main_file, []).append(match.framework)
+    listed = ", ".join(f"{file} ({' or '.join(sorted(names))})" for file, names in claimed.items())
+    raise UsageError(
+        f"{_title(files)} holds several models: {listed}",
+        hint=f"import one file, choose files with --include, or say which: --framework {best.framework}",
+        details={"candidates": [match.framework for match in named]},
+    )
 
 
 def _identified(files: Sequence[SourceFile], plugins: Plugins) -> str | None:

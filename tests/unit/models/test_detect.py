@@ -106,6 +106,41 @@ def test_equal_claims_are_an_error_that_names_them(world: World) -> None:
     assert detect_framework(world.files("a.m"), world.plugins, "two")[1].framework == "two"
 
 
+def test_a_folder_of_several_models_is_refused(world: World) -> None:
+    world.add("low", "return Match('low', 'f', 0.2, 'b.m')")
+    world.add("high", "return Match('high', 'f', 0.9, 'a.m')")
+    files = world.files("a.m", "b.m")
+    with pytest.raises(UsageError) as caught:
+        detect_framework(files, world.plugins)
+    assert caught.value.message == "my-model holds several models: a.m (high), b.m (low)"
+    assert caught.value.hint == "import one file, choose files with --include, or say which: --framework high"
+    assert detect_framework(files, world.plugins, "low")[1].main_file == "b.m"
+    assert detect_framework(files, world.plugins, "high")[1].main_file == "a.m"
+
+
+@pytest.mark.parametrize(
+    ("high", "low"), [("", "b.m"), ("a.m", ""), ("a.m", "a.m"), ("a.m", "a.n"), ("sub/a.b.m", "sub/a.b.n")]
+)
+def test_claims_on_one_model(world: World, high: str, low: str) -> None:
+    world.add("low", f"return Match('low', 'f', 0.2, {low!r})")
+    world.add("high", f"return Match('high', 'f', 0.9, {high!r})")
+    files = world.files("a.m", "b.m", "a.n", "sub/a.b.m", "sub/a.b.n")
+    assert detect_framework(files, world.plugins)[1].framework == "high"
+
+
+SEVERAL = """if len(files) > 1: raise UsageError('there are several models')
+        return Match('many', 'f', 0.2, files[0].name) if files[0].name[0] == 'p' else None"""
+
+
+def test_a_framework_that_sees_several_models_counts(world: World) -> None:
+    world.add("one", "return Match('one', 'f', 0.9, 'a.m')")
+    world.add("many", SEVERAL, formats='suffixes=(".m", ".pkl")')
+    with pytest.raises(UsageError, match=r"several models: a\.m \(one\), p\.pkl \(many\)"):
+        detect_framework(world.files("a.m", "p.pkl", "q.pkl"), world.plugins)
+    for names in (("a.m", "p.m", "p2.m"), ("a.m", "q.pkl"), ("a.m", "README.md")):
+        assert detect_framework(world.files(*names), world.plugins)[1].framework == "one"
+
+
 def test_no_claim(world: World) -> None:
     world.add("one", "return None")
     with pytest.raises(UsageError) as caught:
