@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -32,6 +33,9 @@ _INTERNAL_6 = tuple(
     ipaddress.IPv6Network(text)
     for text in ("::/127", "fc00::/7", "fe80::/10", "fec0::/10", "2001::/32", "64:ff9b:1::/48", "ff00::/8")
 )
+# Where clouds tell a machine its credentials: an address of this one link, of no use to anybody as a redirect.
+_METADATA_4 = (ipaddress.IPv4Network("169.254.0.0/16"),)
+_METADATA_6 = (ipaddress.IPv6Network("fe80::/10"), ipaddress.IPv6Network("fd00:ec2::254/128"))
 # Prefixes that carry an IPv4 address: (network, how far the address stands from the right, in bits).
 _EMBEDDED_4 = tuple(
     (ipaddress.IPv6Network(text), shift)
@@ -72,14 +76,25 @@ def origin_of(url: str) -> Origin:
 
 def is_internal(address: str) -> bool:
     """Whether an IP address is this machine's or a local network's, IPv4 inside IPv6 included."""
+    return _lies_in(address, _INTERNAL_4, _INTERNAL_6)
+
+
+def _is_metadata(address: str) -> bool:
+    return _lies_in(address, _METADATA_4, _METADATA_6)
+
+
+def _lies_in(
+    address: str, networks_4: Iterable[ipaddress.IPv4Network], networks_6: Iterable[ipaddress.IPv6Network]
+) -> bool:
     parsed: _Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv4Address):
-        return any(parsed in network for network in _INTERNAL_4)
-    if any(parsed in network for network in _INTERNAL_6):
+        return any(parsed in network for network in networks_4)
+    if any(parsed in network for network in networks_6):
         return True
     for network, shift in _EMBEDDED_4:
         if parsed in network:
-            return is_internal(str(ipaddress.IPv4Address((int(parsed) >> shift) & 0xFFFFFFFF)))
+            embedded = ipaddress.IPv4Address((int(parsed) >> shift) & 0xFFFFFFFF)
+            return any(embedded in inner for inner in networks_4)
     return False
 
 
@@ -87,14 +102,16 @@ def check_reachable(home: Origin, target: Origin) -> None:
     """Judge an origin that a reply of ``home`` named.
 
     Raises:
-        UnsafeError: when it is reached without TLS although ``home`` is not, or when it is an internal address although
-            ``home`` is a public one.
+        UnsafeError: when it is reached without TLS although ``home`` is not, when it is an internal address although
+            ``home`` is a public one, or when it is another host's link-local or metadata address, whatever ``home`` is.
     """
     if home.scheme == "https" and target.scheme != "https":
         raise UnsafeError(f"{home.host} sent us to {target}, which is not encrypted")
     if target.host == home.host:
         return
     addresses = _resolve(target)
+    if any(map(_is_metadata, addresses)):
+        raise UnsafeError(f"{home.host} sent us to {target}, a link-local address")
     if any(map(is_internal, addresses)) and not any(map(is_internal, _resolve(home))):
         raise UnsafeError(f"{home.host} sent us to {target}, an internal address")
 

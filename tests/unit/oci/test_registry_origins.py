@@ -55,6 +55,12 @@ def test_strange_addresses_are_refused(url: str) -> None:
         ("https://inside.example", "https://cdn.example", True),
         ("http://inside.example", "http://inside2.example", True),
         ("https://public.example", "https://unknown.example", True),
+        ("https://inside.example", "https://mixed.example", False),
+        ("https://inside.example", "https://metadata.example", False),
+        ("https://inside.example", "https://metadata6.example", False),
+        ("https://inside.example", "https://mapped.example", False),
+        ("https://unknown.example", "https://link6.example", False),
+        ("https://metadata.example", "https://metadata.example:8443", True),
     ],
 )
 def test_where_a_reply_may_send_us(monkeypatch: pytest.MonkeyPatch, home: str, target: str, allowed: bool) -> None:
@@ -64,6 +70,10 @@ def test_where_a_reply_may_send_us(monkeypatch: pytest.MonkeyPatch, home: str, t
         "inside.example": ["10.0.0.1"],
         "inside2.example": ["192.168.0.1"],
         "mixed.example": ["8.8.8.8", "169.254.169.254"],
+        "metadata.example": ["169.254.169.254"],
+        "metadata6.example": ["fd00:ec2::254"],
+        "mapped.example": ["::ffff:169.254.169.254"],
+        "link6.example": ["fe80::1%eth0"],
     }
 
     def resolve(host: str, port: int, **options: object) -> list[tuple[object, ...]]:
