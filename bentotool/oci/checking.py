@@ -18,6 +18,7 @@ from bentotool.oci.digest import hash_file
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach
 from bentotool.oci.refs import Ref, RefStore
+from bentotool.oci.standing import layout_faults, listed_names, name_of_path, place_in_time
 from bentotool.paths import make_folder
 
 __all__ = ["Fault", "Report", "verify_store"]
@@ -29,10 +30,11 @@ class Fault:
 
     Attributes:
         kind: ``damaged`` (other bytes than its digest says), ``missing``, ``changed`` (a linked file was written to)
-            or ``reference`` (a name that cannot be read).
-        what: the digest, or the path of the reference.
+            ``reference`` (a name that cannot be read) or ``layout`` (``index.json`` or ``oci-layout``).
+        what: the digest, or the path of the file.
         touches: ``models/name:version`` and ``bentos/name:version`` that need it.
         quarantined: where it was moved to, if it was.
+        rebuilt: whether it was made again from what the store still knows.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Fault:
     reason: str
     touches: tuple[str, ...] = ()
     quarantined: str | None = None
+    rebuilt: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def verify_store(
     repair: bool = False,
     advance: Callable[[int], None] = lambda amount: None,
     jobs: int | None = None,
+    adopt: Callable[[str, str, str, str], object] | None = None,
 ) -> Report:
     """Read every blob, and follow every name.
 
@@ -71,6 +75,8 @@ def verify_store(
         repair: whether damaged blobs and references are moved to ``quarantine`` in the store, so that an import or pull
             brings them anew.
         advance: told the bytes of each piece read, never by two threads at once.
+        adopt: names a manifest again: kind, name, version, digest. With it, ``repair`` makes a damaged reference anew
+            where ``index.json`` still lists it.
         jobs: blobs read at once; by default as many as there are processors, up to eight.
 
     Raises:
@@ -82,7 +88,12 @@ def verify_store(
     damaged = _damaged(layout, blobs, advance, jobs or min(8, os.cpu_count() or 2))
     damaged |= dict.fromkeys(strange_blobs(layout), ("damaged", "is not a file"))
     reached, wrong, unreadable = _follow(layout, refs)
-    faults = [Fault("reference", str(path), "cannot be read") for path in unreadable]
+    faults = [Fault("reference", str(path), "cannot be read", _named(layout, path)) for path in unreadable]
+    odd = layout_faults(layout, named=bool(reached))
+    if odd:
+        time.sleep(0.5)  # whoever gives the first name of a store writes the index a moment later
+        odd = layout_faults(layout, named=bool(reached))
+    faults += [Fault("layout", str(path), reason) for path, reason in odd.items()]
     faults += [Fault(kind, digest, reason, _touched(digest, reached)) for digest, (kind, reason) in damaged.items()]
     absent = {each for found in wrong for each in found.blobs if not layout.has(each)} - damaged.keys()
     faults += [Fault("missing", digest, "is not stored", _touched(digest, reached)) for digest in sorted(absent)]
@@ -93,7 +104,8 @@ def verify_store(
         if digest not in damaged and digest not in absent
     ]
     if repair:
-        faults = _repair(layout, faults, reached)
+        listed = listed_names(layout)
+        faults = [_rebuild(layout, refs, fault, listed, adopt) for fault in _repair(layout, faults, reached)]
     return Report(len(blobs), sum(blobs.values()), len(reached), tuple(faults))
 
 
@@ -116,6 +128,42 @@ def _follow(layout: Layout, refs: RefStore) -> tuple[list[tuple[Ref, Reach]], li
         if not suspects and not unreadable:
             break
     return reached, [found for ref, found in reached if _key(ref) in suspects], unreadable
+
+
+def _named(layout: Layout, path: Path) -> tuple[str, ...]:
+    parts = name_of_path(layout, path)
+    return ("{}/{}:{}".format(*parts),) if parts else ()
+
+
+def _rebuild(
+    layout: Layout,
+    refs: RefStore,
+    fault: Fault,
+    listed: dict[str, str],
+    adopt: Callable[[str, str, str, str], object] | None,
+) -> Fault:
+    """Write again what follows from the rest of the store; the damaged file is out of the way already."""
+    if fault.kind == "layout":
+        if os.path.lexists(fault.what) and not os.access(fault.what, os.R_OK):
+            return fault  # another user's, see _set_aside
+        layout.prepare()
+        if Path(fault.what).name == "index.json":
+            refs.write_index()
+        return replace(fault, rebuilt=True)
+    parts = name_of_path(layout, Path(fault.what)) if fault.kind == "reference" and fault.quarantined else None
+    key = "{}/{}:{}".format(*parts) if parts else ""
+    if not parts or not adopt or key not in listed:
+        return fault
+    kind, name, tag = parts
+    created = place_in_time(refs, kind, key, listed)
+    try:
+        adopt(kind, name, tag, listed[key])
+        ref = refs.get(kind, f"{name}:{tag}")
+        if created:
+            refs.set(kind, name, tag, ref.descriptor, size=ref.size, created=created)
+    except BentotoolError as error:
+        return replace(fault, reason=f"{fault.reason}, and {error.message}")
+    return replace(fault, rebuilt=True)
 
 
 def _key(ref: Ref) -> tuple[str, ...]:
@@ -184,10 +232,11 @@ def _repair(layout: Layout, faults: list[Fault], reached: list[tuple[Ref, Reach]
 
 
 def _set_aside(layout: Layout, fault: Fault, folder: Path) -> Fault:
-    source = Path(fault.what) if fault.kind == "reference" else layout.blob_path(fault.what)
+    own = fault.kind in ("reference", "layout")
+    source = Path(fault.what) if own else layout.blob_path(fault.what)
     if fault.kind == "missing" or not os.path.lexists(source):
         return fault
-    if fault.kind == "reference" and source.exists() and not os.access(source, os.R_OK):
+    if own and source.exists() and not os.access(source, os.R_OK):
         return fault  # another user's, who may be able to read it
     if fault.kind == "damaged" and layout.verify_blob(fault.what):
         return fault  # what has the bytes that its digest says is no better after another import
@@ -195,6 +244,6 @@ def _set_aside(layout: Layout, fault: Fault, folder: Path) -> Fault:
     target = folder / f"{source.name}-{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):
         os.replace(source, target)
-    if fault.kind != "reference":
+    if not own:
         layout.forget_traces(fault.what)
     return replace(fault, quarantined=str(target))

@@ -173,7 +173,7 @@ class RefStore:
                     return standing
                 write_atomic(path, document)
             self._confirm(ref, content, path)
-            self._write_index(ref.digest)
+            self.write_index(ref.digest)
         except OSError as error:
             raise storage_error(error, self._layout.root) from None
         return ref
@@ -361,7 +361,7 @@ class RefStore:
             path.unlink()
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
-            self._write_index()
+            self.write_index()
         except FileNotFoundError:
             raise NotFoundError(f"{_KINDS[kind]} {name}:{tag} is not in the store {self._layout.root}") from None
         except OSError as error:
@@ -375,7 +375,7 @@ class RefStore:
             for name, tag, stamp in self._scan(kind, self.names(kind))
         )
 
-    def _write_index(self, new: str | None = None) -> None:
+    def write_index(self, new: str | None = None) -> None:
         # Another process may change a reference between our look and our write. Whoever writes looks again afterwards,
         # so the last to write has seen everything; no lock is needed. The bound only guards against endless company.
         views = FileViews(self._layout)

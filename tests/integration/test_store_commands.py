@@ -219,3 +219,54 @@ def test_a_tag_replaces_other_content_only_when_told(run: Callable[..., Any], as
     assert ask("model", "show", "a:2.0")["digest"] == other["digest"]
     done = ask("model", "tag", "a:1.0", "2.0", "--replace")
     assert done["digest"] != other["digest"]
+
+
+def test_a_damaged_reference_is_named_and_made_again(
+    run: Callable[..., Any], ask: Callable[..., Any], store: Path
+) -> None:
+    made = ask("model", "import", MODEL, "--name", "v", "--version", "1", "--label", "team=x")
+    newest = ask("model", "import", MODEL, "--name", "v", "--version", "2")
+    reference = store / "refs" / "models" / "v" / "1.json"
+    reference.write_text("{")
+    status, out, _ = run("store", "verify")
+    assert status == 4
+    assert "models/v:1" in out
+    status, out, _ = run("store", "verify", "--repair", "--json")
+    (fault,) = json.loads(out)["faults"]
+    assert (fault["touches"], fault["rebuilt"]) == (["models/v:1"], True)
+    shown = ask("model", "show", "v:1")
+    assert (shown["digest"], shown["labels"]) == (made["digest"], {"team": "x"})
+    assert ask("model", "show", "v")["digest"] == newest["digest"]
+    assert ask("store", "verify")["ok"]
+
+
+def test_a_damaged_reference_that_nothing_lists_is_set_aside(
+    run: Callable[..., Any], ask: Callable[..., Any], store: Path
+) -> None:
+    ask("model", "import", MODEL, "--name", "v", "--version", "1")
+    (store / "refs" / "models" / "v" / "1.json").write_text("{")
+    (store / "index.json").write_text("{")
+    status, out, err = run("store", "verify", "--repair")
+    assert status == 4
+    assert "models/v:1" in out
+    assert "models/v:1 is named no more: the next gc removes its content" in err
+    assert ask("store", "verify")["ok"]
+
+
+@pytest.mark.parametrize("state", ["missing", "damaged"])
+@pytest.mark.parametrize("name", ["index.json", "oci-layout"])
+def test_the_files_of_the_layout_are_written_again(
+    run: Callable[..., Any], ask: Callable[..., Any], store: Path, name: str, state: str
+) -> None:
+    ask("model", "import", MODEL, "--name", "v", "--version", "1")
+    before = json.loads((store / name).read_bytes())
+    (store / name).unlink()
+    if state == "damaged":
+        (store / name).write_text("[")
+    for options in ((), ("--repair",)):
+        status, out, _ = run("store", "verify", *options, "--json")
+        assert status == 4
+        (fault,) = json.loads(out)["faults"]
+        assert (fault["kind"], fault["what"]) == ("layout", str(store / name))
+    assert json.loads((store / name).read_bytes()) == before
+    assert ask("store", "verify")["ok"]

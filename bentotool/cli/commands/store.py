@@ -59,9 +59,16 @@ def verify_store(
     from bentotool.oci.collect import stored_blobs
 
     state = current()
+
+    def adopt(kind: str, name: str, version: str, digest: str) -> None:
+        from bentotool.build.bentos import BentoStore
+
+        store = state.models if kind == "models" else BentoStore(state.layout)
+        store.adopt(name, version, digest)
+
     total = sum(size for _, size in stored_blobs(state.layout))
     with state.console.progress(total, "verify") as progress:
-        report = checking.verify_store(state.layout, repair=repair, advance=progress.advance)
+        report = checking.verify_store(state.layout, repair=repair, advance=progress.advance, adopt=adopt)
     faults = [_fault(fault) for fault in report.faults]
     document = {
         "ok": not faults,
@@ -97,7 +104,13 @@ def _advise(faults: list[dict[str, Any]], repair: bool) -> None:
         note(f"moved {len(moved)} of them to {folder}, which nothing needs: delete it when you like")
     if not repair and any(fault["kind"] != "missing" for fault in faults):
         note("set what is damaged aside with: bentotool store verify --repair")
-    if touched := sorted({name for fault in faults for name in fault["touches"]}):
+    if repair:
+        if again := [fault["what"] for fault in faults if fault["rebuilt"]]:
+            note(f"written again from what the store knows: {', '.join(again)}")
+        lost = [f for f in faults if f["kind"] == "reference" and f["quarantined"] and not f["rebuilt"]]
+        for name in sorted({name for fault in lost for name in fault["touches"]}):
+            note(f"{name} is named no more: the next gc removes its content unless it is imported or pulled again")
+    if touched := sorted({name for fault in faults if not fault["rebuilt"] for name in fault["touches"]}):
         note(f"import, build or pull again: {', '.join(touched)}")
 
 

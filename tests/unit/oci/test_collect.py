@@ -194,6 +194,7 @@ def test_a_name_given_while_blobs_are_aside_brings_them_back(layout: Layout, mon
 
     monkeypatch.setattr(collecting, "mark", mark_after)
     assert collect(layout).blobs == ()
+    RefStore(layout).write_index()
     assert verify_store(layout).faults == ()
 
 
