@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bentotool import transfer
+from bentotool.cli.main import main
 from bentotool.errors import VerificationError
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
@@ -37,3 +39,22 @@ def test_a_push_names_the_damaged_file_and_not_the_registry(
         transfer.push_model(layout, ref, remote, registry, raw=raw)
     assert largest.path in caught.value.message
     assert "store verify --repair" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_archive_mends_a_damaged_blob_and_leaves_a_sound_one(
+    tmp_path: Path, make_model: Callable[..., StoredModel], store: Path, whole: bool
+) -> None:
+    layout = Layout(store)
+    model = make_model(layout)
+    assert main(["model", "export", model.tag, str(tmp_path / "m.tar")]) == 0
+    largest = layout.blob_path(max(model.files, key=lambda file: file.size).sha256)
+    before = largest.stat().st_ino
+    if not whole:
+        damage(largest)
+    with pytest.raises(VerificationError) if not whole else contextlib.nullcontext():
+        ModelStore(layout).verify(model)
+    assert main(["model", "import-archive", str(tmp_path / "m.tar")]) == 0
+    ModelStore(layout).verify(model)
+    if whole:
+        assert largest.stat().st_ino == before
