@@ -173,7 +173,10 @@ def _check_local(path: Path, max_bytes: int, checksum: str | None) -> None:
     if path.is_dir():
         raise UsageError("a folder has many files, so --checksum cannot be checked", hint="leave it out")
     if path.is_file():
-        actual, _ = hash_file(path)
+        try:
+            actual, _ = hash_file(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}") from None
         if actual != checksum:
             raise VerificationError(f"{path} has {actual}, not {checksum}", hint="ask its publisher which one is right")
 

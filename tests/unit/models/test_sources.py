@@ -10,6 +10,7 @@ import pytest
 
 from bentotool.errors import NotFoundError, PluginError, UnsafeError, UsageError, VerificationError
 from bentotool.interfaces import SourceDecl, SourceFile, SourceModel, SourceRequest
+from bentotool.models import sources
 from bentotool.models.sources import fetch, import_fetched
 from bentotool.models.store import ModelStore
 from bentotool.oci.layout import Layout
@@ -96,6 +97,21 @@ def test_a_local_file_must_have_the_checksum(tmp_path: Path, layout: Layout, plu
     ):
         pass
     with pytest.raises(NotFoundError), fetch(str(tmp_path / "no"), layout, plugins, checksum="sha256:" + "0" * 64):
+        pass
+
+
+def test_a_local_file_that_cannot_be_read_is_said(
+    tmp_path: Path, layout: Layout, plugins: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(sources, "hash_file", refuse)  # permissions bind neither root nor Windows
+    (tmp_path / "m.txt").write_bytes(b"x")
+    with (
+        pytest.raises(UsageError, match="cannot be read"),
+        fetch(str(tmp_path / "m.txt"), layout, plugins, checksum="sha256:" + "0" * 64),
+    ):
         pass
 
 
