@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach, subject_of
 from bentotool.oci.refs import Ref, RefStore
 
-__all__ = ["KINDS", "Collected", "collect", "mark", "restore_set_aside", "stored_blobs", "strange_blobs"]
+__all__ = ["KINDS", "Collected", "collect", "mark", "own_bytes", "restore_set_aside", "stored_blobs", "strange_blobs"]
 
 KINDS = ("models", "bentos")
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -37,7 +38,8 @@ class Collected:
     """What a collection removed, or would remove.
 
     Attributes:
-        blobs: digests, and ``size``, their bytes on disk.
+        blobs: digests of blobs.
+        size: bytes of the blobs and of the leftovers.
         leftovers: names of entries of ``tmp`` that nobody finished.
         views: digests of manifests whose folders of files went.
         kept: number of blobs that names lead to.
@@ -168,6 +170,7 @@ def collect(
         for path in _entries(layout.root / "views" / kind)
         if f"sha256:{path.name}" not in kept.manifests and _older(path, before)
     ]
+    unfinished = sum(own_bytes(path) for path in leftovers)
     try:
         if not dry_run:
             old = _sweep(layout, refs, old, before, advance)
@@ -178,7 +181,7 @@ def collect(
         raise storage_error(error, layout.root) from None
     return Collected(
         blobs=tuple(sorted(digest for digest, _ in old)),
-        size=sum(size for _, size in old),
+        size=sum(size for _, size in old) + unfinished,
         leftovers=tuple(path.name for path in leftovers),
         views=tuple(f"sha256:{path.name}" for path in views),
         kept=sum(1 for digest in kept.blobs if layout.has(digest)),
@@ -256,6 +259,20 @@ def _unfinished(layout: Layout) -> Iterator[Path]:
         for path in _entries(folder):
             if path.name.startswith(".") and path.suffix in (".tmp", ".draft"):
                 yield path
+
+
+def own_bytes(path: Path) -> int:
+    """Bytes of the files in a file or folder that lie nowhere else: a view's draft shares its files with the blobs."""
+    total, waiting = 0, [os.fspath(path)]
+    while waiting:
+        current = waiting.pop()
+        with contextlib.suppress(OSError):  # it may be finished or removed while we look
+            facts = os.lstat(current)
+            if stat.S_ISDIR(facts.st_mode):
+                waiting += [os.path.join(current, name) for name in os.listdir(current)]
+            elif stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                total += facts.st_size
+    return total
 
 
 def _is_old(layout: Layout, digest: str, before: float) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bentotool.oci.collect import KINDS, stored_blobs
+from bentotool.oci.collect import KINDS, own_bytes, stored_blobs
 from bentotool.oci.descriptor import MANIFEST_LIMIT
 from bentotool.oci.layout import Layout
 from bentotool.oci.reach import Reach, reach, subject_of
@@ -37,12 +37,16 @@ class Usage:
         stored: all of them.
         shared: needed by more than one artifact.
         unreferenced: needed by none; what a collection would free once it is old enough.
+        unfinished: in ``tmp``, of imports, pulls and downloads that are under way or were left.
+        quarantine: set aside by a repair; for its owner to delete.
     """
 
     names: tuple[NameUsage, ...]
     stored: int
     shared: int
     unreferenced: int
+    unfinished: int
+    quarantine: int
 
 
 def measure(layout: Layout) -> Usage:
@@ -58,6 +62,8 @@ def measure(layout: Layout) -> Usage:
         stored=sum(sizes.values()),
         shared=sum(size for digest, size in sizes.items() if users[digest] > 1),
         unreferenced=sum(size for digest, size in sizes.items() if not users[digest]),
+        unfinished=own_bytes(layout.root / "tmp"),
+        quarantine=own_bytes(layout.root / "quarantine"),
     )
 
 

@@ -113,6 +113,8 @@ def test_du(run: Callable[..., Any], ask: Callable[..., Any]) -> None:
     status, out, _ = run("store", "du")
     assert status == 0
     assert "unreferenced" in out
+    assert "quarantine" in out
+    assert usage["unfinished"] == usage["quarantine"] == 0
 
 
 def test_a_model_travels_as_a_file(run: Callable[..., Any], ask: Callable[..., Any], tmp_path: Path) -> None:

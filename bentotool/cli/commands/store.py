@@ -138,6 +138,8 @@ def measure_store() -> None:
         "stored": usage.stored,
         "shared": usage.shared,
         "unreferenced": usage.unreferenced,
+        "unfinished": usage.unfinished,
+        "quarantine": usage.quarantine,
         "items": items,
     }
 
@@ -154,6 +156,8 @@ def measure_store() -> None:
                 "stored": human_size(usage.stored),
                 "shared": human_size(usage.shared),
                 "unreferenced": human_size(usage.unreferenced),
+                "unfinished": human_size(usage.unfinished),
+                "quarantine": human_size(usage.quarantine),
             }
         )
 

@@ -483,3 +483,23 @@ def test_what_is_no_file_is_neither_waited_for_nor_served(
     assert outside.read_bytes()
     assert layout.put(outside.read_bytes(), MANIFEST).digest == digest
     assert verify_store(layout).faults == ()
+
+
+def test_the_bytes_of_what_is_unfinished_are_counted(layout: Layout) -> None:
+    main = manifest(layout, b"a")
+    RefStore(layout).set("models", "m", "1", main)
+    fetched = layout.temporary() / "fetch-x" / "sub"
+    fetched.mkdir(parents=True)
+    (fetched / "w.bin").write_bytes(b"w" * 1000)
+    (layout.temporary() / "part").write_bytes(b"p" * 500)
+    draft = layout.temporary() / "draft"
+    draft.mkdir()
+    os.link(layout.blob_path(main.digest), draft / "shared")  # no bytes of its own
+    (layout.root / "quarantine").mkdir()
+    (layout.root / "quarantine" / "x").write_bytes(b"q" * 70)
+    usage = measure(layout)
+    assert (usage.unfinished, usage.quarantine) == (1500, 70)
+    assert collect(layout, grace=0, dry_run=True).size == 1500
+    assert collect(layout, grace=0).size == 1500
+    usage = measure(layout)
+    assert (usage.unfinished, usage.quarantine) == (0, 70)
