@@ -6,11 +6,12 @@ Only plugins whose declared suffixes or magic bytes occur among the files are im
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from bentotool.errors import BentotoolError, PluginError, UnsafeError, UsageError
-from bentotool.interfaces import FrameworkDecl, Magic, Match, ModelInfo, SourceFile
+from bentotool.interfaces import JSON, FrameworkDecl, Magic, Match, ModelInfo, SourceFile
 from bentotool.protocols import Framework
 
 if TYPE_CHECKING:
@@ -72,7 +73,29 @@ def describe_model(
     reasons = _reasons(facts.get("needs_trust"))
     instead = facts.get("instead")
     require_trust(info.safety, _title(files), trust=trust, instead=instead, reasons=reasons, format=info.format)
-    return info
+    if info.safety == "pickle":
+        return info
+    unused = _unused_pickles(files, match, plugins)
+    return replace(info, metadata={**facts, "unused_pickles": unused}) if unused else info
+
+
+def _unused_pickles(files: Sequence[SourceFile], match: Match, plugins: Plugins) -> list[JSON]:
+    """Files beside a model that runs nothing which another framework would load as a pickle: nothing here does."""
+    found: list[JSON] = []
+    others = [file for file in files if file.name != match.main_file]
+    for file in others[:_MAX_PROBED]:
+        if len(found) == _MAX_SINGLY:
+            break
+        for decl in _candidates([file], plugins.frameworks().values()):
+            if decl.name != match.framework and file.name not in found:
+                try:
+                    other = plugins.framework(decl.name)
+                    claim = _ask(decl.name, other, [file])
+                    if claim is not None and other.describe([file]).safety == "pickle":
+                        found.append(file.name)
+                except Exception:  # noqa: S112 - what another framework cannot read is no news of this model
+                    continue
+    return found
 
 
 def require_trust(

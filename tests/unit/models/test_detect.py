@@ -239,3 +239,14 @@ def test_what_needs_trust_is_said(world: World, reasons: str, message: str) -> N
     with pytest.raises(UnsafeError, match="m is a pickle and runs code when it is loaded: it calls os"):
         require_trust("pickle", "m", trust=False, reasons=["it is a pickle", "it calls os"])
     assert "--trust" in str(caught.value.hint)
+
+
+def test_pickles_beside_a_model_of_data_are_told(world: World) -> None:
+    world.add("one", "return Match('one', 'f', 0.9) if len(files) > 1 else None")
+    claim = "return Match('two', 'f', 0.2, files[0].name) if files[0].name[0] in 'dp' else None"
+    safety = "return ModelInfo('two', 'f', safety='pickle' if files[0].name[0] == 'p' else 'data')"
+    world.add("two", claim, describe=safety, formats='suffixes=(".bin",)')
+    world.add("three", "1 / 0", formats='suffixes=(".bin",)')
+    files = world.files("a.m", "d.bin", "p.bin", "sub/p.bin", "q.bin")
+    assert describe_model(files, world.plugins).metadata == {"unused_pickles": ["p.bin"]}
+    assert describe_model(world.files("a.m", "d.bin"), world.plugins).metadata == {}
