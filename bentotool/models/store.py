@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -208,14 +209,16 @@ class ModelStore:
         The folder is made once for a manifest, under another name, and renamed when it is whole.
 
         Raises:
-            NotFoundError: when a file of the model is not in the store.
+            VerificationError: when a file of the model is not in the store.
+            UsageError: when there is no such folder yet, and this user may not write to the store.
         """
         self.check_linked(model)
         folder = self.layout.root / "views" / "models" / model.digest[7:]
         if folder.is_dir():
             return folder
-        draft = self.layout.temporary() / secrets.token_hex(16)
+        draft = self.layout.root / "tmp" / secrets.token_hex(16)
         try:
+            self.layout.temporary()
             for file in model.files:
                 target = draft / check_entry_name(file.path)
                 make_folder(target.parent)
@@ -228,6 +231,12 @@ class ModelStore:
             ) from None
         except OSError as error:
             if not folder.is_dir():  # another process may have finished the same folder first
+                if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise UsageError(
+                        f"the store {self.layout.root} is read-only, and has no folder of {model.tag} yet",
+                        hint=f"copy the model with: bentotool model export {model.tag}; or let a user who may write to "
+                        f"the store run once: bentotool model path {model.tag}",
+                    ) from None
                 raise storage_error(error, self.layout.root) from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)

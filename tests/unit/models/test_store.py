@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -182,3 +183,21 @@ def test_a_link_in_place_of_a_file_is_not_served(store: ModelStore, tmp_path: Pa
     blob.symlink_to(tmp_path / "outside")
     with pytest.raises(VerificationError, match="not whole"):
         store.materialise(model)
+
+
+def test_a_read_only_store_without_the_folder_says_what_to_do(
+    store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = add(store, folder(tmp_path / "m"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "temporary", refuse)
+        with pytest.raises(UsageError, match="read-only") as caught:
+            store.materialise(model)
+    assert "model export" in (caught.value.hint or "")
+    made = store.materialise(model)
+    monkeypatch.setattr(Layout, "temporary", refuse)
+    assert store.materialise(model) == made
