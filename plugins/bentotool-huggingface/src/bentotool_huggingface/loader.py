@@ -366,6 +366,7 @@ def _diffusers_reasons(document: object, where: str) -> list[str]:
     for name, component in document.items():
         if not isinstance(component, list) or name.startswith("_"):
             continue
-        if len(component) == 2 and component[0] is not None and component[0] not in _DIFFUSERS_LIBRARIES:
-            reasons.append(f"{where} imports {component[0]!r:.80} for {name!r:.40}")
+        library = component[0] if len(component) == 2 else None
+        if library is not None and not (isinstance(library, str) and library in _DIFFUSERS_LIBRARIES):
+            reasons.append(f"{where} imports {repr(library)[:80]} for {name!r:.40}")
     return reasons
