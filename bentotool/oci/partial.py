@@ -68,10 +68,12 @@ def claim_file(folder: Path, key: str) -> tuple[Path, BinaryIO]:
                 left.rename(mine)
                 return mine, file
             file.close()
-    mine = _fresh(folder, key)
-    file = os.fdopen(os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "r+b", buffering=0)
-    _locked(file.fileno())
-    return mine, file
+    while True:  # until nobody takes it between its making and its lock
+        mine = _fresh(folder, key)
+        file = os.fdopen(os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "r+b", buffering=0)
+        if _locked(file.fileno()) and still_ours(mine, file):
+            return mine, file
+        file.close()
 
 
 def still_ours(path: Path, file: BinaryIO) -> bool:
@@ -97,14 +99,22 @@ def claim_folder(folder: Path, key: str) -> Iterator[Path]:
             if lock is not None:
                 break
     else:
-        mine = _fresh(folder, key)
-        mine.mkdir(mode=0o700)
-        lock = _open_lock(mine)
-        _locked(lock)
+        mine, lock = _new_folder(folder, key)
     try:
         yield mine
     finally:
         os.close(lock)
+
+
+def _new_folder(folder: Path, key: str) -> tuple[Path, int]:
+    while True:  # until nobody takes it between its making and its lock
+        mine = _fresh(folder, key)
+        mine.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            lock = _open_lock(mine)
+            if _locked(lock) and mine.is_dir():
+                return mine, lock
+            os.close(lock)
 
 
 def _claim_left(left: Path, mine: Path) -> int | None:

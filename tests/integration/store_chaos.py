@@ -95,6 +95,8 @@ def without_looking() -> None:
 def without_renaming() -> None:
     def publish(self: blobs.BlobWriter, target: Path) -> None:
         self._file.close()
+        if not self._path.exists():
+            raise BentotoolError("another process took over this transfer")
         with contextlib.suppress(FileNotFoundError):
             target.unlink()
         with self._path.open("rb") as source, target.open("wb", buffering=0) as final:
