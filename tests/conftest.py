@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,18 @@ def require_package() -> Callable[[str], None]:
             _absent(f"the package {name}", on_purpose=name in os.environ.get(WITHOUT, "").split())
 
     return require
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_take_ctrl_c() -> Iterator[None]:
+    """A shell's background job ignores SIGINT, and programs started by it inherit that; a handler they do not."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)  # pytest itself goes on as it was started
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import http.client
 import importlib.util
 import os
 import shutil
+import signal
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,18 @@ def _absent(what: str, *, on_purpose: bool) -> None:
     if os.environ.get("BENTOTOOL_TEST_REQUIRE_ALL") == "1" and not on_purpose:
         pytest.fail(f"needs {what}, which is not here", pytrace=False)
     pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_take_ctrl_c() -> Iterator[None]:
+    """A shell's background job ignores SIGINT, and programs started by it inherit that; a handler they do not."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)  # pytest itself goes on as it was started
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
