@@ -230,6 +230,7 @@ class SourceRequest:
         advance: told the bytes of each piece fetched.
         wanted: tells by a file's name whether it is wanted. A source may ignore it; what is not wanted and comes
             all the same is left out later.
+        expect: told how many bytes there will be in all, by a source that comes to know it; for the progress bar.
     """
 
     uri: str
@@ -238,6 +239,7 @@ class SourceRequest:
     checksum: str | None
     advance: Callable[[int], None]
     wanted: Callable[[str], bool] = field(default=lambda name: True)
+    expect: Callable[[int], None] = field(default=lambda total: None)
 
 
 @dataclass(frozen=True)

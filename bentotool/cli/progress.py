@@ -21,6 +21,10 @@ class Progress(Protocol):
 
     def advance(self, amount: int) -> None: ...
 
+    def expect(self, total: int) -> None:
+        """The final amount has become known."""
+        ...
+
     def part(self, name: str, total: int) -> AbstractContextManager[Progress]:
         """One of several things done at once; what it is told counts for the whole too."""
         ...
@@ -30,6 +34,9 @@ class Silent:
     """Shows nothing."""
 
     def advance(self, amount: int) -> None:
+        """Nothing is shown."""
+
+    def expect(self, total: int) -> None:
         """Nothing is shown."""
 
     @contextmanager
@@ -48,6 +55,8 @@ class _Gathered:
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = 0
+        self.before = 0
+        """What was there when the clock started, such as an earlier try's bytes: they say nothing of the rate."""
         self.started: float | None = None
         self._lock = Lock()
         self._next = 0.0
@@ -58,10 +67,15 @@ class _Gathered:
             now = time.monotonic()
             if self.started is None:
                 self.started = now
+                self.before = amount
                 self._next = now + self.delay_s
             if now >= self._next:
                 self._next = now + self.interval_s
                 self.show(now)
+
+    def expect(self, total: int) -> None:
+        with self._lock:
+            self.total = total
 
     def show(self, now: float) -> None:
         raise NotImplementedError
@@ -92,6 +106,9 @@ class _Part:
         self._whole.advance(amount)
         self._shown.advance(amount)
 
+    def expect(self, total: int) -> None:
+        self._shown.expect(total)
+
     def part(self, name: str, total: int) -> AbstractContextManager[Progress]:
         return self._whole.part(name, total)
 
@@ -112,7 +129,7 @@ class JsonLines(_Gathered):
 
     def show(self, now: float) -> None:
         seconds = max(0.0, now - (self.started or now))
-        rate = max(0.0, self.done / seconds) if seconds else None
+        rate = max(0.0, (self.done - self.before) / seconds) if seconds else None
         left = max(0, self.total - self.done) / rate if rate and self.total is not None else None
         self._shown = True
         facts = {
@@ -178,7 +195,7 @@ class Bar(_Gathered):
         if self.drawn is None:
             self._appears()
             self.drawn = _drawn(self.label, self.total, self.unit)
-        self.drawn.update(self.drawn.task_ids[0], completed=self.done)
+        self.drawn.update(self.drawn.task_ids[0], completed=self.done, total=self.total)
 
     def _new_part(self, name: str, total: int) -> _Gathered:
         from bentotool.cli.console import printable

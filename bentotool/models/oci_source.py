@@ -147,6 +147,7 @@ def take_model(
     source: str,
     max_bytes: int,
     advance: Advance,
+    expect: Advance = lambda total: None,
     jobs: int = _JOBS,
     wanted: Callable[[str], bool] = lambda name: True,
 ) -> SourceModel:
@@ -157,6 +158,7 @@ def take_model(
         name: what to call a model that does not name itself.
         tag: the tag it was asked for by, which is its version when it states none.
         source: where it is from, kept as a fact; empty to keep none.
+        expect: told how many bytes there are to fetch.
         jobs: layers fetched at once.
         wanted: tells which files are; a layer known to hold none of them is not fetched.
 
@@ -173,6 +175,7 @@ def take_model(
             f"the model has {total} bytes, more than {max_bytes}",
             hint="raise the limit with --max-size if that is right",
         )
+    expect(total)
     scratch = folder / f"model-{secrets.token_hex(8)}"
     try:
         scratch.mkdir(mode=0o700)
@@ -278,6 +281,7 @@ class OciSource:
             source=source,
             max_bytes=request.max_bytes,
             advance=request.advance,
+            expect=request.expect,
             jobs=self._jobs,
             wanted=request.wanted,
         )

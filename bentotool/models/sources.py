@@ -69,6 +69,7 @@ class _Web:
             max_bytes=request.max_bytes,
             checksum=request.checksum,
             advance=request.advance,
+            expect=request.expect,
             tls=self._tls,
         )
         origin = {"source": public_address(request.uri)}
@@ -111,6 +112,7 @@ def fetch(
     tls: Tls | None = None,
     choice: Choice = EVERYTHING,
     advance: Callable[[int], None] = lambda amount: None,
+    expect: Callable[[int], None] = lambda total: None,
 ) -> Iterator[Fetched]:
     """Bring the files of a model to this disk for the length of a block.
 
@@ -124,6 +126,8 @@ def fetch(
         jobs: layers fetched from it at once.
         tls: how certificates of an ``https://`` source are judged, and which one is shown to it.
         choice: which files to take.
+        advance: told the bytes of each piece fetched.
+        expect: told how many bytes there will be in all, where the source says so.
 
     Raises:
         UsageError: no source answers to the scheme; a checksum for a folder.
@@ -146,7 +150,7 @@ def fetch(
     whole = False
     with claim_folder(layout.temporary(), f"fetch-{part_key(source)}") as folder:
         try:
-            model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance, choice))
+            model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance, choice, expect))
             if not isinstance(model, SourceModel):
                 raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
             check_entry_names(file.name for file in model.files)

@@ -31,6 +31,7 @@ __all__ = ["download", "file_name", "part_key", "public_address"]
 
 _REDIRECTS = 5
 _CONNECT_S, _READ_S = 10.0, 60.0
+Told = Callable[[int], None]
 
 
 def file_name(url: str) -> str:
@@ -117,10 +118,10 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
 
 
 class _Download:
-    def __init__(self, url: str, target: Path, max_bytes: int, advance: Callable[[int], None], tls: Tls) -> None:
+    def __init__(self, url: str, target: Path, max_bytes: int, advance: Told, expect: Told, tls: Tls) -> None:
         import requests
 
-        self.url, self.max_bytes, self.advance, self.tls = url, max_bytes, advance, tls
+        self.url, self.max_bytes, self.advance, self.expect, self.tls = url, max_bytes, advance, expect, tls
         self.home = _checked_origin(url)
         self.part = _Part(target.with_name(target.name + ".part"))
         self.session = requests.Session()
@@ -211,6 +212,8 @@ class _Download:
             expected = have + length
         if expected is not None and expected > self.max_bytes:
             raise self._too_large()
+        if expected is not None:
+            self.expect(expected)
         self._show(have)
         with self.part.path.open("r+b" if have else "wb") as file:
             file.seek(have)
@@ -246,7 +249,8 @@ def download(
     *,
     max_bytes: int,
     checksum: str | None,
-    advance: Callable[[int], None],
+    advance: Told,
+    expect: Told = lambda total: None,
     tls: Tls | None = None,
 ) -> None:
     """Fetch a URL into a file that appears only when it is whole and right.
@@ -255,6 +259,8 @@ def download(
 
     Args:
         checksum: ``sha256:<hex>`` the file must have.
+        advance: told the bytes of each piece, those of an earlier try first.
+        expect: told how many bytes the file has, when the server says so.
         tls: how certificates are judged; a client's own is shown to the named host alone.
 
     Raises:
@@ -263,7 +269,7 @@ def download(
         UnsafeError: not encrypted, too large, or a redirect to where it must not lead.
         VerificationError: the bytes do not have the checksum; they are removed.
     """
-    work = _Download(url, target, max_bytes, advance, tls or Tls())
+    work = _Download(url, target, max_bytes, advance, expect, tls or Tls())
     RetryPolicy().run(work.run, threading.Event())
     if checksum is not None:
         actual, _ = hash_file(work.part.path)

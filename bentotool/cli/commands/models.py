@@ -49,10 +49,11 @@ def import_model(
 ) -> None:
     """Import a model into the store"""
     from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
+    from bentotool.models.web import public_address
 
     state = current()
     with (
-        state.console.progress(None, f"fetch {source}") as fetching,
+        state.console.progress(None, f"fetch {public_address(source) if '://' in source else source}") as fetching,
         fetch(
             source,
             state.layout,
@@ -64,6 +65,7 @@ def import_model(
             tls=tls_for(state, urlsplit(source).hostname or source) if source.lower().startswith("https://") else None,
             choice=choice_of(include, exclude),
             advance=fetching.advance,
+            expect=fetching.expect,
         ) as found,
         state.console.progress(found.size, f"import {name or found.model.name}") as progress,
     ):

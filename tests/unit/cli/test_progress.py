@@ -84,6 +84,30 @@ def test_json_lines_need_no_total(capsys: pytest.CaptureFixture[str]) -> None:
     assert (line["done"], line["total"], line["seconds_left"]) == (5, None, None)
 
 
+def test_a_total_that_becomes_known_gives_the_time_left(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
+    with _console(json=True).progress(None, "fetch") as progress:
+        progress.expect(1000)
+        progress.advance(800)  # by an earlier try: it says nothing of this one's rate
+        clock(2)
+        progress.advance(100)
+    line = _lines(capsys.readouterr().err)[0]
+    assert (line["done"], line["total"], line["rate"], line["seconds_left"]) == (900, 1000, 50.0, 2.0)
+
+
+def test_a_bar_without_a_total_gets_one(open_terminal: Callable[[], Terminal], clock: Callable[[float], None]) -> None:
+    open_terminal()
+    with _console().progress(None, "fetch") as progress:
+        assert isinstance(progress, Bar)
+        progress.advance(10)
+        progress.expect(100)
+        clock(1)
+        progress.advance(10)
+        (task,) = progress.drawn.tasks
+        assert (task.completed, task.total) == (20, 100)
+
+
 def test_what_fails_at_once_leaves_stderr_to_its_error(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with _console(json=True).progress(10, "push") as progress:

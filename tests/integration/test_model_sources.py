@@ -1,0 +1,61 @@
+"""``model import`` from addresses and folders: what it shows, what it says it left out, what the model is called."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bentotool.cli.main import main
+
+MODEL = Path(__file__).parents[2] / "templates" / "quickstart" / "iris.onnx"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """The address of a server of the quickstart's folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(MODEL.parent))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(5)
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], require_package: Callable[[str], None]
+) -> Callable[..., tuple[int, str, str]]:
+    require_package("bentotool_onnx")
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(each) for each in arguments])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return command
+
+
+def test_a_download_is_shown_with_its_total(run: Callable[..., Any], web: str) -> None:
+    status, _, err = run("model", "import", f"{web}/iris.onnx?token=abc", "--json")
+    assert status == 0, err
+    (fetched,) = [line for line in _progress(err) if line["label"].startswith("fetch")]
+    assert fetched["total"] == fetched["done"] == MODEL.stat().st_size
+    assert "abc" not in err  # what may be a secret is not shown
+
+
+def _progress(err: str) -> list[dict[str, Any]]:
+    return [json.loads(line)["progress"] for line in err.splitlines() if "progress" in line]
