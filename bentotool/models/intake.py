@@ -1,8 +1,10 @@
 """Bringing files into the store in one pass: copied or cloned, and hashed for themselves and for their layer.
 
+What looks like a blob of the store is read before it is written, so that bytes the store has take no room again.
+
 Each layer of the future manifest is one task; up to four run at once. Within a task one thread reads and hashes the
 raw bytes while another writes them and hashes the tar layer they will be part of, because hashlib and file
-calls release the interpreter lock. No byte is read twice, and memory does not grow with the files.
+calls release the interpreter lock. Memory does not grow with the files.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from bentotool.errors import BentotoolError, UsageError
+from bentotool.models.known import KnownBlobs
 from bentotool.models.manifest import ModelFile, check_room, plan_layers
 from bentotool.oci.blobs import BlobWriter, DiskFullError
 from bentotool.oci.digest import CHUNK
@@ -62,6 +66,8 @@ class _Planned:
 
 class _Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
+    def copy(self) -> _Hash: ...
+    def hexdigest(self) -> str: ...
 
 
 @dataclass
@@ -72,6 +78,7 @@ class _Shared:
     advance: Advance
     link: bool
     owned: bool
+    known: KnownBlobs
     stop: Event = field(default_factory=Event)
     lock: Lock = field(default_factory=Lock)
     stored: int = 0
@@ -121,7 +128,7 @@ def take_files(
     """
     planned = [_Planned(file.name, _size(file.path), file.path) for file in files]
     check_room(name, planned)
-    shared = _Shared(layout, advance, link, owned)
+    shared = _Shared(layout, advance, link, owned, KnownBlobs(layout, {file.size for file in planned}))
     bundles = [bundle for _, bundle in plan_layers(planned)]
     bundles.sort(key=lambda bundle: -sum(file.size for file in bundle))
     jobs = jobs or min(4, max(2, os.cpu_count() or 2))
@@ -167,14 +174,14 @@ def _finish(tasks: list[Future[tuple[tuple[LayerFile, ...], str]]], shared: _Sha
 
 
 def _take_layer(shared: _Shared, prefix: str, bundle: Sequence[_Planned]) -> tuple[tuple[LayerFile, ...], str]:
-    layer = hashlib.sha256()
+    layer: _Hash = hashlib.sha256()
     entries = []
     with ThreadPoolExecutor(1, thread_name_prefix="import-layer") as second:
         buffers = _Buffers(second)
         for file in bundle:
             header = LayerFile(f"{prefix}/{file.path}", file.size, "").entry
             second.submit(layer.update, tar_header(header))
-            digest = _take_file(shared, file, layer, buffers)
+            digest, layer = _take_file(shared, file, layer, buffers)
             shared.renewal.finished(digest)
             second.submit(layer.update, bytes(-file.size % BLOCK))
             entries.append(LayerFile(header.name, file.size, digest))
@@ -205,21 +212,48 @@ class _Buffers:
         while self._busy:
             self._reclaim()
 
+    def settled(self, copy: Callable[[], _Hash]) -> _Hash:
+        """A copy of what the second thread works on, once it has done all that it was given."""
+        return self._second.submit(copy).result()
+
     def _reclaim(self) -> None:
         buffer, task = self._busy.pop(0)
         self._free.append(buffer)
         task.result()
 
 
-def _take_file(shared: _Shared, file: _Planned, layer: _Hash, buffers: _Buffers) -> str:
+def _take_file(shared: _Shared, file: _Planned, layer: _Hash, buffers: _Buffers) -> tuple[str, _Hash]:
+    """Make a file a blob; its digest, and the layer's hash with the file in it."""
     with _opened(file) as source:
         if shared.link or shared.owned:
             _in_place(file, source)
-            return _link(shared, file, source, layer, buffers)
+            return _link(shared, file, source, layer, buffers), layer
+        if (stored := _stored(shared, file, source, layer, buffers)) is not None:
+            return stored
         with shared.layout.writer() as writer:
             _copy(shared, file, source, writer, layer, buffers)
             _in_place(file, source)
-            return writer.commit(size=file.size)[0]
+            return writer.commit(size=file.size)[0], layer
+
+
+def _stored(
+    shared: _Shared, file: _Planned, source: BinaryIO, layer: _Hash, buffers: _Buffers
+) -> tuple[str, _Hash] | None:
+    """Find a file among the blobs by reading it; None, with the file at its start, when it must be written."""
+    if not shared.known.like(source, file.size):
+        return None
+    before, raw = os.fstat(source.fileno()), hashlib.sha256()
+    layer = buffers.settled(layer.copy)
+    _feed(shared, file, source, raw.update, buffers, layer.update)
+    _same(file, before, os.fstat(source.fileno()))
+    _in_place(file, source)
+    digest = f"sha256:{raw.hexdigest()}"
+    if shared.layout.renew_sound(digest, file.size):
+        shared.found_room(file.size)
+        return digest, layer
+    shared.progress(-file.size)
+    source.seek(0)
+    return None
 
 
 def _opened(file: _Planned) -> BinaryIO:
@@ -314,17 +348,21 @@ def _link(shared: _Shared, file: _Planned, source: BinaryIO, layer: _Hash, buffe
     _feed(shared, file, source, raw.update, buffers, layer.update)
     _same(file, before, os.fstat(source.fileno()))
     digest = f"sha256:{raw.hexdigest()}"
-    if layout.renew(digest):
+    if layout.renew_sound(digest, file.size):
         with contextlib.suppress(OSError):  # the store had the bytes already and shares nothing, so the mode goes back
             if not os.path.samestat(before, layout.blob_path(digest).stat()):
                 file.source.chmod(mode)
         return digest
+    layout.forget_traces(digest)  # of a damaged blob, whose place it takes
     if shared.link:
         layout.linked.record(digest, before, file.source)
     try:
-        with contextlib.suppress(FileExistsError):
-            # What is shared keeps both names; what is ours moves, which every file system can do.
-            (os.replace if shared.owned else os.link)(file.source, layout.blob_path(digest))
+        # What is shared keeps both names; what is ours moves, which every file system can do.
+        ours = file.source
+        if not shared.owned:
+            ours = layout.temporary() / secrets.token_hex(16)
+            os.link(file.source, ours)
+        os.replace(ours, layout.blob_path(digest))
     except OSError as error:
         layout.forget_traces(digest)
         raise UsageError(f"{file.source} cannot be linked: {error.strerror}", hint="leave out --link") from None

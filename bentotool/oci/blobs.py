@@ -170,22 +170,13 @@ class BlobWriter:
             raise VerificationError(f"expected {size} bytes for {digest}, got {self.size}")
         if digest is not None and digest != actual:
             raise VerificationError(f"expected {digest}, got {actual}")
-        if not (self._has_whole(actual) and self._layout.renew(actual)):
+        # Reading a blob costs less than to replace one that is sound: that would part it from the folders sharing it.
+        if not self._layout.renew_sound(actual, self.size):
             damaged = self._layout.has(actual)
             self._publish(self._layout.blob_path(actual))
             if damaged:  # what was noted of it, as of a linked file, is not true of what took its place
                 self._layout.forget_traces(actual)
         return actual, self.size
-
-    def _has_whole(self, digest: str) -> bool:
-        """Whether the blob is stored and sound.
-
-        Reading it costs less than to replace one that is sound: that would part it from the folders that share it.
-        """
-        try:
-            return self._layout.has_sized(digest, self.size) and self._layout.verify_blob(digest)
-        except OSError:
-            return False
 
     def _publish(self, target: Path) -> None:
         try:

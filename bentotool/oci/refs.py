@@ -207,6 +207,8 @@ class RefStore:
     @staticmethod
     def _create(path: Path, document: bytes) -> bool:
         """Write a new file; False when one stands there already. Of two at once, exactly one succeeds."""
+        if path.exists():  # found out here, it takes no room on a full disk
+            return False
         make_folder(path.parent)
         draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(6).hex()}.draft")
         write_atomic(draft, document)

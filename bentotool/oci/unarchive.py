@@ -8,6 +8,7 @@ one stores the content, and every blob is verified before it becomes visible. Me
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -23,7 +24,7 @@ from bentotool.oci import zstd
 from bentotool.oci.archive import LAYOUT_FILE, Advance
 from bentotool.oci.descriptor import MANIFEST, MANIFEST_LIMIT, Descriptor, Index, Manifest
 from bentotool.oci.digest import CHUNK, sha256_bytes
-from bentotool.oci.layout import FILES_ANNOTATION, Layout, storage_error
+from bentotool.oci.layout import FILES_ANNOTATION, Layout, layer_files, storage_error
 from bentotool.oci.tar import BLOCK, TarEntry, tar_header
 
 __all__ = ["MAX_UNPACKED", "Archive", "is_archive", "open_archive", "read_archive"]
@@ -201,8 +202,9 @@ class Archive:
         """
         waiting = dict(self._parts)
         for entry, content in self._read():
-            if parts := waiting.pop(entry.name, None):
-                _take(layout, parts.values(), content, advance)
+            parts = waiting.pop(entry.name, {}).values()
+            if not all(_stored(layout, part, advance) for part in parts):
+                _take(layout, parts, content, advance)
         if waiting:
             raise VerificationError(f"{self.name} changed while it was read")
         for data in self._manifests.values():
@@ -211,6 +213,27 @@ class Archive:
 
 def _entry_name(descriptor: Descriptor) -> str:
     return f"blobs/sha256/{descriptor.digest[7:]}"
+
+
+def _stored(layout: Layout, part: Descriptor, advance: Advance) -> bool:
+    """Whether a layer or config is in the layout and sound, so that it need not be written again."""
+    files = layer_files(part)
+    pieces = [(part.digest, part.size)] if files is None else [(file.sha256, file.size) for file in files]
+    if not all(layout.has_sized(digest, size) and layout.renew(digest) for digest, size in pieces):
+        return False
+    seen, found = 0, hashlib.sha256()
+    try:
+        with layout.open_layer(part) as stream:
+            while data := stream.read(CHUNK):
+                found.update(data)
+                seen += len(data)
+                advance(len(data))
+    except (OSError, BentotoolError):  # damaged, or collected meanwhile
+        found.update(b"\0")
+    if f"sha256:{found.hexdigest()}" == part.digest:
+        return True
+    advance(-seen)
+    return False
 
 
 def _take(layout: Layout, parts: Iterable[Descriptor], content: _Content, advance: Advance) -> None:

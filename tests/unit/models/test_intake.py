@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -238,3 +240,58 @@ def test_a_full_disk_leaves_the_store_clean_and_says_how_much_is_missing(small_d
     assert verify_store(layout).faults == ()
     assert shutil.disk_usage(small_disk).free > 4 << 20
     assert [ref.ref for ref in store.list()] == ["m:1"]
+
+
+def fill(folder: Path) -> None:
+    with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_what_the_store_has_needs_no_room(small_disk: Path, tmp_path: Path) -> None:
+    layout, store = Layout(small_disk / "store"), ModelStore(Layout(small_disk / "store"))
+    files = []
+    for name, size in (("w.bin", 3 << 20), ("config.json", 900)):
+        (tmp_path / name).write_bytes(os.urandom(size))
+        files.append(SourceFile(tmp_path / name, name))
+    seen: list[int] = []
+    for _ in range(2):
+        seen.clear()
+        taken = take_files(layout, "m", files, seen.append)
+        assert sum(seen) == (3 << 20) + 900
+        assert store.add("m", "1", taken.files, DETAILS, layers=taken.layers).tag == "m:1"
+        fill(small_disk)
+        assert shutil.disk_usage(small_disk).free == 0
+    assert not list(layout.temporary().iterdir())
+
+
+def test_a_file_like_a_blob_is_written_when_it_is_another(layout: Layout, tmp_path: Path) -> None:
+    first = random.Random(1).randbytes(3 * CHUNK)
+    other, sparse = b"x" + first[1:], first[: CHUNK + 70_000] + b"x" + first[CHUNK + 70_001 :]
+    for number, data in enumerate((first, other, sparse)):  # the third has the same bytes wherever one looks
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(data)
+        seen: list[int] = []
+        taken = take_files(layout, "m", [SourceFile(path, "w.bin")], seen.append)
+        assert taken.files[0].sha256 == sha256_bytes(data)
+        assert any(amount < 0 for amount in seen) == (number == 2)
+        assert sum(seen) == len(data)
+        ModelStore(layout).add("m", str(number), taken.files, DETAILS, layers=taken.layers)
+        plain = build_manifest("m", str(number), taken.files, DETAILS, lambda d: layout.blob_path(d).open("rb", 0))
+        assert plain[1].to_bytes() == ModelStore(layout).get(f"m:{number}").manifest.to_bytes()
+    assert verify_store(layout).faults == ()
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_damaged_blob_is_replaced_by_an_import(layout: Layout, tmp_path: Path, link: bool) -> None:
+    path = tmp_path / "w.bin"
+    path.write_bytes(random.Random(1).randbytes(2 * CHUNK))
+    (file,) = take_files(layout, "m", [SourceFile(path, "w.bin")], quiet).files
+    blob = layout.blob_path(file.sha256)
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(file.size))
+    take_files(layout, "m", [SourceFile(path, "w.bin")], quiet, link=link)
+    assert layout.verify_blob(file.sha256)
+    assert os.path.samefile(path, blob) == link
+    assert not list(layout.temporary().iterdir())
+    path.chmod(0o644)

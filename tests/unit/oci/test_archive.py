@@ -60,6 +60,23 @@ def test_equal_content_gives_equal_bytes(layout: Layout, root: Descriptor, archi
     assert digest == "sha256:4b1620fbbd19f580da92c3384f09794a88838e7ac242fc61d0655ec1053fa0b6"
 
 
+def test_what_the_store_has_is_not_written_again(
+    layout: Layout, root: Descriptor, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def total(seen: list[int]) -> int:
+        read_archive(layout, archive, seen.append)
+        return sum(seen)
+
+    blob = next(path for path in layout.blobs.iterdir() if path.read_bytes() == FILES["w.bin"])
+    once = total([])
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(len(FILES["w.bin"])))  # damaged, so it is replaced
+    assert total([]) == once
+    assert blob.read_bytes() == FILES["w.bin"]
+    monkeypatch.setattr(Layout, "writer", lambda *arguments: pytest.fail("written again"))
+    assert total([]) == once
+
+
 def test_it_is_a_whole_layout_that_tarfile_reads(archive: Path, root: Descriptor) -> None:
     with tarfile.open(archive) as opened:
         members = opened.getmembers()
