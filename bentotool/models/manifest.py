@@ -27,6 +27,7 @@ __all__ = [
     "ModelFile",
     "build_manifest",
     "check_room",
+    "content_identity",
     "model_files",
     "plan_layers",
     "read_details",
@@ -42,6 +43,10 @@ _BESIDE_FILES = 256 << 10  # bytes of a manifest for all but its list of files
 _DOCS = (".md", ".rst", ".pdf")
 _CONFIGS = (".json", ".yaml", ".yml", ".txt", ".toml", ".model", ".jinja", ".spm", ".vocab", ".cfg", ".ini")
 _KINDS = ("weight", "weight.config", "doc", "code")
+_VERSION = "org.opencontainers.image.version"
+_METADATA = "io.bentotool.metadata"
+_ORIGIN = frozenset({"source", "source_digest", "source_format"})
+"""Facts that say where a model came from. The same model from a folder and from the hub has the same version."""
 DigestOf = Callable[[tuple[LayerFile, ...]], str]
 
 
@@ -171,6 +176,14 @@ def _describe(kind: str, files: Sequence[ModelFile], prefix: str, digest_of: Dig
     return Descriptor(_LAYER_TYPE.format(kind=kind), digest_of(listing), size, annotations)
 
 
+def content_identity(layers: Sequence[Descriptor], annotations: Mapping[str, str]) -> str:
+    """A digest over what a model is: all of its manifest but its version and where it came from."""
+    metadata = {key: value for key, value in json.loads(annotations[_METADATA]).items() if key not in _ORIGIN}
+    own = {key: value for key, value in annotations.items() if key != _VERSION}
+    own[_METADATA] = canonical_json(metadata).decode()
+    return sha256_bytes(canonical_json({"layers": [layer.digest for layer in layers], "annotations": own}))
+
+
 def build_manifest(
     name: str,
     version: str | None,
@@ -182,7 +195,7 @@ def build_manifest(
     """Describe a model whose files are stored.
 
     Args:
-        version: None derives it from the content: twelve hexadecimal digits of a digest over everything else here.
+        version: None derives it from the content: twelve hexadecimal digits of :func:`content_identity`.
         open_blob: opens a file's bytes by digest.
         known: digests of layers that need not be computed again, by their files.
 
@@ -208,8 +221,7 @@ def build_manifest(
         **details.annotations(),
     }
     if version is None:
-        identity = {"layers": [layer.digest for layer in layers], "annotations": annotations}
-        version = sha256_bytes(canonical_json(identity))[7:19]
+        version = content_identity(layers, annotations)[7:19]
     config = canonical_json(
         {
             "descriptor": {"name": name, "version": version},
@@ -217,7 +229,7 @@ def build_manifest(
             "modelfs": {"type": "layers", "diffIds": [layer.digest for layer in layers]},
         }
     )
-    annotations["org.opencontainers.image.version"] = version
+    annotations[_VERSION] = version
     manifest = Manifest(
         config=Descriptor(CONFIG_TYPE, sha256_bytes(config), len(config)),
         layers=layers,

@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentotool.errors import UsageError, VerificationError
-from bentotool.models.manifest import ARTIFACT_TYPE, ModelDetails, ModelFile, build_manifest, model_files, read_details
+from bentotool.errors import BentotoolError, ConflictError, UsageError, VerificationError
+from bentotool.models.manifest import (
+    ARTIFACT_TYPE,
+    ModelDetails,
+    ModelFile,
+    build_manifest,
+    content_identity,
+    model_files,
+    read_details,
+)
 from bentotool.oci.descriptor import MANIFEST, MANIFEST_LIMIT, Descriptor, Manifest, canonical_json
 from bentotool.oci.digest import is_regular
 from bentotool.oci.layers import LayerFile
@@ -95,6 +103,8 @@ class ModelStore:
     ) -> StoredModel:
         """Name a model whose files are blobs of the layout already.
 
+        The same model from another place changes nothing: where the first came from stays noted.
+
         Args:
             version: None derives it from the content, so that the same model always has the same version.
             replace: whether another model under this name and version is replaced.
@@ -122,7 +132,21 @@ class ModelStore:
             )
         self.layout.put(config, manifest.config.media_type)
         digest = self.layout.put(data, MANIFEST).digest
-        return self.adopt(name, version, digest, replace=replace)
+        try:
+            return self.adopt(name, version, digest, replace=replace)
+        except ConflictError:
+            if standing := self._standing(name, version, manifest):
+                return standing
+            raise
+
+    def _standing(self, name: str, version: str, wanted: Manifest) -> StoredModel | None:
+        """The model under this name and version, if it differs from the wanted one in nothing but its origin."""
+        try:
+            model = self.get(f"{name}:{version}")
+            one, other = (content_identity(each.layers, each.annotations) for each in (model.manifest, wanted))
+            return model if one == other else None
+        except (BentotoolError, ValueError, KeyError, AttributeError):  # what stands there is damaged
+            return None
 
     def adopt(self, name: str, version: str, digest: str, *, replace: bool = True) -> StoredModel:
         """Give a name and version to a model whose manifest and files are in the layout.

@@ -59,3 +59,22 @@ def test_a_download_is_shown_with_its_total(run: Callable[..., Any], web: str) -
 
 def _progress(err: str) -> list[dict[str, Any]]:
     return [json.loads(line)["progress"] for line in err.splitlines() if "progress" in line]
+
+
+def test_the_same_bytes_are_the_same_model_wherever_they_come_from(run: Callable[..., Any], web: str) -> None:
+    def imported(source: object, *more: str) -> dict[str, Any]:
+        status, out, err = run("model", "import", source, "--json", *more)
+        assert status == 0, err
+        return dict(json.loads(out))
+
+    first = imported(f"{web}/iris.onnx")
+    assert first["metadata"]["source"] == f"{web}/iris.onnx"
+    assert imported(MODEL) == first  # it is there already, and keeps the note of its origin
+    assert imported(f"{web}/../iris.onnx") == first
+    other = imported(MODEL, "--metadata", "accuracy=1")
+    assert other["version"] != first["version"]
+    replaced = imported(MODEL, "--replace")
+    assert (replaced["version"], "source" in replaced["metadata"]) == (first["version"], False)
+    imported(MODEL, "--version", "1")
+    status, _, err = run("model", "import", MODEL, "--version", "1", "--label", "a=b", "--json")
+    assert (status, json.loads(err.splitlines()[-1])["error"]["code"]) == (1, "conflict")
