@@ -12,6 +12,7 @@ __all__ = ["DOCKER_HUB", "RemoteReference"]
 
 DOCKER_HUB = "docker.io"
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_MAX_PORT = 65535
 _PART = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _LOOPBACK = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.ASCII)
@@ -43,7 +44,8 @@ class RemoteReference:
         if registry in (DOCKER_HUB, "index.docker.io", "registry-1.docker.io"):
             registry, path = DOCKER_HUB, path if "/" in path else f"library/{path}"
         hint = "expected HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGEST]"
-        if not _HOST.fullmatch(registry):
+        port = registry.rpartition(":")[2]
+        if not _HOST.fullmatch(registry) or (port.isdigit() and int(port) > _MAX_PORT):
             raise UsageError(f"{text!r}: {registry!r} is not a registry host", hint=hint)
         if len(path) > 255 or not all(_PART.fullmatch(part) for part in path.split("/")):
             raise UsageError(f"{text!r}: {path!r} is not a repository name", hint=hint)

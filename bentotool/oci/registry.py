@@ -306,7 +306,8 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         except NotFoundError:
             separator = "@" if reference.startswith("sha256:") else ":"
             raise NotFoundError(
-                f"registry {self.registry} has no {repository}{separator}{reference}", hint="check the name and the tag"
+                f"registry {self.registry} has no {repository}{separator}{reference}",
+                hint=f"its tags: bentotool list {self.registry}/{repository}",
             ) from None
 
     def manifest_exists(self, repository: str, reference: str) -> bool:
@@ -339,11 +340,14 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         """All tags of a repository, whatever the number of pages."""
         what = f"the tags of {repository}"
         tags: list[str] = []
-        for page in self._pages(repository, self._url(self._container(repository).tags_url()), what):
-            found = page.get("tags") or []
-            if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
-                raise VerificationError(f"{what} are not a list of names")
-            tags += found
+        try:
+            for page in self._pages(repository, self._url(self._container(repository).tags_url()), what):
+                found = page.get("tags") or []
+                if not isinstance(found, list) or not all(isinstance(tag, str) for tag in found):
+                    raise VerificationError(f"{what} are not a list of names")
+                tags += found
+        except NotFoundError:
+            raise NotFoundError(f"registry {self.registry} has no {repository}", hint="check the name") from None
         return tags
 
     def get_referrers(self, repository: str, digest: str, artifact_type: str | None = None) -> tuple[Descriptor, ...]:

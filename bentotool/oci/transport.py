@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 
 from bentotool.errors import AuthenticationError, BentotoolError, NotFoundError, RemoteError, UnsafeError
 from bentotool.oci.auth import TOKEN_LIMIT, Authenticator, Scope
+from bentotool.oci.failures import tls_failure, unanswered
 from bentotool.oci.origins import Origin, check_reachable, origin_of
 from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
 from bentotool.oci.tls import Tls
@@ -191,7 +192,8 @@ class Transport:
     ) -> requests.Response:
         if self.stop.is_set():
             raise RemoteError("the transfer was stopped")
-        with self.failures():
+        target = origin_of(url)
+        with self.failures("" if target == self._home else f"storage {target}"):
             response = self._session.request(
                 method,
                 url,
@@ -202,44 +204,45 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
                 verify=self._tls.verification,
-                cert=self._tls.certificate if origin_of(url) == self._home else None,
+                cert=self._tls.certificate if target == self._home else None,
             )
         self._answered = True
         return response
 
     @contextlib.contextmanager
-    def failures(self) -> Iterator[None]:
-        """Turn the errors of the HTTP libraries into ours; those that may pass become :class:`TransientError`."""
+    def failures(self, where: str = "") -> Iterator[None]:
+        """Turn the errors of the HTTP libraries into ours; those that may pass become :class:`TransientError`.
+
+        Args:
+            where: what was asked, where that is not the registry itself.
+        """
         try:
             yield
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.InvalidHeader):
             raise RemoteError(f"registry {self._registry} is not a valid address") from None
         except _TRANSFER_ERRORS as error:
-            failure = self._broken(error)
+            if (failure := tls_failure(where or f"registry {self._registry}", error)) is not None:
+                raise failure from None
             # A registry that never answered is a typing error or an outage: say so at once.
             if not self._answered:
+                failure = unanswered(f"registry {self._registry}", error)
+                failure.details["registry"] = self._registry
                 raise failure from None
-            raise TransientError(failure) from error
+            raise TransientError(self._broken(where, error)) from error
 
-    def _broken(self, error: BaseException) -> RemoteError:
-        if self._answered:
-            cause = "timed out" if isinstance(error, requests.exceptions.Timeout) else "connection lost"
-            return RemoteError(f"the transfer with registry {self._registry} broke: {cause}", hint="try again")
-        if isinstance(error, requests.exceptions.SSLError):
-            return RemoteError(
-                f"registry {self._registry} has no valid TLS certificate, or does not speak TLS",
-                hint="a registry without TLS needs --plain-http; one with a private authority needs --ca-file",
-            )
-        return RemoteError(
-            f"registry {self._registry} did not answer",
-            hint="check its name and port, and that it runs",
-            details={"registry": self._registry},
-        )
+    def _broken(self, where: str, error: BaseException) -> RemoteError:
+        if where:
+            return unanswered(where, error)
+        cause = "timed out" if isinstance(error, requests.exceptions.Timeout) else "connection lost"
+        return RemoteError(f"the transfer with registry {self._registry} broke: {cause}", hint="try again")
 
     def _failure(self, method: str, url: str, response: requests.Response) -> BaseException:
-        status, told = response.status_code, _told(response)
+        status, body = response.status_code, _start_of(response)
+        told = _told(body)
         error: BentotoolError
-        if status in (401, 403):
+        if status == requests.codes.bad_request and self._home.scheme == "http" and b"HTTPS" in body:
+            error = RemoteError(f"registry {self._registry} speaks TLS, and was asked without", hint="use --tls")
+        elif status in (401, 403):
             hint = f"bentotool login {self._registry}"
             error = AuthenticationError(f"registry {self._registry} refused access{told}", hint=hint)
         elif status == requests.codes.not_found:
@@ -265,7 +268,7 @@ class Transport:
             check_reachable(self._home, target)
 
         def attempt() -> bytes:
-            with self.failures():
+            with self.failures(f"token service {target}"):
                 response = self._session.request(
                     method,
                     url,
@@ -329,14 +332,20 @@ def read_body(transport: Transport, response: requests.Response, limit: int, wha
     return b"".join(parts)
 
 
-def _told(response: requests.Response) -> str:
-    """What the registry says about a failure (distribution-spec, error codes), fit for one line of a terminal."""
+def _start_of(response: requests.Response) -> bytes:
     try:
         # One read: an error text is not worth waiting for a second packet.
-        body = response.raw.read1(_ERROR_LIMIT, decode_content=False)
+        return bytes(response.raw.read1(_ERROR_LIMIT, decode_content=False))
+    except _TRANSFER_ERRORS:
+        return b""
+
+
+def _told(body: bytes) -> str:
+    """What the registry says about a failure (distribution-spec, error codes), fit for one line of a terminal."""
+    try:
         errors = json.loads(body)["errors"]
         text = str(errors[0].get("message") or errors[0].get("code") or "")
-    except (*_TRANSFER_ERRORS, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return ""
     text = "".join(character for character in text if character.isprintable())[:200]
     return f": {text}" if text else ""

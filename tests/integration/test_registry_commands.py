@@ -113,7 +113,7 @@ def test_what_went_wrong_is_told_by_the_exit_status(
     assert run("pull", f"{real_registry.host}/x@sha256:12", *store)[0] == 2
     status, error = run("pull", "127.0.0.1:1/x:1", *store)
     assert status == 5
-    assert error["error"]["message"] == "registry 127.0.0.1:1 did not answer"
+    assert error["error"]["message"] == "registry 127.0.0.1:1 did not answer: nothing listens there"
 
 
 def test_login_is_checked_kept_used_and_forgotten(

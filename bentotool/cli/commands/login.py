@@ -9,7 +9,7 @@ import typer
 
 from bentotool.cli.registries import open_registry, talks_to_registry
 from bentotool.cli.state import current
-from bentotool.errors import UsageError
+from bentotool.errors import AuthenticationError, UsageError
 
 __all__ = ["login", "logout"]
 
@@ -32,7 +32,10 @@ def login(
 
     credentials = Credentials(*_ask(host, username, password_stdin))
     with open_registry(state, registry_name, credentials=CredentialStore(lambda *asked: credentials)) as registry:
-        registry.ping()
+        try:
+            registry.ping()
+        except AuthenticationError as error:
+            raise AuthenticationError(error.message, hint="check the user name and the password") from None
     place = CredentialStore().save(registry_name, credentials)
     document = {"registry": registry_name, "username": credentials.username, "stored": place}
     state.console.result(document, f"logged in to {registry_name} as {credentials.username}; kept in {place}")
