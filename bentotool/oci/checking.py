@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from bentotool.errors import BentotoolError
+from bentotool.oci.attached import forget_incomplete, reach_attached
 from bentotool.oci.collect import KINDS, remove, restore_set_aside, stored_blobs, strange_blobs
 from bentotool.oci.digest import hash_file
 from bentotool.oci.layout import Layout, storage_error
@@ -121,13 +122,17 @@ def _follow(layout: Layout, refs: RefStore) -> tuple[list[tuple[Ref, Reach]], li
         sound = {ref.digest: found for ref, found in reached if _is_whole(layout, found)}
         reached, unreadable = [], []
         for kind in KINDS:
-            reached += [(ref, sound.get(ref.digest) or reach(layout, ref.digest)) for ref in refs.list(kind)]
+            reached += [(ref, sound.get(ref.digest) or _reach_all(layout, ref.digest)) for ref in refs.list(kind)]
             unreadable += refs.damaged
         wrong = {_key(ref) for ref, found in reached if not _is_whole(layout, found) and refs.stands(ref)}
         suspects = wrong if pause is None else suspects & wrong
         if not suspects and not unreadable:
             break
     return reached, [found for ref, found in reached if _key(ref) in suspects], unreadable
+
+
+def _reach_all(layout: Layout, digest: str) -> Reach:
+    return reach_attached(layout, reach(layout, digest))
 
 
 def _named(layout: Layout, path: Path) -> tuple[str, ...]:
@@ -220,6 +225,7 @@ def _repair(layout: Layout, faults: list[Fault], reached: list[tuple[Ref, Reach]
     bad = {fault.what for fault in faults if fault.kind in ("damaged", "changed")}
     try:
         done = [_set_aside(layout, fault, folder) for fault in faults]
+        forget_incomplete(layout)
         # A view shares its files with the blobs, so it holds the same damage.
         for _, found in reached:
             if bad & found.blobs.keys():

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bentotool.errors import VerificationError
+from bentotool.oci.attached import ROOMS, forget_missing
 from bentotool.oci.descriptor import MANIFEST_LIMIT
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach, subject_of
@@ -177,6 +178,7 @@ def collect(
             for path in (*leftovers, *views):
                 remove(path)
             _forget_gone(layout, before)
+            forget_missing(layout, before)
     except OSError as error:
         raise storage_error(error, layout.root) from None
     return Collected(
@@ -253,7 +255,7 @@ def _entries(folder: Path) -> list[Path]:
 def _unfinished(layout: Layout) -> Iterator[Path]:
     """Files and folders under names that are only used until they are whole."""
     yield from _entries(layout.root / "tmp")
-    kinds = [layout.root / "refs" / kind for kind in KINDS]
+    kinds = [layout.root / "refs" / kind for kind in (*KINDS, *ROOMS)]
     names = [path for kind in kinds for path in _entries(kind)]
     for folder in (layout.root, layout.root / "refs", *kinds, layout.linked.folder, layout.root / "used", *names):
         for path in _entries(folder):

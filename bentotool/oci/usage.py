@@ -71,11 +71,12 @@ def _add_referrers(layout: Layout, reached: Mapping[str, Reach], sizes: Mapping[
     """Count what is attached to an artifact (its file view, signatures) as its own."""
     known = {blob for found in reached.values() for blob in found.blobs}
     by_manifest = {digest: found for found in reached.values() for digest in found.manifests}
-    for digest, size in sizes.items():
-        if digest not in known and size <= MANIFEST_LIMIT:
-            subject = subject_of(layout, digest)
-            if subject in by_manifest:
-                reach(layout, digest, by_manifest[subject])
+    small = [digest for digest, size in sizes.items() if digest not in known and size <= MANIFEST_LIMIT]
+    waiting = {digest: subject for digest in small if (subject := subject_of(layout, digest))}
+    while fitting := [digest for digest, subject in waiting.items() if subject in by_manifest]:
+        for digest in fitting:
+            found = reach(layout, digest, by_manifest[waiting.pop(digest)])
+            by_manifest.update(dict.fromkeys(found.manifests - by_manifest.keys(), found))
 
 
 def _usage(ref: Ref, found: Reach, sizes: Mapping[str, int], users: Mapping[str, int]) -> NameUsage:
