@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -84,18 +85,41 @@ def real_registry(
 
 
 @pytest.fixture(scope="session")
+def password_file(require_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a docker-registry needs in its configuration to ask for the name ``ada`` and password ``s3cret:pass``."""
+    file = tmp_path_factory.mktemp("passwords") / "htpasswd"
+    command = [require_tool("htpasswd"), "-Bbn", "ada", "s3cret:pass"]
+    file.write_bytes(subprocess.run(command, capture_output=True, check=True).stdout)
+    return f"auth: {{htpasswd: {{realm: test, path: '{file.as_posix()}'}}}}\n"
+
+
+@pytest.fixture(scope="session")
 def locked_registry(
-    require_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+    require_tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory, password_file: str
 ) -> Iterator[RealRegistry]:
     """docker-registry that asks for a user name and password."""
-    folder = tmp_path_factory.mktemp("locked")
-    line = subprocess.run(
-        [require_tool("htpasswd"), "-Bbn", "ada", "s3cret:pass"], capture_output=True, check=True
-    ).stdout
-    (folder / "htpasswd").write_bytes(line)
-    auth = f"auth: {{htpasswd: {{realm: test, path: '{(folder / 'htpasswd').as_posix()}'}}}}\n"
-    with _running(require_tool("docker-registry"), folder, auth) as host:
+    with _running(require_tool("docker-registry"), tmp_path_factory.mktemp("locked"), password_file) as host:
         yield RealRegistry(host, "ada", "s3cret:pass")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``server``, ``client``, ``expired``, ``misnamed`` (.pem, .key), by the authority ``ca.pem``; ``other-ca.pem``."""
+    import trustme
+
+    folder, authority = tmp_path_factory.mktemp("certificates"), trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    trustme.CA().cert_pem.write_to_path(folder / "other-ca.pem")
+    past = datetime(2001, 1, 1, tzinfo=timezone.utc)
+    for name, certificate in (
+        ("server", authority.issue_cert("127.0.0.1", "localhost")),
+        ("client", authority.issue_cert("ada@example.com")),
+        ("expired", authority.issue_cert("127.0.0.1", not_after=past)),
+        ("misnamed", authority.issue_cert("other.example")),
+    ):
+        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
+    return folder
 
 
 @pytest.fixture
