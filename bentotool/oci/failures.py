@@ -7,10 +7,11 @@ import ssl
 from collections.abc import Iterator
 
 import requests
+import urllib3.exceptions
 
 from bentotool.errors import RemoteError
 
-__all__ = ["tls_failure", "unanswered"]
+__all__ = ["timed_out", "tls_failure", "unanswered"]
 
 # Codes of OpenSSL's x509_vfy.h.
 _NOT_YET, _EXPIRED = 9, 10
@@ -100,6 +101,12 @@ def unanswered(where: str, error: BaseException) -> RemoteError:
     else:
         why = ""
     return RemoteError(f"{where} did not answer" + (f": {why}" if why else ""), hint=hint)
+
+
+def timed_out(error: BaseException) -> bool:
+    """Whether a time limit ended a transfer, rather than the other side."""
+    kinds = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+    return any(isinstance(cause, kinds) for cause in _causes(error))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

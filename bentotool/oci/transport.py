@@ -8,24 +8,22 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urldefrag, urljoin
 
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 
 from bentotool.errors import AuthenticationError, BentotoolError, NotFoundError, RemoteError, UnsafeError
 from bentotool.oci.auth import TOKEN_LIMIT, Authenticator, Scope
-from bentotool.oci.failures import tls_failure, unanswered
+from bentotool.oci.connections import PacedAdapter, Timeouts
+from bentotool.oci.failures import timed_out, tls_failure, unanswered
 from bentotool.oci.origins import Origin, check_reachable, origin_of
 from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
 from bentotool.oci.tls import Tls
 
-__all__ = ["BodyFactory", "Pace", "Timeouts", "Transport", "read_body"]
+__all__ = ["BodyFactory", "Timeouts", "Transport", "read_body"]
 
 BodyFactory = Callable[[], Any]
 """Makes a fresh request body for every try: bytes, or an object with ``__len__``, ``__iter__`` and ``read``."""
@@ -34,38 +32,6 @@ _MAX_REDIRECTS = 5
 _ERROR_LIMIT = 16 << 10
 _READ = 1 << 20
 _TRANSFER_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Seconds to wait for a connection, and for the next bytes."""
-
-    connect: float = 10
-    read: float = 120
-
-
-@dataclass
-class Pace:
-    """Ends a body that trickles: at least ``minimum`` bytes must arrive in every ``window`` seconds."""
-
-    window: float = 120
-    minimum: int = 64 << 10
-    _since: float = field(default_factory=time.monotonic)
-    _got: int = 0
-
-    def advance(self, count: int) -> None:
-        """Count bytes that arrived.
-
-        Raises:
-            TransientError: when they arrive too slowly.
-        """
-        self._got += count
-        now = time.monotonic()
-        if now - self._since < self.window:
-            return
-        if self._got < self.minimum:
-            raise TransientError(RemoteError(f"the registry sent {self._got} bytes in {self.window:g} seconds"))
-        self._since, self._got = now, 0
 
 
 class _Authorization(requests.auth.AuthBase):
@@ -115,7 +81,7 @@ class Transport:
         self._answered = False
         if not self._tls.verify:  # the user said so, and was told what it means
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections, max_retries=0)
+        adapter = PacedAdapter(self.timeouts, pool_connections=4, pool_maxsize=connections, max_retries=0)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
 
@@ -233,7 +199,7 @@ class Transport:
     def _broken(self, where: str, error: BaseException) -> RemoteError:
         if where:
             return unanswered(where, error)
-        cause = "timed out" if isinstance(error, requests.exceptions.Timeout) else "connection lost"
+        cause = f"too little within {self.timeouts.read:g} seconds" if timed_out(error) else "connection lost"
         return RemoteError(f"the transfer with registry {self._registry} broke: {cause}", hint="try again")
 
     def _failure(self, method: str, url: str, response: requests.Response) -> BaseException:
@@ -304,7 +270,6 @@ class Transport:
         Raises:
             TransientError: when the connection breaks or trickles.
         """
-        pace = Pace(window=self.timeouts.read)
         while True:
             if self.stop.is_set():
                 raise RemoteError("the transfer was stopped")
@@ -313,7 +278,6 @@ class Transport:
             if not data:
                 return
             yield data
-            pace.advance(len(data))
 
 
 def read_body(transport: Transport, response: requests.Response, limit: int, what: str) -> bytes:
