@@ -16,8 +16,11 @@ def run() -> None:
         _open_closed_streams()
         status = _run(sys.argv[1:])
     except KeyboardInterrupt:  # while modules are imported; later the boundary answers it
-        sys.stderr.write("interrupted\n")
-        status = _INTERRUPTED
+        from bentotool.cli.stopping import stopped_by
+
+        number = stopped_by()
+        sys.stderr.write("terminated\n" if number else "interrupted\n")
+        status = 128 + number if number else _INTERRUPTED
     sys.exit(status)
 
 
@@ -29,6 +32,9 @@ def _run(arguments: list[str]) -> int:
         return 0
     import gc
 
+    from bentotool.cli.stopping import end_on_signals
+
+    end_on_signals()
     gc.disable()  # nothing is garbage while modules are imported: saves 5 ms; on again once the command is loaded
     from bentotool.cli.main import main
 

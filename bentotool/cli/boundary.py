@@ -1,8 +1,8 @@
 """The one place where a failure becomes what the user sees and the exit status.
 
 A :class:`~bentotool.errors.BentotoolError` is one line, a hint and its own status; a wrong command line is status 2; an
-interrupt is 130; anything else is a defect of ours and says so. Tracebacks are shown on request and never carry the
-values of local variables, which may be credentials.
+interrupt is 130, a signal that asks to end is 128 and its number; anything else is a defect of ours and says so.
+Tracebacks are shown on request and never carry the values of local variables, which may be credentials.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import typer
 
 from bentotool.cli.console import printable
 from bentotool.cli.state import State
+from bentotool.cli.stopping import stopped_by
 from bentotool.errors import BentotoolError, UsageError
 
 __all__ = ["run_guarded"]
@@ -43,8 +44,9 @@ def run_guarded(action: Callable[[], None], state: State) -> int:
         _discard_output()
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        _show(_Interrupted("interrupted"), state)
-        return INTERRUPTED
+        number = stopped_by()
+        _show(_Terminated("terminated") if number else _Interrupted("interrupted"), state)
+        return 128 + number if number else INTERRUPTED
     except BentotoolError as error:
         _show(error, state, traceback=state.verbose > 1)
         return error.exit_status
@@ -62,6 +64,10 @@ def run_guarded(action: Callable[[], None], state: State) -> int:
 
 class _Interrupted(BentotoolError):
     code = "interrupted"
+
+
+class _Terminated(_Interrupted):
+    code = "terminated"
 
 
 class _SystemFailure(BentotoolError):
@@ -127,7 +133,7 @@ def _show(error: BentotoolError, state: State, *, traceback: bool = False) -> No
             document = json.dumps(error.to_dict(), default=str)
             sys.stderr.write(_redact(document) + "\n")
         elif isinstance(error, _Interrupted):
-            sys.stderr.write("interrupted\n")
+            sys.stderr.write(f"{error.message}\n")
         else:
             sys.stderr.write(_redact(state.console.error_text(printable(error.message), error.hint)))
         sys.stderr.flush()

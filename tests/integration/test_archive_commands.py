@@ -223,22 +223,24 @@ def test_an_interrupt_leaves_a_clean_terminal_and_no_file(
 
 
 @posix
-def test_an_interrupted_export_leaves_no_partial_file(model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_export_leaves_no_partial_file(model: str, tmp_path: Path, number: int, status: int) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
     held = f"""
 import sys, time
-from bentotool.cli.main import main
+from bentotool.__main__ import run
 from bentotool.oci import archive
 archive._Output.write = lambda self, data: (print("writing", flush=True), time.sleep(60))
-sys.exit(main(["model", "export", "m", {str(folder / "m.tar")!r}]))
+sys.argv = ["bentotool", "model", "export", "m", {str(folder / "m.tar")!r}]
+run()
 """
     with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"writing\n"
         assert [path.suffix for path in folder.iterdir()] == [".tmp"]
-        program.send_signal(signal.SIGINT)
-        assert program.wait(40) == 130
+        program.send_signal(number)
+        assert program.wait(40) == status
     assert list(folder.iterdir()) == []
 
 

@@ -113,8 +113,9 @@ def ended(process: int) -> bool:
     return False
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_leaves_nothing(project: Path, store: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing(project: Path, store: Path, tmp_path: Path, number: int, status: int) -> None:
     started = tmp_path / "started"
     (project / "service.py").write_text(
         f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
@@ -124,9 +125,9 @@ def test_ctrl_c_leaves_nothing(project: Path, store: Path, tmp_path: Path) -> No
         end = time.monotonic() + 30
         while not (started.exists() and started.read_text()) and time.monotonic() < end:
             time.sleep(0.02)
-        build.send_signal(signal.SIGINT)
+        build.send_signal(number)
         output, errors = build.communicate(timeout=30)
-    assert (build.returncode, output) == (130, "")
+    assert (build.returncode, output) == (status, "")
     assert "Traceback" not in errors
     assert ended(int(started.read_text()))
     assert sorted(path.name for path in project.iterdir()) == ["bento.lock", "service.py"]

@@ -46,10 +46,10 @@ def received(store: Path) -> int:
     return sum(path.stat().st_size for path in (store / "tmp").glob("part-*")) if (store / "tmp").exists() else 0
 
 
-@pytest.mark.parametrize("how", ["kill", "interrupt"])
+@pytest.mark.parametrize("how", ["kill", "interrupt", "terminate"])
 def test_a_stopped_pull_goes_on(faulty: Any, reply: Any, tmp_path: Path, published: StoredModel, how: str) -> None:
-    if how == "interrupt" and sys.platform == "win32":
-        pytest.skip("a process there has no SIGINT of its own")
+    if how != "kill" and sys.platform == "win32":
+        pytest.skip("a process there has no signals of its own")
     store, half, stall = tmp_path / "store", 8 << 20, threading.Event()
     largest = max(published.manifest.layers, key=lambda layer: layer.size)
     path = f"/v2/r/blobs/{largest.digest}"
@@ -61,10 +61,12 @@ def test_a_stopped_pull_goes_on(faulty: Any, reply: Any, tmp_path: Path, publish
             time.sleep(0.02)
         there = received(store)
         assert there >= half - FEW
-        first.send_signal(signal.SIGINT) if how == "interrupt" else first.kill()
-        first.communicate(timeout=30)
+        first.send_signal(signal.SIGINT) if how == "interrupt" else getattr(first, how)()
+        _, told = first.communicate(timeout=30)
     stall.set()
-    assert first.returncode == (130 if how == "interrupt" else -signal.SIGKILL)
+    assert first.returncode == {"interrupt": 130, "terminate": 143, "kill": -9}[how]
+    if how == "terminate":
+        assert json.loads(told.splitlines()[-1])["error"]["code"] == "terminated"
     assert RefStore(Layout(store)).list("models") == []
     second = pull(faulty, store)
     output, errors = second.communicate(timeout=60)

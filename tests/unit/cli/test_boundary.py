@@ -137,20 +137,77 @@ sys.exit(run_guarded(work, State(GlobalOptions())))
 """
 
 
+_TOLD_TO_END = """
+import os, signal, sys, time
+from bentotool.__main__ import run
+import bentotool.cli.main as main
+def work(arguments, options, state):
+    for number in {numbers}:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            if {prompt}:
+                import typer
+                raise typer.Abort() from None  # as a prompt does
+            raise
+    {after}
+main._dispatch = work
+sys.argv = ["bentotool", *{arguments!r}]
+run()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a process is ended without a word")
+@pytest.mark.parametrize("prompt", [False, True])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
+def test_a_request_to_end(name: str, status: int, arguments: list[str], prompt: bool) -> None:
+    code = _TOLD_TO_END.format(numbers=f"[signal.{name}]", after="time.sleep(60)", prompt=prompt, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    if "--json" in arguments:
+        assert json.loads(done.stderr) == {"error": {"code": "terminated", "message": "terminated", "hint": None}}
+    else:
+        assert done.stderr == "terminated\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a process is ended without a word")
+def test_a_request_to_end_that_comes_twice_does_not_break_the_cleaning() -> None:
+    """As from ``timeout``, which tells the program and then its whole group."""
+    after = "pass"
+    code = _TOLD_TO_END.format(numbers="[signal.SIGTERM]", after=after, prompt=False, arguments=["list"])
+    again = "            os.kill(os.getpid(), signal.SIGTERM); print('cleaned')\n            raise\n"
+    code = code.replace("            raise\n", again)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned\n", "terminated\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a process is ended without a word")
+def test_a_signal_that_is_to_be_ignored_is() -> None:
+    """As with nohup."""
+    code = _TOLD_TO_END.format(numbers="[signal.SIGHUP]", after="print('went on')", prompt=False, arguments=["list"])
+    code = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a console event, not a signal, on Windows")
-def test_ctrl_c_while_modules_are_imported() -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_while_modules_are_imported(number: int, status: int, word: str) -> None:
     code = f"""
 import os, sys
 class Interrupt:
     def find_spec(self, name, *rest):
         if name == "typer":
-            os.kill(os.getpid(), {int(signal.SIGINT)})
+            os.kill(os.getpid(), {int(number)})
 sys.meta_path.insert(0, Interrupt())
 from bentotool.__main__ import run
 run()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", f"{word}\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes the streams")
