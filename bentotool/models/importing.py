@@ -27,7 +27,10 @@ _IGNORED = {
     *(".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"),
     *(".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"),
 }
-_SECRET = {".env", ".netrc", ".pypirc", ".ssh", ".aws"}  # credentials, which a push would hand to others
+_SECRET = {  # credentials, which a push would hand to others
+    *(".env", ".netrc", ".pypirc", ".git-credentials", ".ssh", ".aws"),
+    *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
+}
 _MAX_FILES = 50_000
 Advance = Callable[[int], None]
 
@@ -36,7 +39,7 @@ def _nothing(amount: int) -> None:
     """A progress that nobody watches."""
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+def _walk(folder: Path, left_out: list[str]) -> Iterator[tuple[Path, str]]:
     """All files below a folder, by name; a stack of our own, because folders may be nested deeper than calls."""
     open_folders = [iter(_entries(folder))]
     names: list[str] = []
@@ -46,7 +49,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
             open_folders.pop()
             del names[-1:]
         elif _left_out(entry.name):
-            continue
+            left_out.append("/".join((*names, entry.name)) + ("/" if entry.is_dir(follow_symlinks=False) else ""))
         elif entry.is_dir(follow_symlinks=False):
             names.append(entry.name)
             if len(names) > DEPTH_LIMIT:
@@ -86,8 +89,11 @@ def _contained(path: Path, root: Path, name: str) -> None:
         raise UnsafeError(f"{name} is not a regular file", hint="a model consists of regular files")
 
 
-def local_files(source: Path) -> list[SourceFile]:
+def local_files(source: Path, left_out: list[str] | None = None) -> list[SourceFile]:
     """The files of a model: one file, or all below a folder but caches and files that keep secrets, such as ``.env``.
+
+    Args:
+        left_out: gets the names of those; a folder's ends in ``/``.
 
     Raises:
         NotFoundError: when there is nothing.
@@ -105,7 +111,7 @@ def local_files(source: Path) -> list[SourceFile]:
     root = source.resolve()
     files = []
     try:
-        for path, name in _walk(root):
+        for path, name in _walk(root, [] if left_out is None else left_out):
             _contained(path, root, name)
             files.append(SourceFile(path.resolve(), name))
             if len(files) > _MAX_FILES:

@@ -42,11 +42,13 @@ class Fetched:
     Attributes:
         owned: the files are the import's own: they become the blobs, without a second copy.
         linkable: the files lie in a cache that nothing rewrites, on the store's disk: they can be shared.
+        left_out: names in a local folder that are not taken: caches, and what may keep secrets.
     """
 
     model: SourceModel
     owned: bool = False
     linkable: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -145,7 +147,9 @@ def fetch(
     if implementation is None:
         path = Path(source)
         _check_local(path, max_bytes, checksum)
-        yield Fetched(choice.of(SourceModel(tuple(local_files(path)), name_for(path))))
+        left_out: list[str] = []
+        model = SourceModel(tuple(local_files(path, left_out)), name_for(path))
+        yield Fetched(choice.of(model), left_out=tuple(left_out))
         return
     whole = False
     with claim_folder(layout.temporary(), f"fetch-{part_key(source)}") as folder:

@@ -78,3 +78,17 @@ def test_the_same_bytes_are_the_same_model_wherever_they_come_from(run: Callable
     imported(MODEL, "--version", "1")
     status, _, err = run("model", "import", MODEL, "--version", "1", "--label", "a=b", "--json")
     assert (status, json.loads(err.splitlines()[-1])["error"]["code"]) == (1, "conflict")
+
+
+def test_what_is_left_out_of_a_folder_is_named(run: Callable[..., Any], tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".git" / "HEAD").write_text("ref")
+    (folder / ".env").write_text("PASSWORD=x")
+    (folder / "net.onnx").write_bytes(MODEL.read_bytes())
+    status, _, err = run("model", "import", folder)
+    assert (status, "left out" in err, ".env, .git/" in err) == (0, True, True)
+    _, out, err = run("model", "import", folder, "--json")
+    assert json.loads(out)["left_out"] == [".env", ".git/"]
+    assert any(".env" in json.loads(line).get("note", "") for line in err.splitlines())
+    assert "left out" not in run("model", "import", MODEL)[2]

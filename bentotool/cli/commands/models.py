@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -11,7 +11,11 @@ import typer
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
 from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry, tls_for
 from bentotool.cli.remote import is_remote, list_remote, show_remote
-from bentotool.cli.state import current
+from bentotool.cli.state import State, current
+
+if TYPE_CHECKING:
+    from bentotool.models.sources import Fetched
+    from bentotool.models.store import StoredModel
 
 Reference = Annotated[
     str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
@@ -83,6 +87,14 @@ def import_model(
             link=link,
             advance=progress.advance,
         )
+    _note(state, source, found, model, link)
+    kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))
+    human = f"imported {model.tag} ({kind}, {human_size(model.size)})\n{model.digest}"
+    state.console.result({**model.to_dict(), "left_out": list(found.left_out)}, human)
+
+
+def _note(state: State, source: str, found: Fetched, model: StoredModel, link: bool) -> None:
+    """What the result does not say: whether files are shared, and what was not taken."""
     if link and any(state.layout.linked.knows(file.sha256) for file in model.files):
         state.console.note(
             f"{source} and the store now share the same files, which are read-only: "
@@ -90,9 +102,9 @@ def import_model(
         )
     elif link:
         state.console.note("nothing is linked: the store has its own copy of every file")
-    kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))
-    human = f"imported {model.tag} ({kind}, {human_size(model.size)})\n{model.digest}"
-    state.console.result(model.to_dict(), human)
+    if found.left_out:
+        shown = ", ".join(found.left_out[:10]) + (", …" if len(found.left_out) > 10 else "")
+        state.console.note(f"left out, as caches or as what may keep secrets: {shown}")
 
 
 @talks_to_registry

@@ -18,9 +18,11 @@ def put(folder: Path, *names: str) -> None:
 def test_secrets_and_caches_stay_behind(tmp_path: Path) -> None:
     kept = [".gitattributes", ".gitignore", "environment.yml", "env", "sub/.envoy", "sub/model.onnx", "x.env"]
     put(tmp_path, *kept, ".env", ".env.local", "sub/.env.production", "sub/.ENV", ".netrc", ".pypirc")
-    put(tmp_path, ".ssh/id_ed25519", ".aws/credentials", "sub/.aws/config")
+    put(tmp_path, ".ssh/id_ed25519", ".aws/credentials", "sub/.aws/config", "sub/id_rsa", ".git-credentials")
     put(tmp_path, ".venv/lib/a.py", ".ipynb_checkpoints/a.ipynb", ".pytest_cache/a", ".mypy_cache/a", ".git/HEAD")
-    assert sorted(file.name for file in local_files(tmp_path)) == sorted(kept)
+    left_out: list[str] = []
+    assert sorted(file.name for file in local_files(tmp_path, left_out)) == sorted(kept)
+    assert {".env", ".git/", ".ssh/", "sub/.aws/", "sub/id_rsa", "sub/.env.production"} <= set(left_out)
 
 
 def test_no_link_brings_a_secret_in(tmp_path: Path) -> None:
