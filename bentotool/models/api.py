@@ -158,7 +158,7 @@ def export_model(tag: str, path: str | Path, output_format: str | None = None, *
     Raises:
         NotFoundError: when there is no such model, or the folder does not exist.
     """
-    from bentotool.oci.archive import archive_root, write_archive
+    from bentotool.oci.archive import archive_root, with_attached, write_archive
 
     _refuse({"output_format": output_format, **others})
     store = _store()
@@ -168,7 +168,7 @@ def export_model(tag: str, path: str | Path, output_format: str | None = None, *
         target = target / f"{ref.name}-{ref.tag}.tar"
     if not target.absolute().parent.is_dir():
         raise NotFoundError(f"folder {target.parent} does not exist", hint="create it first")
-    roots = [archive_root(ref.descriptor, "model", ref.ref)]
+    roots = with_attached(store.layout, [archive_root(ref.descriptor, "model", ref.ref)])
     write_archive(store.layout, roots, target.absolute(), compress=target.suffix == ".zst")
     return str(target)
 

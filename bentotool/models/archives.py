@@ -10,15 +10,27 @@ from bentotool.models.detect import require_trust
 from bentotool.models.manifest import ARTIFACT_TYPE, read_details
 from bentotool.models.recheck import recheck_safety
 from bentotool.oci.archive import KIND_NAME, REF_NAME
+from bentotool.oci.attached import check_referrer, keep_index, keep_referrer
+from bentotool.oci.descriptor import Manifest
 from bentotool.oci.refs import check_name, check_version, split_reference
 from bentotool.oci.unarchive import open_archive
 
 if TYPE_CHECKING:
     from bentotool.models.store import ModelStore, StoredModel
     from bentotool.oci.descriptor import Descriptor
+    from bentotool.oci.layout import Layout
     from bentotool.oci.unarchive import Archive
 
-__all__ = ["adopt_archived", "archived_name", "check_kind", "check_taken", "check_trust", "import_archive"]
+__all__ = [
+    "adopt_archived",
+    "archived_name",
+    "check_attached",
+    "check_kind",
+    "check_taken",
+    "check_trust",
+    "import_archive",
+    "keep_attached",
+]
 
 
 _WHAT = {"model": "a model", "bento": "a Bento", "files": "the files of a model"}
@@ -48,7 +60,7 @@ def check_trust(archive: Archive, trust: bool) -> None:
         UnsafeError: naming the model.
     """
     for root, manifest in zip(archive.roots, archive.manifests, strict=True):
-        if manifest.artifact_type == ARTIFACT_TYPE:
+        if isinstance(manifest, Manifest) and manifest.artifact_type == ARTIFACT_TYPE:
             require_trust(read_details(manifest).safety, root.annotations.get(REF_NAME, root.digest), trust=trust)
 
 
@@ -59,8 +71,41 @@ def check_taken(archive: Archive, store: ModelStore, trust: bool) -> None:
         UnsafeError: naming the model.
     """
     for root, manifest in zip(archive.roots, archive.manifests, strict=True):
-        if manifest.artifact_type == ARTIFACT_TYPE:
+        if isinstance(manifest, Manifest) and manifest.artifact_type == ARTIFACT_TYPE:
             recheck_safety(store.layout, manifest, root.annotations.get(REF_NAME, root.digest), trust=trust)
+
+
+def check_attached(archive: Archive) -> None:
+    """Refuse an archive with signatures and the like of something that it does not hold.
+
+    Raises:
+        VerificationError: naming the first.
+    """
+    held = {root.digest for root in archive.roots}
+    for root in archive.roots:
+        if root.annotations.get(KIND_NAME) == "referrer":
+            found = check_referrer(archive.document(root))
+            if found.subject not in held:
+                raise VerificationError(
+                    f"{archive.name} has {root.digest}, but not {found.subject}, which that refers to"
+                )
+
+
+def keep_attached(archive: Archive, layout: Layout) -> int:
+    """Attach what came with an archive, once its content is in the store.
+
+    Returns:
+        how many signatures, SBOMs and the like there are.
+    """
+    count = 0
+    for root in archive.roots:
+        kind = root.annotations.get(KIND_NAME)
+        if kind == "index":
+            keep_index(layout, archive.document(root))
+        elif kind == "referrer":
+            keep_referrer(layout, archive.document(root))
+            count += 1
+    return count
 
 
 def archived_name(root: Descriptor) -> tuple[str, str]:
@@ -108,6 +153,8 @@ def import_archive(
     with open_archive(source, store.layout) as archive:
         check_kind(archive, "model")
         check_trust(archive, trust)
+        check_attached(archive)
         archive.take(store.layout)
         check_taken(archive, store, trust)
+        keep_attached(archive, store.layout)
         return adopt_archived(store, archive.roots[0], name=name, version=version)

@@ -18,13 +18,23 @@ from typing import Any, BinaryIO
 
 from bentotool.errors import BentotoolError, NotFoundError, VerificationError
 from bentotool.oci import zstd
-from bentotool.oci.descriptor import MANIFEST, Descriptor, Index, Manifest, canonical_json
+from bentotool.oci.attached import indexes, referrers_below
+from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.tar import TarEntry, VirtualTar
 from bentotool.paths import fsync_directory
 
-__all__ = ["KIND_NAME", "LAYOUT_FILE", "REF_NAME", "Advance", "archive_root", "archive_size", "write_archive"]
+__all__ = [
+    "KIND_NAME",
+    "LAYOUT_FILE",
+    "REF_NAME",
+    "Advance",
+    "archive_root",
+    "archive_size",
+    "with_attached",
+    "write_archive",
+]
 
 REF_NAME = "org.opencontainers.image.ref.name"
 KIND_NAME = "io.bentotool.kind"
@@ -43,12 +53,34 @@ def archive_root(descriptor: Descriptor, kind: str, name: str) -> Descriptor:
     return Descriptor(MANIFEST, descriptor.digest, descriptor.size, {REF_NAME: name, KIND_NAME: kind})
 
 
+def with_attached(layout: Layout, roots: Sequence[Descriptor]) -> list[Descriptor]:
+    """Roots, and after them what is attached to them in the store: signatures, SBOMs and the like.
+
+    An index of a Bento comes along when something is attached to it and all that it lists is among ``roots``; one that
+    lists images is left out, as they are.
+    """
+    listed = {root.digest for root in roots}
+    lists = [index for root in roots for index in indexes(layout, root.digest)]
+    lists = [
+        each for each in lists if {m.digest for m in Index.from_bytes(layout.read(each.digest)).manifests} <= listed
+    ]
+    attached = referrers_below(layout, [*listed, *(index.digest for index in lists)])
+    subjects = {each.subject for each in attached}
+    more = [
+        Descriptor(INDEX, each.digest, each.size, {KIND_NAME: "index"}) for each in lists if each.digest in subjects
+    ]
+    more += [Descriptor(MANIFEST, each.digest, each.descriptor.size, {KIND_NAME: "referrer"}) for each in attached]
+    return [*roots, *sorted(more, key=lambda each: (each.media_type, each.digest))]
+
+
 def _contents(layout: Layout, roots: Iterable[Descriptor]) -> dict[str, Descriptor]:
     parts: dict[str, Descriptor] = {}
     for root in roots:
         data = layout.read(root.digest)
+        parts[root.digest] = Descriptor(root.media_type, root.digest, len(data))
+        if root.media_type == INDEX:
+            continue
         manifest = Manifest.from_bytes(data)
-        parts[root.digest] = Descriptor(MANIFEST, root.digest, len(data))
         for part in (manifest.config, *manifest.layers):
             if not layout.has_layer(part):
                 raise NotFoundError(

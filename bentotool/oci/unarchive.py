@@ -22,7 +22,7 @@ from typing import BinaryIO
 from bentotool.errors import BentotoolError, NotFoundError, UsageError, VerificationError
 from bentotool.oci import zstd
 from bentotool.oci.archive import LAYOUT_FILE, Advance
-from bentotool.oci.descriptor import MANIFEST, MANIFEST_LIMIT, Descriptor, Index, Manifest
+from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor, Index, Manifest
 from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, Layout, layer_files, storage_error
 from bentotool.oci.tar import BLOCK, TarEntry, tar_header
@@ -122,7 +122,7 @@ class Archive:
 
     Attributes:
         roots: what its ``index.json`` lists, in that order, with annotations.
-        manifests: the manifest of each.
+        manifests: the manifest or index of each.
         size: bytes that :meth:`take` brings into a layout.
     """
 
@@ -136,7 +136,8 @@ class Archive:
         self.manifests = tuple(self._manifest(root) for root in self.roots)
         self._parts: dict[str, dict[bool, Descriptor]] = {}
         for manifest in self.manifests:
-            for part in (manifest.config, *manifest.layers):
+            # What an index lists need not be here; what somebody wants of it is a root of its own.
+            for part in (manifest.config, *manifest.layers) if isinstance(manifest, Manifest) else ():
                 entry = _entry_name(part)
                 if sizes.get(entry) != part.size:
                     raise VerificationError(f"{name} lacks {part.digest} of {part.size} bytes")
@@ -181,8 +182,8 @@ class Archive:
             raise VerificationError(f"{self.name} has no oci-layout and index.json")
         return roots, sizes
 
-    def _manifest(self, root: Descriptor) -> Manifest:
-        if root.media_type != MANIFEST:
+    def _manifest(self, root: Descriptor) -> Manifest | Index:
+        if root.media_type not in (MANIFEST, INDEX):
             raise VerificationError(
                 f"{self.name} lists a {root.media_type[:80]} where only image manifests are supported"
             )
@@ -191,7 +192,7 @@ class Archive:
             raise VerificationError(f"{self.name} lacks {root.digest} of {root.size} bytes")
         if sha256_bytes(data) != root.digest:
             raise VerificationError(f"manifest {root.digest} of {self.name} is damaged")
-        return Manifest.from_bytes(data)
+        return Index.from_bytes(data) if root.media_type == INDEX else Manifest.from_bytes(data)
 
     def take(self, layout: Layout, advance: Advance = lambda amount: None) -> None:
         """Bring the content into a layout: blobs first, then manifests. Naming it is left to the caller.
@@ -209,6 +210,10 @@ class Archive:
             raise VerificationError(f"{self.name} changed while it was read")
         for data in self._manifests.values():
             layout.put(data, MANIFEST)
+
+    def document(self, root: Descriptor) -> bytes:
+        """The bytes of one of :attr:`roots`."""
+        return self._manifests[_entry_name(root)]
 
 
 def _entry_name(descriptor: Descriptor) -> str:

@@ -74,8 +74,9 @@ def export_bento(reference: Reference, file: Target, force: Force = False, zstd:
 
 
 def _export(state: State, ref: Ref, roots: list[Descriptor], file: Path, *, force: bool, compress: bool) -> None:
-    from bentotool.oci.archive import archive_size, write_archive
+    from bentotool.oci.archive import archive_size, with_attached, write_archive
 
+    roots = with_attached(state.layout, roots)
     target = _output(state) if str(file) == _STANDARD else _free(file, ref, force)
     compress = compress or file.name.endswith(_COMPRESSED)
     with state.console.progress(archive_size(state.layout, roots), f"export {ref.ref}") as progress:
@@ -150,7 +151,7 @@ def import_bento_archive(
 
 
 def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | None) -> list[tuple[Descriptor, str]]:
-    from bentotool.models.archives import check_kind, check_taken, check_trust
+    from bentotool.models.archives import check_attached, check_kind, check_taken, check_trust, keep_attached
     from bentotool.oci.archive import KIND_NAME
     from bentotool.oci.unarchive import MAX_UNPACKED, open_archive
 
@@ -163,7 +164,9 @@ def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | N
     ):
         check_kind(archive, kind)
         check_trust(archive, trust)
+        check_attached(archive)
         with state.console.progress(archive.size, f"import {file.name}") as progress:
             archive.take(state.layout, progress.advance)
         check_taken(archive, state.models, trust)
+        keep_attached(archive, state.layout)
         return [(root, root.annotations.get(KIND_NAME, "")) for root in archive.roots]

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from bentotool.errors import ConflictError, NotFoundError, VerificationError
+from bentotool.models.archives import check_attached, keep_attached
 from bentotool.oci import attached
+from bentotool.oci.archive import archive_root, with_attached, write_archive
 from bentotool.oci.attached import (
     Attachment,
     attach,
@@ -29,6 +31,7 @@ from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.layers import FILES_ANNOTATION
 from bentotool.oci.layout import Layout
 from bentotool.oci.refs import RefStore
+from bentotool.oci.unarchive import open_archive
 from bentotool.oci.usage import measure
 
 NOTE = "application/vnd.test.note"
@@ -184,3 +187,35 @@ def test_damage_and_lies_in_the_folder_mislead_nobody(layout: Layout, model: Des
     path.write_bytes(b"{}")
     assert referrers(layout, model.digest) == []
     assert referrers(layout, "sha256:" + "9" * 64) == []
+
+
+def test_an_archive_carries_what_is_attached(layout: Layout, model: Descriptor, tmp_path: Path) -> None:
+    roots = [archive_root(model, "model", "m:1")]
+    write_archive(layout, with_attached(layout, roots), tmp_path / "bare.tar")
+    plain = keep_index(layout, bento_index((model, "bento")))
+    keep_index(layout, bento_index((Descriptor(MANIFEST, "sha256:" + "3" * 64, 10), ""), (model, "bento")))
+    assert with_attached(layout, roots) == roots
+    signature = attach(layout, model.digest, NOTE, [note(b"signed")])
+    above = attach(layout, signature.digest, NOTE, [note(b"countersigned")])
+    on_index = attach(layout, plain.digest, NOTE, [note(b"signed")])
+    expected = [model.digest, plain.digest, *sorted(each.digest for each in (signature, above, on_index))]
+    # "image.index" comes before "image.manifest"
+    assert [each.digest for each in with_attached(layout, roots)] == expected
+    digest, _ = write_archive(layout, with_attached(layout, roots), tmp_path / "a.tar")
+    other = Layout(tmp_path / "other")
+    with open_archive(tmp_path / "a.tar", other) as archive:
+        check_attached(archive)
+        archive.take(other)
+        assert keep_attached(archive, other) == 3
+    assert [each.digest for each in referrers_below(other, [model.digest])] == [signature.digest, above.digest]
+    assert [each.digest for each in referrers(other, indexes(other, model.digest)[0].digest)] == [on_index.digest]
+    assert write_archive(other, with_attached(other, roots), tmp_path / "b.tar")[0] == digest
+
+
+def test_an_archive_with_a_stray_referrer_is_refused(layout: Layout, model: Descriptor, tmp_path: Path) -> None:
+    signature = attach(layout, model.digest, NOTE, [note(b"signed")])
+    above = attach(layout, signature.digest, NOTE, [note(b"countersigned")])
+    stray = Descriptor(MANIFEST, above.digest, above.size, {KIND: "referrer"})
+    write_archive(layout, [archive_root(model, "model", "m:1"), stray], tmp_path / "a.tar")
+    with open_archive(tmp_path / "a.tar", layout) as archive, pytest.raises(VerificationError, match="refers to"):
+        check_attached(archive)
