@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL
+from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL, brief
 from bentotool.errors import VerificationError
 from bentotool.models.store import ModelStore, link_file
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
@@ -121,8 +121,8 @@ class BentoStore:
         found = self._load(
             Ref(KIND, check_name(name), check_version(version), Descriptor(MANIFEST, digest, manifest_size), "", 0)
         )
-        brief = {"io.bentotool.python": found.python, "io.bentotool.service": found.service}
-        descriptor = Descriptor(MANIFEST, digest, manifest_size, brief, ARTIFACT_TYPE)
+        facts = brief(found.service, found.python, found.labels)
+        descriptor = Descriptor(MANIFEST, digest, manifest_size, facts, ARTIFACT_TYPE)
         return self._load(self.refs.set(KIND, name, version, descriptor, size=found.size, replace=replace))
 
     def tag(self, reference: str, version: str, *, replace: bool = False) -> StoredBento:

@@ -1,8 +1,12 @@
-"""Media types of a Bento and its layers, and the kind of its references."""
+"""Media types of a Bento and its layers, the kind of its references, and what stands beside them."""
 
 from __future__ import annotations
 
-__all__ = ["API", "ARTIFACT_TYPE", "CODE", "CONFIG", "KIND", "LOCK", "WHEEL"]
+from collections.abc import Mapping
+
+from bentotool.oci.descriptor import canonical_json
+
+__all__ = ["API", "ARTIFACT_TYPE", "CODE", "CONFIG", "KIND", "LOCK", "WHEEL", "brief"]
 
 KIND = "bentos"
 ARTIFACT_TYPE = "application/vnd.bentotool.bento.v1"
@@ -11,3 +15,9 @@ CODE = "application/vnd.bentotool.bento.code.v1.tar"
 LOCK = "application/vnd.bentotool.bento.lock.v1+txt"
 WHEEL = "application/vnd.bentotool.bento.wheel.v1+zip"
 API = "application/vnd.bentotool.bento.api.v1+json"
+
+
+def brief(service: str, python: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """What is copied beside a Bento's reference, so that listing and filtering Bentos read no manifest."""
+    found = {"io.bentotool.python": python, "io.bentotool.service": service}
+    return {**found, "io.bentotool.labels": canonical_json(dict(labels)).decode()} if labels else found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bentotool.build.collect import read_unchanged
-from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL
+from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL, brief
 from bentotool.build.plan import Plan
 from bentotool.errors import ConflictError
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
@@ -49,9 +49,8 @@ def pack(plan: Plan, project: Path, layout: Layout, *, replace: bool = False) ->
     }
     manifest = Manifest(config, layers, artifact_type=ARTIFACT_TYPE, annotations=annotations).to_bytes()
     stored = layout.put(manifest, MANIFEST)
-    # Copied beside the reference so that listing Bentos reads no manifest.
-    brief = {"io.bentotool.python": plan.python, "io.bentotool.service": plan.service}
-    descriptor = Descriptor(MANIFEST, stored.digest, stored.size, brief, ARTIFACT_TYPE)
+    facts = brief(plan.service, plan.python, plan.labels)
+    descriptor = Descriptor(MANIFEST, stored.digest, stored.size, facts, ARTIFACT_TYPE)
     size = stored.size + config.size + sum(layer.size for layer in layers)
     return _name(RefStore(layout), plan, descriptor, size, replace)
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from bentotool.cli.state import State
 from bentotool.errors import BentotoolError, UsageError
-from bentotool.oci.refs import RefStore
+from bentotool.oci.refs import Ref, RefStore
 
-__all__ = ["delete_references"]
+__all__ = ["delete_found", "delete_references"]
 
 
 def delete_references(state: State, references: Sequence[str], refs: RefStore, kind: str, *, yes: bool) -> None:
@@ -21,25 +21,44 @@ def delete_references(state: State, references: Sequence[str], refs: RefStore, k
         UsageError: when nobody can be asked and ``yes`` is False.
     """
     doomed = {ref.ref: ref for reference in references for ref in refs.matching(kind, reference)}
-    names = ", ".join(doomed)
-    if not yes:
-        if state.json or not sys.stdin.isatty():
-            raise UsageError(f"this would delete {names}", hint="say so with --yes")
-        state.console.note(f"delete {names}? [y/N] ")
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            state.console.note("nothing deleted")
-            return
-    for ref in doomed.values():
+    delete_found(state, tuple(doomed.values()), refs, kind, yes=yes)
+
+
+def delete_found(
+    state: State, doomed: Sequence[Ref], refs: RefStore, kind: str, *, yes: bool, dry_run: bool = False
+) -> None:
+    """Ask on a terminal, then delete these references and report.
+
+    Args:
+        dry_run: only report what would go.
+
+    Raises:
+        UsageError: when nobody can be asked and ``yes`` is False.
+    """
+    names = ", ".join(ref.ref for ref in doomed)
+    if doomed and not yes and not dry_run and not _agreed(state, names):
+        state.console.note("nothing deleted")
+        return
+    for ref in doomed if not dry_run else ():
         refs.delete(kind, ref.name, ref.tag)
     document = [
-        {"name": ref.name, "version": ref.tag, "tag": ref.ref, "digest": ref.digest, "size": ref.size}
-        for ref in doomed.values()
+        {"name": ref.name, "version": ref.tag, "tag": ref.ref, "digest": ref.digest, "size": ref.size} for ref in doomed
     ]
-    state.console.result(document, "\n".join(f"deleted {name}" for name in doomed))
-    if kind == "models" and (users := _users(state, {ref.digest for ref in doomed.values()})):
+    verb = "would delete" if dry_run else "deleted"
+    state.console.result(document, "\n".join(f"{verb} {ref.ref}" for ref in doomed) or "nothing to delete")
+    if dry_run:
+        return
+    if kind == "models" and (users := _users(state, {ref.digest for ref in doomed})):
         state.console.note(f"still used, and kept for them, by: {', '.join(users)}")
     if doomed and not state.json:
         state.console.note("free the space with: bentotool store gc")
+
+
+def _agreed(state: State, names: str) -> bool:
+    if state.json or not sys.stdin.isatty():
+        raise UsageError(f"this would delete {names}", hint="say so with --yes")
+    state.console.note(f"delete {names}? [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _users(state: State, digests: Collection[str]) -> list[str]:

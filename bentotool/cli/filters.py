@@ -1,9 +1,9 @@
-"""``--filter`` of ``model list``: on what stands beside a reference, so that no manifest is read."""
+"""``--filter`` of ``model list``, ``list`` and ``prune``: on what stands beside a reference; no manifest is read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bentotool.errors import UsageError
@@ -11,9 +11,10 @@ from bentotool.errors import UsageError
 if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
 
-__all__ = ["model_filter"]
+__all__ = ["bento_filter", "model_filter"]
 
-_FIELDS = {"framework": "io.bentotool.framework", "safety": "io.bentotool.safety"}
+_MODEL_FIELDS = {"framework": "io.bentotool.framework", "safety": "io.bentotool.safety"}
+_BENTO_FIELDS = {"service": "io.bentotool.service", "python": "io.bentotool.python"}
 
 
 def model_filter(values: Sequence[str]) -> Callable[[Ref], bool]:
@@ -25,18 +26,31 @@ def model_filter(values: Sequence[str]) -> Callable[[Ref], bool]:
     Raises:
         UsageError: for anything else.
     """
-    tests = [_test(value) for value in values]
+    return _all([_test(value, _MODEL_FIELDS, "framework=NAME or safety=CLASS") for value in values])
+
+
+def bento_filter(values: Sequence[str]) -> Callable[[Ref], bool]:
+    """The same for Bentos.
+
+    Args:
+        values: ``service=MODULE:CLASS``, ``python=X.Y``, ``label=K=V`` or ``label=K``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    return _all([_test(value, _BENTO_FIELDS, "service=MODULE:CLASS or python=X.Y") for value in values])
+
+
+def _all(tests: Sequence[Callable[[Ref], bool]]) -> Callable[[Ref], bool]:
     return lambda ref: all(test(ref) for test in tests)
 
 
-def _test(value: str) -> Callable[[Ref], bool]:
+def _test(value: str, fields: Mapping[str, str], others: str) -> Callable[[Ref], bool]:
     key, equals, content = value.partition("=")
-    if equals and key in _FIELDS:
-        return lambda ref: ref.descriptor.annotations.get(_FIELDS[key]) == content
+    if equals and key in fields:
+        return lambda ref: ref.descriptor.annotations.get(fields[key]) == content
     if not equals or key != "label" or not content:
-        raise UsageError(
-            f"--filter {value!r} is not known", hint="use label=KEY=VALUE, label=KEY, framework=NAME or safety=CLASS"
-        )
+        raise UsageError(f"--filter {value!r} is not known", hint=f"use label=KEY=VALUE, label=KEY, {others}")
     label, has_value, wanted = content.partition("=")
     return lambda ref: label in (labels := _labels(ref)) and (not has_value or labels[label] == wanted)
 

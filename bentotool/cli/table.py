@@ -78,6 +78,12 @@ COMMANDS = (
     CommandDecl("path", f"{_HERE}.bentos:path_bento", "Print a folder with the Bento's files", _BENTOS),
     CommandDecl("tag", f"{_HERE}.bentos:tag_bento", "Give a Bento another tag", _BENTOS),
     CommandDecl("delete", f"{_HERE}.bentos:delete_bento", "Delete Bentos from the store", _BENTOS),
+    CommandDecl(
+        "prune",
+        f"{_HERE}.bentos:prune_bentos",
+        "Delete old Bentos from the store; those with a further tag stay",
+        _BENTOS,
+    ),
     CommandDecl("export", f"{_HERE}.archives:export_bento", "Write a Bento and its models to an OCI archive", _BENTOS),
     CommandDecl("import", f"{_HERE}.archives:import_bento_archive", "Import a Bento's archive", _BENTOS),
     CommandDecl("push", f"{_HERE}.push:push", "Push a Bento and its models to a registry", _REGISTRIES),

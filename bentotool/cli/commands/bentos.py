@@ -1,4 +1,4 @@
-"""``bentotool list``, ``show``, ``path``, ``tag`` and ``delete``: the Bentos in the store."""
+"""``bentotool list``, ``show``, ``path``, ``tag``, ``delete`` and ``prune``: the Bentos in the store."""
 
 from __future__ import annotations
 
@@ -31,16 +31,22 @@ def list_bentos(
         str | None,
         typer.Argument(metavar="[NAME]", help="Only this Bento's versions; or HOST/REPOSITORY, for its tags."),
     ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", metavar="KEY=VALUE", help="label=K=V, label=K, service=… or python=… (repeatable)."),
+    ] = None,
 ) -> None:
     """List the Bentos in the store, or the tags of a repository"""
+    from bentotool.cli.filters import bento_filter
     from bentotool.oci.refs import RefStore
 
     state = current()
     if name is not None and is_remote(name):
         list_remote(state, name)
         return
+    wanted = bento_filter(filters or ())
     store = RefStore(state.layout)  # the references say it all: no Bento is opened
-    refs = store.list("bentos", name)
+    refs = [ref for ref in store.list("bentos", name) if wanted(ref)]
     document = [
         {
             "name": ref.name,
@@ -56,6 +62,9 @@ def list_bentos(
         state.console.note(f"warning: {path} is damaged and left out")
 
     def human() -> None:
+        if not refs and filters:
+            state.console.note("no Bento fits the filter")
+            return
         if not refs and name is not None:
             state.console.note(f"no Bento {name}; see what there is with: bentotool list")
             return
@@ -130,6 +139,34 @@ def delete_bento(
     from bentotool.cli.deleting import delete_references
 
     delete_references(current(), references, _bentos().refs, "bentos", yes=yes)
+
+
+def prune_bentos(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only Bentos of these names.")] = None,
+    keep: Annotated[int, typer.Option(metavar="N", min=0, help="The newest that stay, of each name.")] = 3,
+    older_than: Annotated[str, typer.Option(metavar="DURATION", help="Only Bentos that are older: 12h, 30d.")] = "0s",
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", metavar="KEY=VALUE", help="Only those that fit, as in list.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete old Bentos from the store; those with a further tag stay"""
+    from bentotool.build.prune import prunable
+    from bentotool.cli.deleting import delete_found
+    from bentotool.cli.durations import parse_duration
+    from bentotool.cli.filters import bento_filter
+    from bentotool.oci.refs import RefStore
+
+    state = current()
+    age, accept = parse_duration(older_than, "--older-than"), bento_filter(filters or ())
+    refs = RefStore(state.layout)
+    known = [ref for ref in refs.list("bentos") if not names or ref.name in names]
+    for name in names or ():
+        if all(ref.name != name for ref in known):
+            refs.get("bentos", name)  # which says what there is
+    doomed = prunable(known, keep=keep, older_than=age, accept=accept)
+    delete_found(state, doomed, refs, "bentos", yes=yes, dry_run=dry_run)
 
 
 def _brief(bento: Any) -> dict[str, Any]:
