@@ -24,7 +24,7 @@ else:
 
 __all__ = ["PacedAdapter", "Timeouts"]
 
-_SENT_AT_ONCE = 64 << 10  # the system's limit on one send is a limit on all of it
+_SENT_AT_ONCE = 256 << 10  # the system's limit on one send is a limit on all of it
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Timeouts:
     Attributes:
         connect: seconds for a connection, TLS included.
         read: seconds to wait, in all, for the head of an answer, and for each further ``minimum`` bytes of its body;
-            and to wait until 64 KiB were taken of what is sent.
+            and to wait until 256 KiB were taken of what is sent.
         minimum: bytes. What the program itself spends between two reads does not count.
     """
 

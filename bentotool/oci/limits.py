@@ -13,7 +13,7 @@ import re
 from bentotool.errors import RemoteError, UsageError
 from bentotool.oci.descriptor import Descriptor
 
-__all__ = ["check_sizes", "largest_blob"]
+__all__ = ["check_sizes", "largest_blob", "too_large"]
 
 _OVERRIDE = "BENTOTOOL_MAX_BLOB"
 _KNOWN = (
@@ -54,9 +54,30 @@ def check_sizes(registry: str, blobs: list[Descriptor]) -> None:
     limit, text = known
     for blob in blobs:
         if blob.size > limit:
-            what = blob.annotations.get("org.opencontainers.image.title", blob.digest).removesuffix(".tar")
+            what = _name_of(blob)
             raise RemoteError(
                 f"registry {registry} takes blobs of up to {text}, and {what} has {blob.size} bytes",
                 hint=f"save the model in smaller shards, or try all the same with {_OVERRIDE}=0",
                 details={"limit": limit, "size": blob.size, "digest": blob.digest},
             )
+
+
+def too_large(refusal: RemoteError, registry: str, blob: Descriptor, at_once: int) -> RemoteError:
+    """The error for a blob that a registry, or a proxy before it, refused for its size.
+
+    Args:
+        refusal: what it said.
+        at_once: bytes of the request that was refused.
+    """
+    known = largest_blob(registry)
+    cap = f"; its operator states {known[1]}" if known else ""
+    sent = "" if at_once == blob.size else f", {at_once} of them at once"
+    return RemoteError(
+        f"{refusal.message}: {_name_of(blob)} has {blob.size} bytes{sent}{cap}",
+        hint="ask its operator for the limit; BENTOTOOL_UPLOAD_CHUNK=BYTES sends less in each request",
+        details={**refusal.details, "size": blob.size, "request": at_once, "digest": blob.digest},
+    )
+
+
+def _name_of(blob: Descriptor) -> str:
+    return blob.annotations.get("org.opencontainers.image.title", blob.digest).removesuffix(".tar")

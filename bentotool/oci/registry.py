@@ -37,9 +37,11 @@ from bentotool.oci.manifests import FetchedManifest, check_manifest, check_state
 from bentotool.oci.origins import home_of
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.retry import RetryPolicy, TransientError
+from bentotool.oci.sending import Sending
+from bentotool.oci.sessions import UploadJournal
 from bentotool.oci.tls import Tls
 from bentotool.oci.transport import Timeouts, Transport, read_body
-from bentotool.oci.uploads import Advance, BodySource, ChunkedUpload, UploadSizes, put_whole
+from bentotool.oci.uploads import Advance, UploadSizes
 
 __all__ = ["FetchedManifest", "Registry", "ignore_progress"]
 
@@ -90,7 +92,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         # A proxy can reach neither this machine's loopback nor has it any business there.
         self.session.trust_env = not loopback
         self._actions = ("pull", "push") if push else ("pull",)
-        self._sizes = sizes or UploadSizes()
+        self._sizes = sizes or UploadSizes.configured()
         store = credentials or CredentialStore()
         self._transport = Transport(
             self.session,
@@ -194,6 +196,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         open_stream: Callable[[], BinaryIO],
         *,
         mount_from: Sequence[str] = (),
+        journal: UploadJournal | None = None,
         advance: Advance = ignore_progress,
     ) -> int:
         """Make a repository have a blob: nothing to do, else a mount, else an upload.
@@ -201,10 +204,11 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         Args:
             open_stream: opens the bytes, raw and seekable, exactly ``descriptor.size`` of them.
             mount_from: repositories of this registry that may have it.
+            journal: where it is noted how far the upload of a large blob is, for another process to go on with.
             advance: told the progress; it adds up to ``descriptor.size`` whichever way is taken.
 
         Returns:
-            The bytes sent: 0 or ``descriptor.size``.
+            The bytes sent: 0, or ``descriptor.size`` less what an earlier process had sent.
         """
         if self.blob_exists(repository, descriptor.digest):
             advance(descriptor.size)
@@ -213,11 +217,19 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             if source != repository and self._mount(repository, descriptor.digest, source):
                 advance(descriptor.size)
                 return 0
+        sending = Sending(
+            self._transport,
+            self.registry,
+            self._url(self._container(repository).upload_blob_url()),
+            self._scope(repository),
+            descriptor,
+            sizes=self._sizes,
+            exists=lambda: self.blob_exists(repository, descriptor.digest),
+            journal=journal,
+            advance=advance,
+        )
         with open_stream() as stream:
-            self._transport.retry.run(
-                lambda: self._upload(repository, descriptor, stream, advance), self._transport.stop
-            )
-        return descriptor.size
+            return sending.run(stream)
 
     def _mount(self, repository: str, digest: str, source: str) -> bool:
         url = self._url(self._container(repository).upload_blob_url()) + f"?mount={digest}&from={source}"
@@ -228,29 +240,6 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             return False
         with response:
             return response.status_code == requests.codes.created
-
-    def _upload(self, repository: str, descriptor: Descriptor, stream: BinaryIO, advance: Advance) -> None:
-        scope, stop = self._scope(repository), self._transport.stop
-        url = self._url(self._container(repository).upload_blob_url())
-        try:
-            started = self._transport.request(
-                "POST", url, scope, headers={"Content-Length": "0"}, accept=(202,), retry=False
-            )
-        except NotFoundError as error:
-            raise RemoteError(
-                f"registry {self.registry} does not take content for {repository}", hint=error.message
-            ) from None
-        with started:
-            location = started.headers.get("Location")
-            if not location:
-                raise RemoteError(f"registry {self.registry} opened an upload without a Location")
-        if descriptor.size > self._sizes.chunked_above:
-            ChunkedUpload(self._transport, scope, started, self._sizes).send(
-                stream, descriptor.digest, descriptor.size, advance
-            )
-            return
-        source = BodySource(stream, 0, descriptor.size, advance, stop)
-        put_whole(self._transport, self._transport.resolve(location, started.url), scope, descriptor.digest, source)
 
     def download_blob(
         self, repository: str, descriptor: Descriptor, sink: Sink, *, advance: Advance = ignore_progress

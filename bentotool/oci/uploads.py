@@ -1,28 +1,26 @@
-"""Sending blobs: request bodies of known length, and the two ways to upload (distribution-spec, "Pushing blobs")."""
+"""Sending blobs: request bodies of known length, and the upload in one piece (distribution-spec, "Pushing blobs")."""
 
 from __future__ import annotations
 
-import re
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote
 
-import requests
-
-from bentotool.errors import NotFoundError, RemoteError
+from bentotool.errors import RemoteError, UsageError
 from bentotool.oci.auth import Scope
 from bentotool.oci.retry import TransientError
 from bentotool.oci.transport import Transport
 
-__all__ = ["Advance", "BodySource", "ChunkedUpload", "UploadSizes", "put_whole", "with_digest"]
+__all__ = ["OCTETS", "Advance", "BodySource", "UploadSizes", "begin", "put_whole", "with_digest"]
 
 Advance = Callable[[int], None]
 """Told how many bytes went over the wire; a negative number takes back those of a try that failed."""
 _READ = 1 << 20
-_OCTETS = "application/octet-stream"
-_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})", re.ASCII)
+_CHUNK = "BENTOTOOL_UPLOAD_CHUNK"
+OCTETS = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,21 @@ class UploadSizes:
     """Bytes per request of a chunked upload, and the blob size above which uploads are chunked."""
 
     chunk: int = 256 << 20
-    chunked_above: int = 512 << 20
+    chunked_above: int = 256 << 20  # no more than a chunk, so that no fault costs more than one
+
+    @classmethod
+    def configured(cls) -> UploadSizes:
+        """As ``$BENTOTOOL_UPLOAD_CHUNK`` says, in bytes, where something before a registry limits a request.
+
+        Raises:
+            UsageError: when the variable is not a number above 0.
+        """
+        text = os.environ.get(_CHUNK, "").strip()
+        if not text:
+            return cls()
+        if not text.isascii() or not text.isdigit() or not int(text[:19]):
+            raise UsageError(f"{_CHUNK}={text!r} is not a number of bytes")
+        return cls(int(text[:19]), int(text[:19]))
 
 
 class _Body:
@@ -114,7 +126,7 @@ def put_whole(transport: Transport, location: str, scope: Scope, digest: str, so
             "PUT",
             with_digest(location, digest),
             scope,
-            headers={"Content-Type": _OCTETS},
+            headers={"Content-Type": OCTETS},
             body=source,
             accept=(201,),
             retry=False,
@@ -125,73 +137,20 @@ def put_whole(transport: Transport, location: str, scope: Scope, digest: str, so
     response.close()
 
 
-class ChunkedUpload:
-    """One upload session that takes a blob in pieces and survives a broken connection.
+def begin(transport: Transport, url: str, scope: Scope) -> tuple[str, int]:
+    """Open an upload.
 
-    After a failed piece the registry is asked how far it got, and the next piece starts there.
+    Returns:
+        where it takes content, and the fewest bytes it takes at once, but for the last piece.
+
+    Raises:
+        TransientError: when another try may succeed.
+        RemoteError: when the answer names no place.
     """
-
-    def __init__(self, transport: Transport, scope: Scope, started: requests.Response, sizes: UploadSizes) -> None:
-        self._transport = transport
-        self._scope = scope
-        self._location = transport.resolve(started.headers.get("Location", ""), started.url)
-        minimum = started.headers.get("OCI-Chunk-Min-Length", "")
-        self._chunk = max(sizes.chunk, int(minimum) if minimum.isascii() and minimum.isdigit() else 0)
-        self._offset = 0
-        self._unsure = False
-
-    def send(self, stream: BinaryIO, digest: str, size: int, advance: Advance) -> None:
-        """Send the whole blob and close the session.
-
-        Raises:
-            TransientError: when the session is lost, and a new one may succeed.
-        """
-        while self._offset < size:
-            self._transport.retry.run(lambda: self._step(stream, size, advance), self._transport.stop)
-        self._transport.request(
-            "PUT", with_digest(self._location, digest), self._scope, headers={"Content-Length": "0"}, accept=(201,)
-        ).close()
-
-    def _step(self, stream: BinaryIO, size: int, advance: Advance) -> None:
-        if self._unsure:
-            self._ask_offset(size, advance)
-        length = min(self._chunk, size - self._offset)
-        if not length:
-            return
-        source = BodySource(stream, self._offset, length, advance, self._transport.stop)
-        headers = {"Content-Type": _OCTETS, "Content-Range": f"{self._offset}-{self._offset + length - 1}"}
-        self._unsure = True
-        try:
-            # 416: the registry has another idea of where we are.
-            response = self._transport.request(
-                "PATCH", self._location, self._scope, headers=headers, body=source, accept=(202, 416), retry=False
-            )
-        except TransientError:
-            source.take_back()
-            raise
-        with response:
-            if response.status_code != requests.codes.accepted:
-                source.take_back()
-                raise TransientError(RemoteError("the registry lost its place in an upload", hint="try again"))
-            self._unsure = False
-            self._follow(response, self._offset + length)
-
-    def _follow(self, response: requests.Response, sent: int) -> None:
-        if location := response.headers.get("Location"):
-            self._location = self._transport.resolve(location, response.url)
-        self._offset = sent
-
-    def _ask_offset(self, size: int, advance: Advance) -> None:
-        try:
-            response = self._transport.request("GET", self._location, self._scope, accept=(204,), retry=False)
-        except NotFoundError as error:
-            raise TransientError(RemoteError("the registry dropped an upload", hint="try again")) from error
-        with response:
-            known = _RANGE.fullmatch(response.headers.get("Range", ""))
-            # A registry that has nothing yet answers 0-0, as one with a single byte does: start again then.
-            reached = int(known[1]) + 1 if known and int(known[1]) else 0
-            if reached > size:
-                raise RemoteError("the registry has more bytes of an upload than were sent")
-            advance(reached - self._offset)
-            self._unsure = False
-            self._follow(response, reached)
+    with transport.request("POST", url, scope, headers={"Content-Length": "0"}, accept=(202,), retry=False) as response:
+        location = response.headers.get("Location")
+        if not location:
+            raise RemoteError(f"{url} opened an upload without a Location")
+        minimum = response.headers.get("OCI-Chunk-Min-Length", "")
+        known = minimum.isascii() and minimum.isdigit() and len(minimum) < 19
+        return transport.resolve(location, response.url), int(minimum) if known else 0

@@ -16,6 +16,7 @@ from bentotool.oci.layout import Layout, layer_files
 from bentotool.oci.limits import check_sizes
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import Ref
+from bentotool.oci.sessions import UploadJournal
 from bentotool.oci.workers import run_all
 from bentotool.transfer.formats import (
     BENTO_TYPE,
@@ -78,6 +79,7 @@ class _Push:
         self.tag = remote.tag or "latest"
         self.registry = registry
         self._jobs = jobs
+        self._journal = UploadJournal(layout.temporary)
         self._progress = progress
         self.sent = 0
 
@@ -107,7 +109,12 @@ class _Push:
                 with shown.part(title_of(part), part.size) as moved:
                     try:
                         sent = self.registry.upload_blob(
-                            repository, part, blob.open, mount_from=blob.mount_from, advance=moved.advance
+                            repository,
+                            part,
+                            blob.open,
+                            mount_from=blob.mount_from,
+                            journal=self._journal,
+                            advance=moved.advance,
                         )
                     except RemoteError as error:
                         if error.details.get("status") == _BAD_REQUEST:
