@@ -17,6 +17,8 @@ from bentotool.errors import BentotoolError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
+from bentotool.models.detect import describe_model
+from bentotool.plugins import load_plugins
 from bentotool.testing import check_framework, check_plugin, source_files
 
 np = pytest.importorskip("numpy")
@@ -317,3 +319,12 @@ assert not {"catboost", "numpy", "pickle"} & set(sys.modules)
 """
     path = written(tmp_path, "categories")
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["model", "model.bin", "model.onnx", "model.ubj", "model.pkl"])
+@pytest.mark.parametrize("format", ["cbm", "json"])
+def test_whatever_the_file_is_called(tmp_path: Path, samples: dict[str, bytes], format: str, name: str) -> None:
+    path = put(tmp_path, samples[f"categories.{format}"], name)
+    info = describe_model(source_files(path), load_plugins(), trust=True)
+    assert (info.framework, info.format) == ("catboost", format)
+    assert loader.load(path).tree_count_ == 3

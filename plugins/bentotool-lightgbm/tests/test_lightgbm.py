@@ -13,6 +13,8 @@ from bentotool.errors import BentotoolError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
+from bentotool.models.detect import describe_model
+from bentotool.plugins import load_plugins
 from bentotool.testing import check_framework, check_plugin, source_files
 
 np = pytest.importorskip("numpy")
@@ -159,3 +161,10 @@ describe_model(source_files(Path(sys.argv[1])), load_plugins())
 assert not {"lightgbm", "numpy", "pickle"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(put(tmp_path, GOOD))], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["model", "model.bin", "model.onnx", "model.json", "model.pkl"])
+def test_whatever_the_file_is_called(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(GOOD)
+    info = describe_model(source_files(tmp_path / name), load_plugins(), trust=True)
+    assert (info.framework, info.main_file) == ("lightgbm", name)

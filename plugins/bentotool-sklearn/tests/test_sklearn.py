@@ -25,7 +25,9 @@ from bentotool.errors import BentotoolError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import Match, SourceFile, TensorSpec
 from bentotool.models.api import import_model
-from bentotool.testing import check_framework, check_plugin
+from bentotool.models.detect import describe_model
+from bentotool.plugins import load_plugins
+from bentotool.testing import check_framework, check_plugin, source_files
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
 Y = np.array([0, 0, 1, 1])
@@ -297,3 +299,20 @@ def test_a_crafted_zip_is_not_ours_and_no_crash(tmp_path: Path) -> None:
         path = tmp_path / "model.bin"
         path.write_bytes(content)
         assert SklearnFramework().detect([SourceFile(path, path.name)]) is None
+
+
+@pytest.mark.parametrize("name", ["model", "model.bin", "model.onnx", "model.pkl", "model.joblib", "model.zip"])
+def test_whatever_the_file_is_called(model: Path, name: str) -> None:
+    path = model.rename(model.with_name(name))
+    (path.parent / "README.md").write_text("# A model", encoding="utf-8")
+    info = describe_model(source_files(path.parent), load_plugins())
+    assert (info.format, info.safety, info.main_file) == ("skops", "data", name)
+    assert loader.load(path).predict(X).tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("compress", [("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)])
+@pytest.mark.parametrize("name", ["model.joblib", "model.bin", "model.onnx"])
+def test_a_compressed_pickle_is_one_whatever_it_is_called(tmp_path: Path, compress: object, name: str) -> None:
+    joblib.dump(MODEL, tmp_path / name, compress=compress)
+    info = describe_model(source_files(tmp_path / name), load_plugins(), trust=True)
+    assert (info.framework, info.format, info.safety) == ("sklearn", "pickle", "pickle")

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from bentotool.errors import BentotoolError, UnsafeError, UsageError
 from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
+from bentotool.models.detect import describe_model
+from bentotool.plugins import load_plugins
 from bentotool.testing import source_files
 
 Node = Any
@@ -233,3 +235,11 @@ def test_any_bytes(tmp_path: Path, head: int, content: bytes) -> None:
         describe(put(tmp_path, struct.pack("<I", head) + b"TFL3" + content))
     except BentotoolError as error:
         assert "\n" not in error.message  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.json", "model.pkl", "model.safetensors"])
+def test_the_name_of_another_format_does_not_matter(tmp_path: Path, name: str) -> None:
+    path = put(tmp_path, model(), name)
+    assert describe_model(source_files(path), load_plugins(), trust=True).framework == "tensorflow"
+    (tmp_path / "README.md").write_text("# A model", encoding="utf-8")
+    assert describe_model(source_files(tmp_path), load_plugins(), trust=True).main_file == name

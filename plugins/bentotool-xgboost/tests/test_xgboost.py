@@ -18,6 +18,8 @@ from bentotool.errors import BentotoolError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
+from bentotool.models.detect import describe_model
+from bentotool.plugins import load_plugins
 from bentotool.testing import check_framework, check_plugin, source_files
 
 np = pytest.importorskip("numpy")
@@ -242,3 +244,17 @@ def test_a_bento_gets_the_distribution_that_is_installed_here(
 
     monkeypatch.setattr(metadata, "distribution", distribution)
     assert describe(put(tmp_path, UBJ)).requirements == ("numpy", f"{needed}>=2.1")
+
+
+@pytest.mark.parametrize("name", ["model", "model.bin", "model.onnx", "model.json", "model.ubj"])
+@pytest.mark.parametrize("content", [UBJ, TEXT], ids=["ubj", "json"])
+def test_whatever_the_file_is_called(tmp_path: Path, content: bytes, name: str) -> None:
+    path = put(tmp_path, content, name)
+    assert describe_model(source_files(path), load_plugins(), trust=True).framework == "xgboost"
+    assert loader.load(path).num_boosted_rounds() == 3
+    assert loader.load(path, estimator="XGBClassifier").get_booster().num_boosted_rounds() == 3
+
+
+def test_json_with_spaces_whatever_the_file_is_called(tmp_path: Path) -> None:
+    path = put(tmp_path, json.dumps(json.loads(TEXT), indent=1).encode(), "model.bin")
+    assert describe_model(source_files(path), load_plugins()).format == "json"

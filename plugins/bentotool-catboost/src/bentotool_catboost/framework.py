@@ -8,17 +8,16 @@ from pathlib import Path
 
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
+from bentotool.models.main_files import first_bytes, main_files
 from bentotool_catboost.binary import read_binary
 from bentotool_catboost.document import read_document
 from bentotool_catboost.flatbuffer import FormatError
+from bentotool_catboost.hooks import STARTS
 from bentotool_catboost.loader import ESTIMATORS, RECORD, recorded_estimator
 from bentotool_catboost.model import CatboostModel, check_classes
 
 NAME = "catboost"
 _MAX_NAMES = 1000  # features whose names are kept
-_JSON_STARTS = tuple(
-    f'{{"{key}":'.encode() for key in ("ctr_data", "features_info", "model_info", "oblivious_trees", "trees")
-)
 
 
 class CatboostFramework:
@@ -108,23 +107,18 @@ def _recorded(files: Sequence[SourceFile]) -> str | None:
 
 def _main_file(files: Sequence[SourceFile]) -> tuple[SourceFile, str] | None:
     """The one file that is called, or starts, like a model, and its format."""
-    found = []
-    for file in files:
-        format = _format(file)
-        if format is not None:
-            found.append((file, format))
+    found = main_files(files, lambda file: _format(file) is not None, (".cbm",))
     if len(found) > 1:
-        names = ", ".join(sorted(file.name for file, _ in found)[:5])
+        names = ", ".join(sorted(file.name for file in found)[:5])
         raise UsageError(f"there are several CatBoost models: {names}", hint="import one file")
-    return found[0] if found else None
+    return (found[0], _format(found[0]) or "cbm") if found else None
 
 
 def _format(file: SourceFile) -> str | None:
-    with file.path.open("rb") as stream:
-        head = stream.read(64)
-    if head.startswith(b"CBM1") or file.name.lower().endswith(".cbm"):
+    head = first_bytes(file)
+    if head.startswith(b"CBM1"):
         return "cbm"
-    return "json" if b"".join(head.split()).startswith(_JSON_STARTS) else None
+    return "json" if b"".join(head.split()).startswith(STARTS) else None
 
 
 def _read(main: SourceFile, format: str) -> CatboostModel:

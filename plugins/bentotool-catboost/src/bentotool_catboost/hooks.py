@@ -5,6 +5,11 @@ from __future__ import annotations
 from bentotool.hookspecs import hookimpl
 from bentotool.interfaces import FrameworkDecl, Magic
 
+# The first of its keys, in the order of the alphabet, that a model in JSON has.
+STARTS = tuple(
+    f'{{"{key}":'.encode() for key in ("ctr_data", "features_info", "model_info", "oblivious_trees", "trees")
+)
+
 
 @hookimpl
 def bentotool_frameworks() -> list[FrameworkDecl]:
@@ -15,6 +20,6 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_catboost.loader",
             summary="CatBoost models, in CatBoost's binary and JSON formats",
             suffixes=(".cbm", ".json"),
-            magic=(Magic(0, b"CBM1"),),
+            magic=tuple(Magic(0, start) for start in (b"CBM1", b"{\n", b"{\r\n", *STARTS)),
         )
     ]

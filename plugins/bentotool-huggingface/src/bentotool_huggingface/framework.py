@@ -10,12 +10,14 @@ from pathlib import Path
 
 from bentotool.errors import NotFoundError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
+from bentotool.models.main_files import first_bytes, main_files
 from bentotool_huggingface.folders import read_folder, tensor_facts
 from bentotool_huggingface.gguf import read_gguf
 from bentotool_huggingface.loader import TASK_FILE, InvalidModelError, weight_map
-from bentotool_huggingface.safetensors import FormatError
+from bentotool_huggingface.safetensors import FormatError, starts_as_safetensors
 
 NAME = "huggingface"
+_TENSORS = ".safetensors"
 _INDEX = ".safetensors.index.json"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _DAMAGED = "was it cut short while it was copied, or is it another format?"
@@ -33,7 +35,7 @@ class HuggingFaceFramework:
                 read_gguf(main.path)
                 return Match(NAME, "gguf", 1.0, main.name)
             if main := _tensor_file(files):
-                tensor_facts({file.name: file.path for file in files})
+                _tensor_facts(main, files)
                 # a framework that knows whose tensors these are knows better
                 return Match(NAME, "safetensors", 0.5, main.name)
         except (InvalidModelError, FormatError) as error:
@@ -47,7 +49,7 @@ class HuggingFaceFramework:
         if match.format == "gguf":
             return _describe_gguf(files, match)
         if match.format == "safetensors":
-            facts = tensor_facts({file.name: file.path for file in files})
+            facts = _tensor_facts(_named(files, match.main_file), files)
             needs = ("numpy", "safetensors")
             return ModelInfo(NAME, "safetensors", metadata=facts, requirements=needs, main_file=match.main_file)
         folder = read_folder(files)
@@ -108,7 +110,7 @@ def _copy(source: Path, directory: Path) -> None:
 
 
 def _describe_gguf(files: Sequence[SourceFile], match: Match) -> ModelInfo:
-    main = next(file for file in files if file.name == match.main_file)
+    main = _named(files, match.main_file)
     try:
         model = read_gguf(main.path)
         shards = _shards(main, files, model.shards)
@@ -147,10 +149,7 @@ def _shards(main: SourceFile, files: Sequence[SourceFile], count: int) -> list[S
 
 def _gguf_file(files: Sequence[SourceFile]) -> SourceFile | None:
     """The one GGUF file, or the first of the files that are one model."""
-    found = [file for file in files if file.name.lower().endswith(".gguf")]
-    if not found and len(files) == 1:
-        with files[0].path.open("rb") as stream:
-            return files[0] if stream.read(4) == b"GGUF" else None
+    found = main_files(files, lambda file: first_bytes(file, 4) == b"GGUF", (".gguf",))
     first = []
     for file in found:
         shard = _SHARD.search(file.name)
@@ -165,14 +164,24 @@ def _gguf_file(files: Sequence[SourceFile]) -> SourceFile | None:
 def _tensor_file(files: Sequence[SourceFile]) -> SourceFile | None:
     """The one safetensors file, or the index of several."""
     indexes = [file for file in files if file.name.endswith(_INDEX)]
-    tensors = [file for file in files if file.name.endswith(".safetensors")]
-    if len(indexes) == 1 and tensors:
+    if len(indexes) == 1 and any(file.name.endswith(_TENSORS) for file in files):
         weight_map(indexes[0].path)
         return indexes[0]
+    tensors = main_files(files, lambda file: starts_as_safetensors(file.path), (_TENSORS,))
     if len(tensors) > 1:
         names = ", ".join(sorted(file.name for file in tensors)[:5])
         raise UsageError(f"there are several safetensors files and no index: {names}", hint="import one file")
     return tensors[0] if tensors else None
+
+
+def _tensor_facts(main: SourceFile, files: Sequence[SourceFile]) -> dict[str, JSON]:
+    """Of all safetensors files; of the one that there is, when it is not called one."""
+    by_name = {file.name: file.path for file in files}
+    return tensor_facts(by_name if main.name.endswith((_TENSORS, _INDEX)) else {main.name + _TENSORS: main.path})
+
+
+def _named(files: Sequence[SourceFile], name: str) -> SourceFile:
+    return next(file for file in files if file.name == name)
 
 
 def _invalid(files: Sequence[SourceFile], error: Exception) -> UsageError:

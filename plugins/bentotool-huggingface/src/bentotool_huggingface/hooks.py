@@ -19,7 +19,7 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_huggingface.loader",
             summary="transformers, sentence-transformers, diffusers, safetensors and GGUF models",
             suffixes=(".safetensors", ".gguf", ".json"),
-            magic=(Magic(0, b"GGUF"),),
+            magic=(Magic(0, b"GGUF"), Magic(8, b'{"')),  # a safetensors file starts with a length, and JSON
             media_types=("application/vnd.safetensors", "application/vnd.gguf"),
         )
     ]

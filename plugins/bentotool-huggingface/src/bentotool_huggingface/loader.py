@@ -15,6 +15,7 @@ from typing import Any
 MAX_JSON = 16 * 1024 * 1024  # bytes of a configuration or an index
 TASK_FILE = "pipeline_task.json"  # written beside a pipeline that was saved; no library knows it
 _WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
+_INDEX = ".safetensors.index.json"
 _PICKLES = (*_WEIGHTS, ".pkl", ".pickle", ".joblib")
 _CODE_KEYS = ("auto_map", "trust_remote_code", "custom_pipelines", "_attn_implementation_internal")
 # The name of a repository in place of an implementation's name makes transformers fetch and run a kernel from it.
@@ -76,9 +77,11 @@ def load(
     Raises UnsafeModelError for what needs trust, InvalidModelError where there is no model.
     """
     path = Path(path)
-    if path.name.endswith((".safetensors", ".safetensors.index.json")):
+    if path.is_file() and _starts_with(path, b"GGUF"):
+        return _load_gguf(path, **options)
+    if path.name.endswith((".safetensors", _INDEX)) or (path.is_file() and _starts_with(path, b'{"', 8)):
         return _load_tensors(path, **options)
-    if path.suffix.lower() == ".gguf" or (path.is_file() and _starts_with(path, b"GGUF")):
+    if path.suffix.lower() == ".gguf":
         return _load_gguf(path, **options)
     if not path.is_dir():
         raise InvalidModelError(f"{path.name} is neither a model's folder nor a safetensors or GGUF file")
@@ -193,7 +196,7 @@ def _load_tensors(path: Path, *, backend: str = "numpy", **options: Any) -> dict
         from safetensors.numpy import load_file
     else:
         raise ValueError(f"backend {backend!r} is neither 'numpy' nor 'torch'")
-    if path.name.endswith(".safetensors"):
+    if not path.name.endswith(_INDEX):
         return dict(load_file(str(path), **options))
     tensors: dict[str, Any] = {}
     for name in sorted(set(weight_map(path).values())):
@@ -201,9 +204,9 @@ def _load_tensors(path: Path, *, backend: str = "numpy", **options: Any) -> dict
     return tensors
 
 
-def _starts_with(path: Path, magic: bytes) -> bool:
+def _starts_with(path: Path, magic: bytes, at: int = 0) -> bool:
     with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+        return file.read(at + len(magic))[at:] == magic
 
 
 def read_json(path: Path) -> Any:

@@ -59,6 +59,14 @@ class Safetensors:
     metadata: Mapping[str, str]
 
 
+def starts_as_safetensors(path: Path) -> bool:
+    """Whether a file starts with the length of a header that fits into it, and an object of JSON."""
+    with path.open("rb") as file:
+        head = file.read(10)
+    fits = int.from_bytes(head[:8], "little") <= min(MAX_HEADER, path.stat().st_size - 8)
+    return len(head) == 10 and fits and head[8:9] == b"{" and head[9:10] in b'"} \t\r\n'
+
+
 def read_safetensors(path: Path) -> Safetensors:
     """Read and check the header of a file; FormatError where it is not one."""
     size = path.stat().st_size

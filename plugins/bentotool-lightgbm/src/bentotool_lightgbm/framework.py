@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
+from bentotool.models.main_files import first_bytes, main_files
 from bentotool_lightgbm.text import FormatError, LightgbmModel, read_model
 
 NAME = "lightgbm"
@@ -62,16 +63,15 @@ class LightgbmFramework:
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
     """The one file that is called, or starts, like a model."""
-    found = [file for file in files if file.name.lower().endswith(_SUFFIXES) or _starts(file.path)]
+    found = main_files(files, _starts, _SUFFIXES)
     if len(found) > 1:
         names = ", ".join(sorted(file.name for file in found)[:5])
         raise UsageError(f"there are several LightGBM models: {names}", hint="import one file")
     return found[0] if found else None
 
 
-def _starts(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(14).replace(b"\r", b"").startswith(b"tree\nversion=")
+def _starts(file: SourceFile) -> bool:
+    return first_bytes(file, 15).replace(b"\r", b"").startswith(b"tree\nversion=")
 
 
 def _read(main: SourceFile) -> LightgbmModel:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
+from bentotool.models.main_files import first_bytes, main_files
+from bentotool_onnx.hooks import MAGIC
 from bentotool_onnx.model import OnnxModel, read_model
 from bentotool_onnx.wire import WireError
 
@@ -91,8 +93,8 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
-    """The one ``.onnx`` file, or the one named ``model.onnx``, or a single file whatever its name."""
-    models = [file for file in files if file.name.lower().endswith(".onnx")]
+    """The one file that starts as a model, or the one named ``model.onnx``, or a single file whatever it is."""
+    models = main_files(files, _starts, (".onnx",), sure=False)
     if len(models) > 1:
         named = [file for file in models if file.name == "model.onnx"]
         if not named:
@@ -102,6 +104,11 @@ def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
     if models:
         return models[0]
     return files[0] if len(files) == 1 else None
+
+
+def _starts(file: SourceFile) -> bool:
+    head = first_bytes(file)
+    return any(head.startswith(magic.data) for magic in MAGIC)
 
 
 def _read(main: SourceFile, files: Sequence[SourceFile]) -> OnnxModel:

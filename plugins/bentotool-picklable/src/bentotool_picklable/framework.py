@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import Match, ModelInfo, SourceFile
+from bentotool.models.main_files import main_files
 
 NAME = "picklable"
 _SUFFIXES = (".pkl", ".pickle")
@@ -54,14 +55,12 @@ class PicklableFramework:
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
-    """The one file that is called a pickle, or a single file whatever its name."""
-    found = [file for file in files if file.name.lower().endswith(_SUFFIXES)]
+    """The one file that is a pickle; of several, the one that is called so."""
+    found = main_files(files, lambda file: _protocol(file.path) is not None, _SUFFIXES, sure=False)
     if len(found) > 1:
         names = ", ".join(sorted(file.name for file in found)[:5])
         raise UsageError(f"there are several pickles: {names}", hint="import one file")
-    if found:
-        return found[0]
-    return files[0] if len(files) == 1 else None
+    return found[0] if found else None
 
 
 def _protocol(path: Path) -> int | None:

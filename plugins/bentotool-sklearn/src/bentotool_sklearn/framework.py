@@ -11,7 +11,10 @@ from typing import Any
 
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
+from bentotool.models.main_files import main_files
+from bentotool.models.pickles import unwrapped
 from bentotool_sklearn.canonical import rewrite
+from bentotool_sklearn.hooks import COMPRESSED, PICKLES
 from bentotool_sklearn.loader import (
     InvalidModelError,
     nodes,
@@ -25,6 +28,7 @@ _PICKLES = (".joblib", ".pkl", ".pickle")
 _VERSION = re.compile(r"\d+(\.\d+)+([abrc.]\w+)*")
 _MAX_FEATURES = 1 << 40
 _SAMPLE = 64 * 1024
+_TAIL = 64 * 1024
 
 
 class SklearnFramework:
@@ -35,11 +39,11 @@ class SklearnFramework:
         if main is None:
             return None
         name = main.name.lower()
+        if _is_pickle(main.path) or (name.endswith(_PICKLES) and not _starts_as_skops(main)):
+            return Match(NAME, "pickle", 0.6 if _mentions_sklearn(main.path) else 0.2, main.name)
         if name.endswith(".skops"):
             _schema(main)
             return Match(NAME, "skops", 1.0, main.name)
-        if name.endswith(_PICKLES) or _is_pickle(main.path):
-            return Match(NAME, "pickle", 0.6 if _mentions_sklearn(main.path) else 0.2, main.name)
         if not starts_as_zip(main.path):
             return None
         try:
@@ -104,15 +108,25 @@ def _one_line(error: Exception) -> str:
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
-    """The one ``.skops`` file, else the one pickle, else a single file whatever its name."""
-    for suffixes in ((".skops",), _PICKLES):
-        found = [file for file in files if file.name.lower().endswith(suffixes)]
+    """The one skops file, else the one pickle, else a single file whatever it is."""
+    kept = main_files(files, _starts_as_skops, (".skops",), sure=False)
+    pickled = main_files(files, lambda file: _is_pickle(file.path), _PICKLES, sure=False)
+    for found in (kept, pickled):
         if len(found) > 1:
             names = ", ".join(sorted(file.name for file in found))
             raise UsageError(f"there are several scikit-learn models: {names}", hint="import one file")
         if found:
             return found[0]
     return files[0] if len(files) == 1 else None
+
+
+def _starts_as_skops(file: SourceFile) -> bool:
+    """As a zip archive; in whose directory, at the end of the file, stands the description of an object."""
+    if not starts_as_zip(file.path):
+        return False
+    with file.path.open("rb") as stream:
+        stream.seek(max(0, file.path.stat().st_size - _TAIL))
+        return b"schema.json" in stream.read()
 
 
 def _schema(main: SourceFile) -> dict[str, Any]:
@@ -154,9 +168,11 @@ def _public_name(schema: dict[str, Any]) -> str:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Protocols 2 to 5: an opcode and its number at the start, and the opcode "stop" at the end."""
+    """Protocols 2 to 5: an opcode and its number at the start, and the opcode "stop" at the end; or compressed."""
     with path.open("rb") as file:
         head = file.read(2)
+        if head in COMPRESSED:
+            return unwrapped(head + file.read(_SAMPLE), 2)[:2] in PICKLES
         if len(head) < 2 or head[0] != 0x80 or not 2 <= head[1] <= 5:
             return False
         file.seek(-1, 2)
@@ -165,4 +181,5 @@ def _is_pickle(path: Path) -> bool:
 
 def _mentions_sklearn(path: Path) -> bool:
     with path.open("rb") as file:
-        return path.suffix.lower() == ".joblib" or b"sklearn" in file.read(_SAMPLE)
+        head = file.read(_SAMPLE)
+    return path.suffix.lower() == ".joblib" or b"sklearn" in (unwrapped(head) if head[:2] in COMPRESSED else head)

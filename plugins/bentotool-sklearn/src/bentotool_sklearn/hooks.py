@@ -5,6 +5,10 @@ from __future__ import annotations
 from bentotool.hookspecs import hookimpl
 from bentotool.interfaces import FrameworkDecl, Magic
 
+PICKLES = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+# gzip, bzip2, xz, lzma, and zlib at each of its levels: what joblib compresses with
+COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x5d\x00", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+
 
 @hookimpl
 def bentotool_frameworks() -> list[FrameworkDecl]:
@@ -15,7 +19,6 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_sklearn.loader",
             summary="scikit-learn models, kept safely by skops",
             suffixes=(".skops", ".joblib", ".pkl", ".pickle"),
-            # a zip archive, and the pickle protocols 2 to 5
-            magic=(Magic(0, b"PK\x03\x04"), *(Magic(0, bytes((0x80, protocol))) for protocol in range(2, 6))),
+            magic=(Magic(0, b"PK\x03\x04"), *(Magic(0, start) for start in (*PICKLES, *COMPRESSED))),
         )
     ]

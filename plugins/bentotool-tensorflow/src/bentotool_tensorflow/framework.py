@@ -10,6 +10,7 @@ from typing import Any
 
 from bentotool.errors import BentotoolError, MissingDependencyError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile, TensorSpec
+from bentotool.models.main_files import first_bytes, main_files
 from bentotool_tensorflow.loader import SAVED_MODEL, lite_reasons
 from bentotool_tensorflow.saved_model import MetaGraph, Signature, read_saved_model
 from bentotool_tensorflow.tflite import FlatError, LiteModel, read_lite
@@ -92,23 +93,20 @@ def _no_options(options: Mapping[str, object]) -> None:
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
-    """The one ``saved_model.pb``, else the one ``.tflite`` file, else a single file whatever its name."""
+    """The one ``saved_model.pb``, which has no signature; else the one TFLite file, whatever its name."""
     for name in _OTHER_FORMS:
         if any(posixpath.basename(file.name) == name for file in files):
             raise UsageError(f"{name} is a form of SavedModel that is not supported", hint=f"save it as {SAVED_MODEL}")
     for found in (
         [file for file in files if posixpath.basename(file.name) == SAVED_MODEL],
-        [file for file in files if file.name.lower().endswith(".tflite")],
+        main_files(files, lambda file: first_bytes(file, 8)[4:] == b"TFL3", (".tflite",)),
     ):
         if len(found) > 1:
             names = ", ".join(sorted(file.name for file in found)[:5])
             raise UsageError(f"there are several TensorFlow models: {names}", hint="import one of them")
         if found:
             return found[0]
-    if len(files) != 1:
-        return None
-    with files[0].path.open("rb") as file:
-        return files[0] if file.read(8)[4:] == b"TFL3" else None
+    return None
 
 
 def _describe_lite(main: SourceFile) -> ModelInfo:

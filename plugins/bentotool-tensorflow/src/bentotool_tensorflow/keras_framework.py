@@ -9,12 +9,20 @@ from typing import Any
 
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
+from bentotool.models.main_files import first_bytes, main_files
 from bentotool_tensorflow.keras_canonical import rewrite
-from bentotool_tensorflow.keras_loader import HDF5, KERAS, WEIGHTS, Inspection, InvalidModelError, inspect
+from bentotool_tensorflow.keras_loader import (
+    HDF5,
+    HDF5_SIGNATURE,
+    KERAS,
+    WEIGHTS,
+    Inspection,
+    InvalidModelError,
+    inspect,
+)
 
 NAME = "keras"
 _DAMAGED = "was it cut short while it was copied, or is it another format?"
-_SUFFIXES = (".keras", ".h5", ".hdf5")
 _REQUIREMENTS = ("keras>=3.12", "numpy", "tensorflow>=2.16")
 _MAX_LISTED = 50
 _MAX_AXES = 64
@@ -82,20 +90,32 @@ class KerasFramework:
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
-    """The one file with a name of Keras's, or a single file whatever its name.
+    """The one file that starts, or is called, as Keras's are, or a single file whatever it is.
 
     A folder with a configuration of Hugging Face's is not ours, whatever lies in it.
     """
     if {"config.json", "modules.json", "model_index.json"} & {file.name for file in files}:
         return None
-    for suffix in _SUFFIXES:
-        found = [file for file in files if file.name.lower().endswith(suffix)]
+    archives = main_files(files, _starts_as_archive, (".keras",), sure=False)
+    tables = main_files(files, lambda file: first_bytes(file, 8) == HDF5_SIGNATURE, (".h5", ".hdf5"), sure=False)
+    for found in (archives, tables):
         if len(found) > 1:
             listed = ", ".join(sorted(file.name for file in found)[:5])
             raise UsageError(f"there are several Keras models: {listed}", hint="import one file")
         if found:
             return found[0]
     return files[0] if len(files) == 1 else None
+
+
+def _starts_as_archive(file: SourceFile) -> bool:
+    """As a zip archive of which Keras wrote the first member."""
+    head = first_bytes(file, 256)
+    length = int.from_bytes(head[26:28], "little")
+    return head.startswith(b"PK\x03\x04") and head[30 : 30 + length] in (
+        b"metadata.json",
+        b"config.json",
+        b"model.weights.h5",
+    )
 
 
 def _inspect(main: SourceFile) -> Inspection | None:

@@ -160,6 +160,8 @@ def load(
     if found.reasons and trust is not True:
         listed = "; ".join(found.reasons[:5])
         raise UnsafeModelError(f"{path.name} may run code when it is loaded: {listed}; trust=True loads it")
+    if found.format == HDF5 and not path.name.endswith((".h5", ".hdf5")):
+        raise InvalidModelError(f"Keras loads HDF5 only from a file named .h5, and this is {path.name}")
     from contextlib import nullcontext
 
     import keras

@@ -7,11 +7,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from bentotool_huggingface.safetensors import FormatError, read_safetensors
+from bentotool_huggingface.safetensors import FormatError, read_safetensors, starts_as_safetensors
 
 from bentotool.errors import MissingDependencyError, NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile
-from bentotool_torch.loader.archive import inspect
+from bentotool.models.main_files import first_bytes, main_files
+from bentotool_torch.loader.archive import LEGACY, inspect
 from bentotool_torch.loader.records import (
     EXPORTED,
     SAFETENSORS,
@@ -22,6 +23,7 @@ from bentotool_torch.loader.records import (
 )
 
 NAME = "torch"
+_TENSORS = (".safetensors",)
 _PICKLED = (".pt", ".pth", ".pt2")
 _DAMAGED = "was it cut short while it was copied, or is it another format?"
 _FOREIGN = ("config.json", "modules.json", "model_index.json")
@@ -35,7 +37,7 @@ class TorchFramework:
         main = _main_file(files)
         if main is None:
             return None
-        if main.name.lower().endswith(".safetensors"):
+        if _is_safetensors(main):
             _tensors(main)
             return Match(NAME, SAFETENSORS, 0.9, main.name)
         found = _inspect(main)
@@ -43,7 +45,7 @@ class TorchFramework:
 
     def describe(self, files: Sequence[SourceFile]) -> ModelInfo:
         main = _main_file(files)
-        if main is not None and main.name.lower().endswith(".safetensors"):
+        if main is not None and _is_safetensors(main):
             return ModelInfo(
                 NAME, SAFETENSORS, metadata=_tensors(main), requirements=("safetensors", "torch"), main_file=main.name
             )
@@ -174,21 +176,35 @@ def _safety(found: Inspection) -> Safety:
 
 
 def _main_file(files: Sequence[SourceFile]) -> SourceFile | None:
-    """The one ``.safetensors`` file, else the one file with a name of PyTorch's, else a single file of any name.
+    """The one safetensors file, else the one that starts, or is called, as PyTorch's are, else a single file.
 
     A folder with a configuration or an index of Hugging Face's is not ours, whatever lies in it.
     """
     names = {file.name for file in files}
     if names.intersection(_FOREIGN) or any(name.endswith(".index.json") for name in names):
         return None
-    for suffixes in ((".safetensors",), _PICKLED, (".bin",)):
-        found = [file for file in files if file.name.lower().endswith(suffixes)]
+    tensors = main_files(files, lambda file: starts_as_safetensors(file.path), _TENSORS)
+    saved = main_files(files, _starts_as_saved, _PICKLED, sure=False)
+    for found in (tensors, saved):
         if len(found) > 1:
             listed = ", ".join(sorted(file.name for file in found)[:5])
             raise UsageError(f"there are several PyTorch models: {listed}", hint="import one file")
         if found:
             return found[0]
     return files[0] if len(files) == 1 else None
+
+
+def _starts_as_saved(file: SourceFile) -> bool:
+    """As the first pickle of old, or as an archive whose first member lies in a folder, which torch.save writes."""
+    head = first_bytes(file, 4096)
+    length = int.from_bytes(head[26:28], "little")
+    return head.startswith(LEGACY) or (head.startswith(b"PK\x03\x04") and b"/" in head[30 : 30 + length])
+
+
+def _is_safetensors(main: SourceFile) -> bool:
+    if starts_as_safetensors(main.path):
+        return True
+    return main.name.lower().endswith(_TENSORS) and not _starts_as_saved(main)
 
 
 def _tensors(main: SourceFile) -> dict[str, JSON]:

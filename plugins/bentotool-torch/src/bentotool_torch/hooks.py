@@ -15,8 +15,12 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_torch.loader",
             summary="PyTorch models: safetensors, TorchScript, exported programs",
             suffixes=(".safetensors", ".pt", ".pth", ".pt2"),
-            # a zip archive, and the pickle of a number with which torch.save began until 2020
-            magic=(Magic(0, b"PK\x03\x04"), Magic(0, b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")),
+            # a zip archive, the pickle of a number with which torch.save began until 2020, and safetensors' JSON
+            magic=(
+                Magic(0, b"PK\x03\x04"),
+                Magic(0, b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"),
+                Magic(8, b'{"'),
+            ),
             media_types=("application/vnd.safetensors",),
         )
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
+from bentotool.models.main_files import first_bytes, main_files
 from bentotool_xgboost.model import XgboostModel, read_model
 from bentotool_xgboost.ubjson import FormatError
 
@@ -90,21 +91,16 @@ def _columns(model: XgboostModel) -> tuple[int | None, ...]:
 
 def _main_file(files: Sequence[SourceFile]) -> tuple[SourceFile, str] | None:
     """The one file that is called, or starts, like a model, and its format."""
-    found = []
-    for file in files:
-        format = _format(file)
-        if format is not None:
-            found.append((file, format))
+    found = main_files(files, lambda file: _format(file) is not None, (".ubj",))
     if len(found) > 1:
-        names = ", ".join(sorted(file.name for file, _ in found)[:5])
+        names = ", ".join(sorted(file.name for file in found)[:5])
         raise UsageError(f"there are several XGBoost models: {names}", hint="import one file")
-    return found[0] if found else None
+    return (found[0], _format(found[0]) or "ubj") if found else None
 
 
 def _format(file: SourceFile) -> str | None:
-    with file.path.open("rb") as stream:
-        head = stream.read(64)
-    if file.name.lower().endswith(".ubj") or head.startswith(_UBJSON):
+    head = first_bytes(file)
+    if head.startswith(_UBJSON):
         return "ubj"
     return "json" if b"".join(head.split()).startswith(_JSON_STARTS) else None
 

@@ -20,10 +20,19 @@ def load(path: str | Path, *, estimator: str | None = None, **options: Any) -> A
     """
     import xgboost
 
+    source = _source(Path(path))
     if estimator is None:
-        return xgboost.Booster(model_file=str(path), **options)
+        return xgboost.Booster(model_file=source, **options)
     if estimator not in _ESTIMATORS:
         raise ValueError(f"estimator {estimator!r} is none of {', '.join(_ESTIMATORS)}")
     model = getattr(xgboost, estimator)(**options)
-    model.load_model(str(path))
+    model.load_model(source)
     return model
+
+
+def _source(path: Path) -> str | bytearray:
+    """A path where its ending says the format, as XGBoost goes by it; else the bytes, at which XGBoost looks itself."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    ending = ".ubj" if start == b"{L" else ".json"
+    return str(path) if path.name.endswith(ending) else bytearray(path.read_bytes())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .archive import inspect
+from .archive import LEGACY, inspect
 from .records import EXPORTED, SCRIPT, STATE_DICT, Inspection, InvalidModelError, UnsafeModelError
 from .state import read_state
 
@@ -28,7 +28,7 @@ def load(path: str | Path, *, trust: bool = False, device: Any = "cpu", **option
     Raises UnsafeModelError for what needs trust, InvalidModelError for a damaged file.
     """
     path = Path(path)
-    if path.name.lower().endswith(".safetensors"):
+    if _is_safetensors(path):
         from safetensors.torch import load_file
 
         return load_file(str(path), device=str(device), **options)
@@ -49,6 +49,14 @@ def load(path: str | Path, *, trust: bool = False, device: Any = "cpu", **option
     # tensors need no more than torch's own narrow unpickler, also with trust
     weights_only = found.format == STATE_DICT
     return torch.load(str(path), map_location=device, weights_only=weights_only, **options)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes, a length and then JSON; by its name where it is neither that nor PyTorch's own."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    own = head.startswith((b"PK", LEGACY[:8]))
+    return (head[8:] == b"{" and not own) or (path.name.lower().endswith(".safetensors") and not own)
 
 
 def _listed(found: Inspection) -> str:
