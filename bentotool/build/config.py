@@ -32,6 +32,7 @@ __all__ = [
     "CondaConfig",
     "DockerConfig",
     "EnvConfig",
+    "IndexConfig",
     "ModelConfig",
     "PythonConfig",
     "bento_name",
@@ -46,6 +47,7 @@ NAME_PATTERN = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 VERSION_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 ENV_PATTERN = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
 LABEL_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
+INDEX_PATTERN = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
 _SERVICE_PATTERN = r"(?:[A-Za-z_][\w.]*|[\w./-]+\.py)(?::[A-Za-z_]\w*)?"
 
 _name = text(NAME_PATTERN, "a name of lower-case letters, digits, '.', '_' and '-', at most 63 characters")
@@ -68,6 +70,25 @@ def python_version(value: object, where: Where) -> str:
 
 
 @dataclass(frozen=True)
+class IndexConfig:
+    """One entry of ``python.indexes``: a package index with a name; credentials come from the environment."""
+
+    name: str = key(text(INDEX_PATTERN, "the name of an index"), "", "name, as in UV_INDEX_NAME_PASSWORD")
+    url: str = key(text(), "", "its URL, without credentials")
+    default: bool = key(boolean, False, "asked in place of the public index, after all others")
+    explicit: bool = key(boolean, False, "asked for the packages that are pinned to it, and for nothing else")
+    packages: tuple[str, ...] = key(_texts, (), "packages that are asked of this index and of no other")
+
+
+def _index(value: object, where: Where) -> IndexConfig:
+    index: IndexConfig = table(IndexConfig)(value, where)
+    for name in ("name", "url"):
+        if not getattr(index, name):
+            raise ConfigError(f"an index needs a {name}", path=(*where, name))
+    return index
+
+
+@dataclass(frozen=True)
 class PythonConfig:
     """``python``: the Python packages of the Bento and where they come from."""
 
@@ -75,13 +96,28 @@ class PythonConfig:
     packages: tuple[str, ...] = key(_texts, (), "requirements, as in requirements.txt")
     requirements_txt: str | None = key(text(), None, "requirements file; wins over packages")
     lock_packages: bool = key(boolean, True, "pin every package with its hashes", later=True)
+    lock_file: str | None = key(
+        text(r"none|(?:.*/)?(?:uv\.lock|pylock\.(?:[^./]+\.)?toml)", "uv.lock, pylock.toml, pylock.NAME.toml or none"),
+        None,
+        "lock of the project that is taken as it is; none: do not look for one",
+    )
+    extras: tuple[str, ...] = key(_texts, (), "extras of the project (project.optional-dependencies) in the Bento")
+    groups: tuple[str, ...] = key(_texts, (), "dependency groups of the project in the Bento")
+    exclude_newer: str | None = key(
+        text(
+            r"\d{4}-\d\d-\d\d(?:[Tt ][\d:.]+(?:[Zz]|[+-]\d\d:\d\d))?|P[\dA-Z]+|\d+ [a-z]+", "a date or an RFC 3339 time"
+        ),
+        None,
+        "leave out what was published after this time",
+    )
     index_url: str | None = key(text(), None, "package index instead of the default one")
+    indexes: tuple[IndexConfig, ...] = key(sequence(_index), (), "package indexes by name")
     extra_index_url: tuple[str, ...] = key(_texts, (), "further package indexes")
     find_links: tuple[str, ...] = key(_texts, (), "folders or pages with wheels")
     no_index: bool = key(boolean, False, "use no index, only find_links")
     trusted_host: tuple[str, ...] = key(_texts, (), "hosts whose TLS certificate is not checked")
     pip_args: str | None = key(text(), None, "arguments for pip", later=True)
-    wheels: tuple[str, ...] = key(_texts, (), "local wheels to install", later=True)
+    wheels: tuple[str, ...] = key(_texts, (), "wheels of the project, packed into the Bento")
     pack_git_packages: bool = key(boolean, True, "pack git dependencies into the Bento")
     is_src_layout: bool = key(boolean, False, "modules lie below src/", later=True)
 

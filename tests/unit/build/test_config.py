@@ -86,7 +86,6 @@ def test_a_wrong_key_is_named_with_its_path(document: object, path: list[str], h
     [
         {"python": {"pip_args": "--pre"}},
         {"python": {"lock_packages": False}},
-        {"python": {"wheels": ["a.whl"]}},
         {"python": {"is_src_layout": True}},
         {"conda": {"channels": ["x"]}},
         {"docker": {"setup_script": "setup.sh"}},
