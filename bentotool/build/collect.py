@@ -10,6 +10,7 @@ folder, is refused when the patterns select it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from bentotool.build.contain import open_inside
+from bentotool.build.journal import Journal, hash_inside
 from bentotool.build.schema import check_text
+from bentotool.build.stamps import stamp_of
 from bentotool.errors import BuildError, ConfigError, UnsafeError
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.tar import check_entry_names
@@ -59,12 +62,16 @@ def collect(
     *,
     where: str = "bentofile.yaml",
     store: Path | None = None,
+    before: Journal | None = None,
+    journal: Journal | None = None,
 ) -> tuple[CodeFile, ...]:
     """Find and hash the files of a project, sorted by the bytes of their names.
 
     Args:
         where: the configuration file, for messages.
         store: the store's folder, left out when it lies in the project.
+        before: the journal of an earlier build; a file that stands in it unchanged is not read.
+        journal: an empty one, filled with what is seen.
 
     Raises:
         UnsafeError: a link out of the project, a link to a folder, something that is no file, or a name that is not
@@ -74,17 +81,35 @@ def collect(
     included = _spec(include, (where, "include"))
     never = (*_NEVER, *_store_pattern(project, store))
     rules = [("", _spec(never, ("built in",))), ("", _spec(exclude, (where, "exclude")))]
+    journal = Journal() if journal is None else journal
     found: list[CodeFile] = []
-    for source in _walk(project, "", rules, included):
-        digest, size = hashlib.sha256(), 0
-        with open_inside(project, source) as file:
-            for piece in _pieces(file):
-                digest.update(piece)
-                size += len(piece)
-        found.append(CodeFile(unicodedata.normalize("NFC", source), source, size, f"sha256:{digest.hexdigest()}"))
+    for source, entry in _walk(project, "", rules, included, journal.folders):
+        digest, size = _digest(project, source, entry, before, journal)
+        found.append(CodeFile(unicodedata.normalize("NFC", source), source, size, digest))
     found.sort(key=lambda item: item.name.encode("utf-8", "surrogatepass"))
     check_entry_names(item.name for item in found)
     return tuple(found)
+
+
+def _digest(
+    project: Path, source: str, entry: os.DirEntry[str], before: Journal | None, journal: Journal
+) -> tuple[str, int]:
+    """Digest and size of a file: those of an earlier build while its stamp stands."""
+    target = ""
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+    if before is not None and source in before.files:
+        with contextlib.suppress(OSError):
+            stamp = stamp_of(entry.stat())
+            known = before.known(source, stamp, target)
+            if known is not None:
+                journal.files[source] = stamp, known, target
+                journal.hits += 1
+                return known, stamp[0]
+    digest, size, stamp = hash_inside(project, source)
+    journal.files[source] = stamp, digest, target
+    journal.misses += 1
+    return digest, size
 
 
 def read_unchanged(project: Path, file: CodeFile) -> Iterator[bytes]:
@@ -138,12 +163,19 @@ def _matches(rules: Sequence[tuple[str, GitIgnoreSpec]], path: str) -> bool:
     return any(spec.match_file(path[len(base) :]) for base, spec in rules)
 
 
-def _walk(project: Path, folder: str, rules: list[tuple[str, GitIgnoreSpec]], included: GitIgnoreSpec) -> Iterator[str]:
+def _walk(
+    project: Path,
+    folder: str,
+    rules: list[tuple[str, GitIgnoreSpec]],
+    included: GitIgnoreSpec,
+    folders: dict[str, list[str]],
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     try:
         with os.scandir(project / folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
         raise BuildError(f"folder {folder or '.'!r} cannot be read: {error.strerror}") from None
+    folders[folder] = sorted(e.name + "/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
     if any(entry.name == _IGNORE_FILE for entry in entries):
         rules = [*rules, (folder, _read_ignore(project, folder + _IGNORE_FILE))]
     for entry in entries:
@@ -152,13 +184,13 @@ def _walk(project: Path, folder: str, rules: list[tuple[str, GitIgnoreSpec]], in
             # A pattern such as `!data/keep.csv` can bring back what lies below an excluded folder, so such folders are
             # still walked; the common case is not.
             if not _matches(rules, path + "/") or (_has_exceptions(rules) and not _matches(rules[:1], path + "/")):
-                yield from _walk(project, path + "/", rules, included)
+                yield from _walk(project, path + "/", rules, included, folders)
         elif included.match_file(path) and not _matches(rules, path):
             if entry.is_symlink() and os.path.isdir(entry.path):
                 raise UnsafeError(
                     f"{path!r} is a link to a folder", hint="exclude it, or copy the folder into the project"
                 )
-            yield path
+            yield path, entry
 
 
 def _has_exceptions(rules: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:

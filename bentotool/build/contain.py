@@ -9,16 +9,33 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from bentotool.build.schema import Where, check_text
+from bentotool.build.stamps import Stamp, stamp_of
 from bentotool.errors import ConfigError, NotFoundError, UnsafeError
 
-__all__ = ["check_relative", "open_inside", "read_inside"]
+__all__ = ["check_relative", "noting", "open_inside", "read_inside"]
 
 # Where there is no dir_fd (Windows), the check is by resolved path and file identity.
 _BENEATH = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY")
+
+_noted: ContextVar[dict[str, Stamp] | None] = ContextVar("bentotool_noted", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, Stamp]]:
+    """Collect the names and stamps of all files that :func:`open_inside` opens meanwhile: what a plan was made from."""
+    noted: dict[str, Stamp] = {}
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
 
 
 def check_relative(path: str, where: Where) -> str:
@@ -76,9 +93,12 @@ def open_inside(root: Path, name: str) -> BinaryIO:
         if error.errno is not None and isinstance(error, (FileNotFoundError, PermissionError)):
             raise NotFoundError(f"{name!r} cannot be read: {error.strerror}") from None
         raise UnsafeError(f"{name!r} changed while it was read: {error.strerror}", hint="build again") from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
         raise UnsafeError(f"{name!r} is not a regular file", hint="exclude it")
+    if (noted := _noted.get()) is not None:
+        noted.setdefault(name, stamp_of(facts))
     return os.fdopen(descriptor, "rb")
 
 

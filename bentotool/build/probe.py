@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess  # the interpreter is started with an argument list
 import sys
 import tempfile
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bentotool.build.memory import Finding, Memory
 from bentotool.build.schema import check_text
 from bentotool.errors import BuildError, ConfigError, NotFoundError, ServiceLoadError
+from bentotool.runtime.isolation import NETWORK_ENV
 
 __all__ = ["TIMEOUT_ENV", "Probe", "probe_service"]
 
@@ -20,6 +24,7 @@ TIMEOUT_ENV = "BENTOTOOL_PROBE_TIMEOUT"
 _TIMEOUT = 60.0
 _LIMIT = 16 << 20
 _OUTPUT_LIMIT = 2000
+_NO_NETWORK = re.compile(r"network is unreachable|name resolution|name or service not known|getaddrinfo", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Probe:
         service: import string, ``module:Class``.
         models: references of the models it names, as it writes them.
         schema, openapi: its API documents.
+        finding: how it was found out, where the build remembers such things.
     """
 
     service: str
@@ -44,10 +50,17 @@ class Probe:
     image: dict[str, Any] | str | None = None
     requirements: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
+    finding: Finding | None = field(default=None, compare=False, repr=False)
 
 
 def probe_service(
-    project: Path, service: str, *, store: Path, timeout: float | None = None, show_output: bool = False
+    project: Path,
+    service: str,
+    *,
+    store: Path,
+    timeout: float | None = None,
+    show_output: bool = False,
+    memory: Memory | None = None,
 ) -> Probe:
     """Import the service in a subprocess and read what it declares.
 
@@ -56,12 +69,36 @@ def probe_service(
         store: the store in which the service may look up models.
         timeout: seconds; default 60 or ``$BENTOTOOL_PROBE_TIMEOUT``.
         show_output: let what the service prints appear on stderr.
+        memory: where an earlier import's answer may stand; it counts while all it depended on is the same.
 
     Raises:
         NotFoundError: the service's file or class is not there.
         ServiceLoadError: it fails to import, or takes too long.
     """
     limit = _timeout() if timeout is None else timeout
+    # Bytecode would appear in the user's folder; a random hash seed would let sets change the order of the schema.
+    environment = {**os.environ, "BENTOTOOL_STORE": str(store), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    finding = None
+    if memory is not None:
+        finding = memory.recall(project, service, store, environment)
+        if finding.hit:
+            return replace(_probe(finding.document), finding=finding)
+    with tempfile.TemporaryDirectory(prefix="bentotool-probe-") as folder:
+        started_ns = time.time_ns()
+        document = _run(project, service, environment, Path(folder), limit, show_output)
+        if "error" in document:
+            raise _failure(document, service, is_there=_is_there(project, service))
+        seen = document.pop("seen", None)
+        probe = _probe(document)
+        if memory is not None and finding is not None:
+            finding = memory.learn(finding, document, seen, started_ns, folder)
+    return replace(probe, finding=finding)
+
+
+def _run(
+    project: Path, service: str, environment: dict[str, str], folder: Path, limit: float, show_output: bool
+) -> dict[str, Any]:
+    """What the probe's process wrote."""
     command = [
         sys.executable,
         "-m",
@@ -71,34 +108,29 @@ def probe_service(
         "--service",
         service,
     ]
-    # Bytecode would appear in the user's folder; a random hash seed would let sets change the order of the schema.
-    environment = {**os.environ, "BENTOTOOL_STORE": str(store), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-    with tempfile.TemporaryDirectory(prefix="bentotool-probe-") as folder:
-        result, printed = Path(folder) / "probe.json", Path(folder) / "output.txt"
-        with printed.open("wb") as sink:
-            output: Any = sys.stderr if show_output and _has_descriptor(sys.stderr) else sink
-            try:
-                done = subprocess.run(
-                    [*command, "--output", str(result)],
-                    cwd=project,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    timeout=limit,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                raise ServiceLoadError(
-                    f"service {service!r} did not finish importing within {limit:g} s",
-                    hint=f"do slow work in __init__ or on_startup, or set {TIMEOUT_ENV}=SECONDS",
-                ) from None
-        document = _read(result)
-        if document is None:
-            raise _crash(service, done.returncode, printed)
-    if "error" in document:
-        raise _failure(document["error"], service, is_there=_is_there(project, service))
-    return _probe(document)
+    result, printed = folder / "probe.json", folder / "output.txt"
+    with printed.open("wb") as sink:
+        output: Any = sys.stderr if show_output and _has_descriptor(sys.stderr) else sink
+        try:
+            done = subprocess.run(
+                [*command, "--output", str(result)],
+                cwd=project,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ServiceLoadError(
+                f"service {service!r} did not finish importing within {limit:g} s",
+                hint=f"do slow work in __init__ or on_startup, or set {TIMEOUT_ENV}=SECONDS",
+            ) from None
+    document = _read(result)
+    if document is None:
+        raise _crash(service, done.returncode, printed)
+    return document
 
 
 def _has_descriptor(stream: Any) -> bool:
@@ -144,10 +176,14 @@ def _is_there(project: Path, service: str) -> bool:
     return path.exists() or path.with_name(path.name + ".py").is_file()
 
 
-def _failure(error: Any, service: str, *, is_there: bool) -> ServiceLoadError | NotFoundError | ConfigError:
-    error = error if isinstance(error, dict) else {}
+def _failure(
+    document: dict[str, Any], service: str, *, is_there: bool
+) -> ServiceLoadError | NotFoundError | ConfigError:
+    error = document["error"] if isinstance(document["error"], dict) else {}
     message = " ".join(str(error.get("message") or f"service {service!r} failed to import").split())[:1000]
     hint = str(error["hint"]) if error.get("hint") else None
+    if document.get("isolated") and _NO_NETWORK.search(message):
+        hint = f"a build imports services without network: download in __init__, or set {NETWORK_ENV}=1"
     kinds: dict[str, type[ServiceLoadError] | type[NotFoundError] | type[ConfigError]]
     kinds = {"not_found": NotFoundError, "config": ConfigError, "usage": ConfigError}
     kind = kinds.get(str(error.get("code")), ServiceLoadError)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.runtime.isolation import leave_network
+from bentotool.runtime.witness import watch
 from bentotool.sdk.importing import PROBE_VARIABLE
 
 __all__ = ["describe", "main"]
@@ -83,12 +85,15 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     output = options.output.absolute()  # importing the service changes the working directory
     os.environ[PROBE_VARIABLE] = "1"
+    isolated = leave_network()
+    witness = watch()
     try:
         if not options.app_dir.is_dir():
             raise ServiceLoadError(f"no folder {options.app_dir}")
-        text, status = json.dumps(describe(options.app_dir, options.service), default=str), 0
+        document = describe(options.app_dir, options.service)
+        text, status = json.dumps({**document, "seen": witness.account(), "isolated": isolated}, default=str), 0
     except BentotoolError as error:
-        text, status = json.dumps(error.to_dict(), default=str), 1
+        text, status = json.dumps({**error.to_dict(), "isolated": isolated}, default=str), 1
     output.write_text(text, encoding="utf-8")
     return status
 
