@@ -121,11 +121,16 @@ class _Download:
     def __init__(self, url: str, target: Path, max_bytes: int, advance: Told, expect: Told, tls: Tls) -> None:
         import requests
 
+        from bentotool.oci.connections import PacedAdapter, Timeouts
+
         self.url, self.max_bytes, self.advance, self.expect, self.tls = url, max_bytes, advance, expect, tls
         self.home = _checked_origin(url)
         self.part = _Part(target.with_name(target.name + ".part"))
         self.session = requests.Session()
         self.session.auth = _no_credentials
+        adapter = PacedAdapter(Timeouts(_CONNECT_S, _READ_S), self.home, max_retries=0)
+        self.session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
         if not tls.verify:  # the user said so, and was told what it means
             import urllib3
 

@@ -1,14 +1,19 @@
-"""Connections on which no wait is without an end: neither for the next bytes, nor on bytes that trickle.
+"""Connections on which no wait is without an end, and which lead nowhere but to the addresses that were judged.
 
 A limit per read, which is all that the HTTP libraries have, never ends where a single byte comes just before each
 limit: in the head of an answer, between the pieces of a chunked body, or in a body. Here every window of waiting must
 bring a minimum of bytes, at the lowest level, so that the rule holds for all of these; and it holds for what is sent.
+
+A host that a reply named is judged by its addresses (:mod:`bentotool.oci.origins`). Its owner may answer the next
+look-up with others, so a connection looks the name up, judges what it finds and goes there and nowhere else; TLS and
+the ``Host`` header keep the name.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.connection import create_connection
+
+from bentotool.oci.origins import Origin, check_reachable
 
 if TYPE_CHECKING:
     _Base = HTTPConnection
@@ -99,6 +108,28 @@ class _Paced(_Base):
     """Sends in small steps, each with the limit of a read; urllib3 gives all of a body the limit of a connect."""
 
     limits: ClassVar[Timeouts]
+    home: ClassVar[Origin]
+    scheme: ClassVar[str]
+
+    def _new_conn(self) -> socket.socket:
+        host = self.host.strip("[]").lower()
+        if self.proxy is not None or host == self.home.host:  # a proxy looks names up itself
+            return super()._new_conn()
+        addresses = check_reachable(self.home, Origin(self.scheme, host, self.port))
+        failure: OSError = socket.gaierror(f"{host} is not a known name")
+        for address in addresses:
+            try:
+                return create_connection(
+                    (address, self.port),
+                    self.timeout,
+                    source_address=self.source_address,
+                    socket_options=self.socket_options,
+                )
+            except OSError as error:
+                failure = error
+        if isinstance(failure, TimeoutError):
+            raise ConnectTimeoutError(self, f"{host} did not answer in time") from failure
+        raise NewConnectionError(self, f"{host} cannot be reached: {failure}") from failure
 
     def send(self, data: Any) -> None:
         if self.sock is None:
@@ -118,15 +149,20 @@ class PacedAdapter(HTTPAdapter):
 
     Args:
         limits: of all connections.
+        home: the host that the user named, which is trusted; every other is judged as one that it named.
         options: those of requests' own.
     """
 
-    def __init__(self, limits: Timeouts, **options: Any) -> None:
+    def __init__(self, limits: Timeouts, home: Origin, **options: Any) -> None:
         answer = type("Answer", (_Answer,), {"limits": limits})
-        attributes = {"limits": limits, "response_class": answer}
+        attributes = {"limits": limits, "response_class": answer, "home": home}
         self._pools = {
-            "http": _pool(HTTPConnectionPool, type("Plain", (_Paced, HTTPConnection), attributes)),
-            "https": _pool(HTTPSConnectionPool, type("Secure", (_Paced, HTTPSConnection), attributes)),
+            "http": _pool(
+                HTTPConnectionPool, type("Plain", (_Paced, HTTPConnection), {**attributes, "scheme": "http"})
+            ),
+            "https": _pool(
+                HTTPSConnectionPool, type("Secure", (_Paced, HTTPSConnection), {**attributes, "scheme": "https"})
+            ),
         }
         super().__init__(**options)
 

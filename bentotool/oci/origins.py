@@ -98,8 +98,12 @@ def _lies_in(
     return False
 
 
-def check_reachable(home: Origin, target: Origin) -> None:
+def check_reachable(home: Origin, target: Origin) -> tuple[str, ...]:
     """Judge an origin that a reply of ``home`` named.
+
+    Returns:
+        the addresses that were judged. Another look-up may give others, so these are the ones to connect to. None for a
+        host that needs no judgement, and where the name is not known here.
 
     Raises:
         UnsafeError: when it is reached without TLS although ``home`` is not, when it is an internal address although
@@ -108,12 +112,13 @@ def check_reachable(home: Origin, target: Origin) -> None:
     if home.scheme == "https" and target.scheme != "https":
         raise UnsafeError(f"{home.host} sent us to {target}, which is not encrypted")
     if target.host == home.host:
-        return
+        return ()
     addresses = _resolve(target)
     if any(map(_is_metadata, addresses)):
         raise UnsafeError(f"{home.host} sent us to {target}, a link-local address")
     if any(map(is_internal, addresses)) and not any(map(is_internal, _resolve(home))):
         raise UnsafeError(f"{home.host} sent us to {target}, an internal address")
+    return tuple(addresses)
 
 
 def _resolve(origin: Origin) -> list[str]:

@@ -81,7 +81,7 @@ class Transport:
         self._answered = False
         if not self._tls.verify:  # the user said so, and was told what it means
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        adapter = PacedAdapter(self.timeouts, pool_connections=4, pool_maxsize=connections, max_retries=0)
+        adapter = PacedAdapter(self.timeouts, home, pool_connections=4, pool_maxsize=connections, max_retries=0)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
 
