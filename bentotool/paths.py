@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
 
-__all__ = ["STORE_ENV", "default_store", "fsync_directory", "make_folder", "make_private_directory", "write_atomic"]
+__all__ = [
+    "STORE_ENV",
+    "default_store",
+    "fsync_directory",
+    "make_folder",
+    "make_private_directory",
+    "remove_folder",
+    "seal_folder",
+    "write_atomic",
+]
 
 STORE_ENV = "BENTOTOOL_STORE"
 
@@ -63,6 +73,34 @@ def make_folder(path: Path, *, private: bool = False) -> Path:
         if not path.is_dir():
             raise
     return path
+
+
+def seal_folder(path: Path) -> None:
+    """Make a folder and those below it read-only, the outermost last; one that is so already is left alone.
+
+    Not where a group shares it, because every member must be able to remove it, and only its owner may open it again.
+    Windows has no such folders.
+    """
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):  # another user's, or on a disk that is read-only itself
+        if not path.stat().st_mode & 0o222 or _shared_mode(path):
+            return
+        for folder, _, _ in os.walk(path, topdown=False):
+            os.chmod(folder, 0o555 & os.lstat(folder).st_mode)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and what is in it, read-only or not. What cannot be removed stays, without a word."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not path.is_dir() or path.is_symlink():
+        return
+    for folder, _, files in os.walk(path):
+        # Windows keeps read-only files, elsewhere read-only folders keep theirs.
+        for each in [folder, *(os.path.join(folder, name) for name in files if sys.platform == "win32")]:
+            with contextlib.suppress(OSError):
+                os.chmod(each, 0o700)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def fsync_directory(path: Path) -> None:

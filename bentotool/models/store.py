@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.refs import Ref, RefStore, check_name, check_version
 from bentotool.oci.tar import check_entry_name, check_entry_names
-from bentotool.paths import make_folder
+from bentotool.paths import make_folder, seal_folder
 
 __all__ = ["KIND", "ModelStore", "StoredModel"]
 
@@ -191,6 +191,8 @@ class ModelStore:
         files = model_files(manifest, ref.name)
         size = sum(file.size for file in files)
         details = read_details(manifest)
+        if self.layout.remarked(ref.digest) in ("program", "pickle"):  # worse than it says of itself
+            details = replace(details, safety=self.layout.remarked(ref.digest))
         if details.main_file:
             check_entry_name(details.main_file)  # it becomes a path below the model's folder
         return StoredModel(ref.name, ref.tag, ref.digest, size, ref.created, details, files, manifest, ref.descriptor)
@@ -239,6 +241,7 @@ class ModelStore:
         self.check_linked(model)
         folder = self.layout.root / "views" / "models" / model.digest[7:]
         if folder.is_dir():
+            seal_folder(folder)  # whoever made it may have been killed before that
             return folder
         draft = self.layout.root / "tmp" / secrets.token_hex(16)
         try:
@@ -248,7 +251,8 @@ class ModelStore:
                 make_folder(target.parent)
                 link_file(self.layout.blob_path(file.sha256), target)
             make_folder(folder.parent)
-            draft.rename(folder)
+            draft.rename(folder)  # which what is read-only could not be
+            seal_folder(folder)
         except FileNotFoundError:
             raise VerificationError(
                 f"model {model.tag} is not whole in the store {self.layout.root}", hint="import or pull it again"

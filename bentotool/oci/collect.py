@@ -13,7 +13,6 @@ import itertools
 import os
 import re
 import secrets
-import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +25,7 @@ from bentotool.oci.descriptor import MANIFEST_LIMIT
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.reach import Reach, reach, subject_of
 from bentotool.oci.refs import Ref, RefStore
+from bentotool.paths import remove_folder
 
 __all__ = ["KINDS", "Collected", "collect", "mark", "own_bytes", "restore_set_aside", "stored_blobs", "strange_blobs"]
 
@@ -303,7 +303,7 @@ def _forget_gone(layout: Layout, before: float) -> None:
 def remove(path: Path) -> None:
     """Remove a file or a folder of ours, read-only or not."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(path)
         return
     try:
         path.unlink(missing_ok=True)

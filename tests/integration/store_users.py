@@ -8,6 +8,7 @@ may not be allowed to read this Python. Prints what the store lists in the end.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -37,18 +38,38 @@ def add(store: ModelStore, scratch: Path, name: str) -> None:
     store.add(name, "1", taken.files, DETAILS, layers=taken.layers)
 
 
+def look(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.read_bytes()
+
+
+def spoil(folder: Path) -> None:
+    """By accident: what is read-only refuses."""
+    for path in (folder / "new", folder / "same"):
+        with contextlib.suppress(PermissionError):
+            path.write_bytes(b"spoiled")
+            raise AssertionError(f"{path} was written")
+    for path in folder.iterdir():
+        with contextlib.suppress(PermissionError):
+            path.unlink()
+            raise AssertionError(f"{path} was removed")
+
+
+def delete(store: ModelStore, name: str) -> None:
+    for ref in store.list(name):
+        store.refs.delete("models", ref.name, ref.tag)
+
+
 def act(store: ModelStore, scratch: Path, action: str) -> None:
     verb, _, name = action.partition("=")
     if verb == "add":
         add(store, scratch, name)
     elif verb == "tag":
         store.tag(name, "again", replace=True)
-    elif verb == "view":
-        for path in store.materialise(store.get(name)).iterdir():
-            path.read_bytes()
+    elif verb in ("view", "spoil"):
+        (look if verb == "view" else spoil)(store.materialise(store.get(name)))
     elif verb == "delete":
-        for ref in store.list(name):
-            store.refs.delete("models", ref.name, ref.tag)
+        delete(store, name)
     elif verb == "collect":
         collect(store.layout, grace=0)
     elif verb == "verify":

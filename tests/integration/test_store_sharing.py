@@ -77,6 +77,19 @@ def test_two_users_of_a_group_share_a_store(place: Path, work: As, umask: int) -
     assert "PermissionError" in work(EVE, umask, "view=two", group=EVE, fails=True)
 
 
+def test_a_folder_of_a_model_refuses_what_is_written_and_goes_with_the_model(place: Path, work: As) -> None:
+    (place / "store").mkdir()
+    os.chown(place / "store", ADA, ADA)
+    assert work(ADA, 0o022, "add=one", "spoil=one", "verify", "view=one", group=ADA)["damaged"] == 0
+    work(ADA, 0o022, "delete=one", "collect", group=ADA)
+    assert not list((place / "store" / "views" / "models").iterdir())
+    # what a killed process left unsealed is sealed by the next that looks
+    work(ADA, 0o022, "add=one", "view=one", group=ADA)
+    (view,) = (place / "store" / "views" / "models").iterdir()
+    view.chmod(0o755)
+    work(ADA, 0o022, "spoil=one", group=ADA)
+
+
 def test_a_new_store_is_private(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -85,6 +85,8 @@ def test_materialised_folder_has_the_files_and_no_second_copy(store: ModelStore,
     assert os.path.samefile(path / "w.bin", blob)
     assert (path / "w.bin").stat().st_mode & 0o222 == 0
     assert store.materialise(model) == path
+    if sys.platform != "win32":
+        assert [each for each in (path, *path.rglob("*")) if each.stat().st_mode & 0o222] == []
 
 
 def test_explicit_version_is_kept_unless_replaced(store: ModelStore, tmp_path: Path) -> None:
