@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 from urllib.parse import quote
 
-from bentotool.errors import RemoteError, UsageError
+from bentotool.errors import NotFoundError, RemoteError, UsageError
 from bentotool.oci.auth import Scope
 from bentotool.oci.retry import TransientError
 from bentotool.oci.transport import Transport
@@ -134,6 +134,11 @@ def put_whole(transport: Transport, location: str, scope: Scope, digest: str, so
     except TransientError:
         source.take_back()
         raise
+    except NotFoundError as error:
+        source.take_back()
+        raise TransientError(
+            RemoteError(f"the registry dropped an upload: {error.message}", hint="try again")
+        ) from None
     response.close()
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import re
+import importlib.util
 import socket
 import subprocess
-import threading
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -179,165 +179,49 @@ def make_bento() -> Callable[..., Ref]:
     return make
 
 
-@dataclass
-class Reply:
-    """What the faulty registry answers once.
-
-    Args:
-        body: sent after the headers.
-        cut: close the connection after so many bytes of the body.
-        length: Content-Length to state; the truth when None.
-        stall: after the bytes, keep the connection open until this is set, half a minute at most.
-    """
-
-    status: int = 200
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    cut: int | None = None
-    length: int | None = None
-    stall: threading.Event | None = None
+def _load(name: str) -> ModuleType:
+    """A file of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"integration_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
+    spec.loader.exec_module(module)
+    return module
 
 
-@dataclass
-class Seen:
-    """A request as the faulty registry got it."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class FaultyRegistry:
-    """A registry that serves blobs and manifests from memory, and anything else that a test queues up.
-
-    ``script[(method, path prefix)]`` is a list of replies given once each before the normal behaviour.
-    """
-
-    def __init__(self, host: str) -> None:
-        self.host = host
-        self.blobs: dict[str, bytes] = {}
-        self.manifests: dict[str, tuple[str, bytes]] = {}
-        self.script: dict[tuple[str, str], list[Reply]] = {}
-        self.seen: list[Seen] = []
-        self.lock = threading.Lock()
-
-    def add_blob(self, data: bytes) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self.blobs[digest] = data
-        return digest
-
-    def add_manifest(self, data: bytes, tag: str, media_type: str = MANIFEST) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self.manifests[digest] = self.manifests[tag] = (media_type, data)
-        return digest
-
-    def requests(self, method: str, part: str = "") -> list[Seen]:
-        return [each for each in self.seen if each.method == method and part in each.path]
-
-    def answer(self, seen: Seen) -> Reply:
-        with self.lock:
-            self.seen.append(seen)
-            for (method, prefix), replies in self.script.items():
-                if method == seen.method and seen.path.startswith(prefix) and replies:
-                    return replies.pop(0)
-        return getattr(self, f"on_{seen.method.lower()}", lambda _: Reply(404))(seen)
-
-    def on_get(self, seen: Seen) -> Reply:
-        if seen.path == "/v2/":
-            return Reply(200, b"{}")
-        if match := re.search(r"/manifests/(.+)$", seen.path):
-            media_type, data = self.manifests.get(match[1], ("", b""))
-            return Reply(200, data, {"Content-Type": media_type}) if data else Reply(404)
-        match = re.search(r"/blobs/(sha256:[0-9a-f]{64})$", seen.path)
-        data = self.blobs.get(match[1], b"") if match else b""
-        if not match or match[1] not in self.blobs:
-            return Reply(404)
-        if found := re.fullmatch(r"bytes=(\d+)-", seen.headers.get("range", "")):
-            start = int(found[1])
-            return Reply(206, data[start:], {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"})
-        return Reply(200, data)
-
-    def on_head(self, seen: Seen) -> Reply:
-        return Reply(self.on_get(seen).status)
-
-    def on_post(self, seen: Seen) -> Reply:
-        return Reply(202, b"", {"Location": "/upload/1?_state=a%2Bb"})
-
-    def on_put(self, seen: Seen) -> Reply:
-        if found := re.search(r"/manifests/(.+)$", seen.path):
-            self.manifests[found[1]] = (seen.headers["content-type"], seen.body)
-        elif found := re.search(r"digest=sha256%3A([0-9a-f]{64})", seen.path):
-            self.blobs[f"sha256:{found[1]}"] = seen.body
-        return Reply(201)
-
-
-def _handler(registry: FaultyRegistry) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # headers and body are two packets, and the client delays its ACK by 40 ms
-
-        def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = registry.answer(Seen(self.command, self.path, headers, body))
-            self.send_response(reply.status)
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            length = len(reply.body) if reply.length is None else reply.length
-            if reply.status != 204:
-                self.send_header("Content-Length", str(length))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(reply.body if reply.cut is None else reply.body[: reply.cut])
-            if reply.stall:
-                self.wfile.flush()
-                reply.stall.wait(30)
-            if reply.cut is not None or length != len(reply.body):
-                self.close_connection = True
-
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _serve  # noqa: N815 - http.server's names
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of the tests."""
+@pytest.fixture(scope="session")
+def simulator() -> ModuleType:
+    """The module ``simulator.py``: a registry with faults."""
+    return _load("simulator")
 
 
 @pytest.fixture
-def make_faulty() -> Iterator[Callable[[], FaultyRegistry]]:
+def make_faulty(simulator: ModuleType) -> Iterator[Callable[..., Any]]:
     """Starts faulty registries; each call another one."""
-    servers: list[_Server] = []
+    with contextlib.ExitStack() as running:
 
-    def make() -> FaultyRegistry:
-        server = _Server(("127.0.0.1", 0), BaseHTTPRequestHandler)
-        registry = FaultyRegistry(f"127.0.0.1:{server.server_address[1]}")
-        server.RequestHandlerClass = _handler(registry)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        servers.append(server)
-        return registry
+        def make(**options: Any) -> Any:
+            registry, end = simulator.start(**options)
+            running.callback(end)
+            return registry
 
-    yield make
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield make
 
 
 @pytest.fixture
-def faulty(make_faulty: Callable[[], FaultyRegistry]) -> FaultyRegistry:
+def faulty(make_faulty: Callable[..., Any]) -> Any:
     """One faulty registry."""
     return make_faulty()
 
 
 @pytest.fixture
-def reply() -> type[Reply]:
-    """The class :class:`Reply`, for tests, which cannot import this file."""
-    return Reply
+def reply(simulator: ModuleType) -> Any:
+    """The simulator's class ``Reply``, for tests, which cannot import it."""
+    return simulator.Reply
+
+
+@pytest.fixture
+def fault(simulator: ModuleType) -> Any:
+    """The simulator's class ``Fault``."""
+    return simulator.Fault
