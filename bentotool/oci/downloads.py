@@ -76,8 +76,8 @@ class Download:
             self._receive()
         except TransientError:
             # The number of tries is for those that bring nothing; a step forward starts a new count. Each costs the
-            # registry a mebibyte of the right size, so this ends.
-            if self._received - before >= _PROGRESS:
+            # registry a mebibyte of the right size, so this ends. Not so where all of it has to come again each time.
+            if self._ranges and self._received - before >= _PROGRESS:
                 return False
             raise
         return True
@@ -111,6 +111,8 @@ class Download:
             self._ranges = False
             raise TransientError(RemoteError(self._problem("cannot be continued")))
         start = 0
+        if response.status_code == requests.codes.ok and self._received:
+            self._ranges = False
         if response.status_code == requests.codes.partial_content:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             start = int(found[1]) if found else -1

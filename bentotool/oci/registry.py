@@ -368,7 +368,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             following = response.links.get("next", {}).get("url")
             if not following:
                 return
-            url = self._transport.resolve(following, url)
+            url = self._transport.resolve(following, url, elsewhere=False)
         raise VerificationError(f"registry {self.registry} has more than {_MAX_PAGES} pages of {what}")
 
     def _read(self, response: requests.Response, what: str) -> bytes:

@@ -130,11 +130,17 @@ class Transport:
             url = self.resolve(location, url)
         raise RemoteError(f"registry {self._registry} redirects in a circle")
 
-    def resolve(self, location: str, base: str) -> str:
-        """The URL a reply named, judged by :mod:`bentotool.oci.origins`."""
+    def resolve(self, location: str, base: str, *, elsewhere: bool = True) -> str:
+        """The URL a reply named, judged by :mod:`bentotool.oci.origins`.
+
+        Args:
+            elsewhere: whether it may be of another host: content may lie there, what the registry itself knows may not.
+        """
         url = urldefrag(urljoin(base, location)).url
         target = origin_of(url)
         if target != self._home:
+            if not elsewhere:
+                raise UnsafeError(f"registry {self._registry} sent us to {target}, another host, for its own list")
             check_reachable(self._home, target)
         return url
 
