@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import builtins
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from bentotool.paths import default_store
 
 if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
+    from bentotool.plugins import Plugins
 
 __all__ = ["create", "delete", "export_model", "get", "import_model", "list", "open_model"]
 
@@ -99,6 +100,62 @@ def delete(tag: str) -> None:
         refs.delete("models", ref.name, ref.tag)
 
 
+@dataclass(frozen=True)
+class FetchOptions:
+    """What :func:`import_model` takes for models from elsewhere; ``bentotool model import`` has options of these names.
+
+    Attributes:
+        checksum: ``sha256:<hex>`` that a single file, or the manifest of a model in a registry, must have.
+        max_size: bytes; the most that is fetched.
+        include, exclude: patterns over the names of the model's files.
+        jobs: layers fetched from a registry at once.
+        plain_http: None speaks HTTP to registries on this machine, and HTTPS to all others.
+        ca_file: PEM file of the authorities to trust, in place of the system's.
+        client_cert: PEM file of the certificate to show to a host that asks for one.
+        client_key: PEM file of its key, unless it is in the same file.
+        insecure_skip_tls_verify: takes any certificate: whoever sits on the line can read and change what passes.
+    """
+
+    checksum: str | None = None
+    max_size: int | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    jobs: int = 4
+    plain_http: bool | None = None
+    ca_file: str | Path | None = None
+    client_cert: str | Path | None = None
+    client_key: str | Path | None = None
+    insecure_skip_tls_verify: bool = False
+
+    def for_fetch(self, plugins: Plugins) -> dict[str, Any]:
+        """As arguments of :func:`bentotool.models.sources.fetch`.
+
+        Raises:
+            UsageError: when a certificate's file is absent or not what it should be.
+        """
+        from bentotool.models.choice import Choice
+        from bentotool.models.oci_source import registry_maker
+        from bentotool.models.sources import DEFAULT_MAX_BYTES
+        from bentotool.oci.tls import Tls
+
+        files = (Path(each) if each else None for each in (self.ca_file, self.client_cert, self.client_key))
+        tls = Tls(not self.insecure_skip_tls_verify, *files)
+        return {
+            "max_bytes": DEFAULT_MAX_BYTES if self.max_size is None else self.max_size,
+            "checksum": self.checksum,
+            "choice": Choice(_several("include", self.include), _several("exclude", self.exclude)),
+            "jobs": self.jobs,
+            "tls": tls,
+            "open_registry": registry_maker(plugins, tls=tls, plain_http=self.plain_http, jobs=self.jobs),
+        }
+
+
+def _several(name: str, patterns: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise UsageError(f"{name}={patterns!r} is one text", hint=f"give a list: {name}=[{patterns!r}]")
+    return tuple(patterns)
+
+
 def import_model(
     path: str | Path,
     name: str | None = None,
@@ -108,28 +165,36 @@ def import_model(
     labels: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
     trust: bool = False,
-    **others: object,
+    replace: bool = False,
+    link: bool = False,
+    **others: Any,
 ) -> Model:
     """Import a model into the local store; see :func:`bentotool.models.importing.import_files`.
 
     Args:
         path: a file, a folder, or an address as ``bentotool model import`` takes it; or an archive that
             :func:`export_model` wrote, which brings its own labels and metadata.
-        others: BentoML's further arguments, refused with a hint what to do instead.
+        others: those of :class:`FetchOptions`; and BentoML's further arguments, refused with a hint what to do
+            instead.
     """
+    known = {field.name for field in fields(FetchOptions)}
+    options = FetchOptions(**{key: others.pop(key) for key in known & others.keys()})
     _refuse(others)
     if name in _INPUT_FORMATS:  # BentoML's second argument; no model is called so by intent
         _refuse({"input_format": name})
     if is_archive(Path(path)):
-        if framework or labels or metadata:
-            raise UsageError(f"{path} is an archive, which brings its own framework, labels and metadata")
+        if framework or labels or metadata or replace or link or options != FetchOptions():
+            raise UsageError(
+                f"{path} is an archive, which brings its own framework, labels and metadata",
+                hint="with an archive go name=, version= and trust= alone",
+            )
         store = _store()
         return _model(store, import_archive(store, Path(path), name=name, version=version, trust=trust))
     from bentotool.models.sources import fetch, import_fetched
     from bentotool.plugins import load_plugins
 
     store, plugins = _store(), load_plugins()
-    with fetch(str(path), store.layout, plugins) as found:
+    with fetch(str(path), store.layout, plugins, **options.for_fetch(plugins)) as found:
         stored = import_fetched(
             store,
             found,
@@ -140,6 +205,8 @@ def import_model(
             labels=labels,
             metadata=metadata,
             trust=trust,
+            replace=replace,
+            link=link,
         )
     return _model(store, stored)
 

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from bentotool.interfaces import JSON
     from bentotool.oci.credentials import Credentials, CredentialStore
     from bentotool.oci.registry import Registry
+    from bentotool.oci.tls import Tls
     from bentotool.plugins import Plugins
 
-__all__ = ["Found", "OciSource", "RegistryMaker", "credentials_of", "find_model", "take_model"]
+__all__ = ["Found", "OciSource", "RegistryMaker", "credentials_of", "find_model", "registry_maker", "take_model"]
 
 _KIND = "io.bentotool.kind"
 _MAX_CANDIDATES = 16
@@ -233,6 +234,24 @@ def credentials_of(plugins: Plugins) -> CredentialStore:
     return CredentialStore(ask_plugins)
 
 
+def registry_maker(
+    plugins: Plugins, *, tls: Tls | None = None, plain_http: bool | None = None, jobs: int = _JOBS
+) -> RegistryMaker:
+    """Makes clients with the credentials of plugins and files.
+
+    Args:
+        plain_http: None speaks HTTP to this machine and HTTPS to others.
+        jobs: layers fetched at once.
+    """
+
+    def make(host: str) -> Registry:
+        from bentotool.oci.registry import Registry
+
+        return Registry(host, credentials=credentials_of(plugins), tls=tls, plain_http=plain_http, connections=jobs + 2)
+
+    return make
+
+
 class OciSource:
     """The source behind ``oci:``.
 
@@ -242,7 +261,8 @@ class OciSource:
     """
 
     def __init__(self, plugins: Plugins, open_registry: RegistryMaker | None = None, jobs: int = _JOBS) -> None:
-        self._plugins, self._open_registry, self._jobs = plugins, open_registry, jobs
+        self._open = open_registry or registry_maker(plugins, jobs=jobs)
+        self._jobs = jobs
 
     def fetch(self, request: SourceRequest) -> SourceModel:
         for left in request.folder.glob("*-*"):  # by a process that was killed; it cannot be gone on from
@@ -258,13 +278,6 @@ class OciSource:
             reference = remote.digest or remote.tag or "latest"
             name = remote.repository.rpartition("/")[2]
             return self._take(content, request, reference, name, remote.tag, f"oci://{remote}")
-
-    def _open(self, host: str) -> Registry:
-        if self._open_registry is not None:
-            return self._open_registry(host)
-        from bentotool.oci.registry import Registry
-
-        return Registry(host, credentials=credentials_of(self._plugins), connections=self._jobs + 2)
 
     def _take(
         self, content: Content, request: SourceRequest, reference: str, name: str, tag: str | None, source: str

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ import pytest
 from bentotool.cli.main import main
 from bentotool.models.store import StoredModel
 from bentotool.oci.layout import Layout
+
+IRIS = Path(__file__).parents[2] / "templates" / "quickstart" / "iris.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +106,59 @@ def test_files_that_are_not_what_they_should_be(arguments: tuple[str, ...], file
     given = [each if each.startswith("--") else str(files / each) for each in arguments]
     status, error, _ = run("127.0.0.1:1/r:1", *given)
     assert (status, error["error"]["code"]) == (2, "usage")
+
+
+def test_python_code_has_the_same_options(
+    strict_registry: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_package: Any
+) -> None:
+    require_package("bentotool_onnx")
+    from bentotool import models
+    from bentotool.errors import RemoteError
+
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "mine"))
+    made = models.import_model(IRIS, "iris", version="1")
+    pair = {"client_cert": files / "client.pem", "client_key": str(files / "client.key")}
+    source = f"{strict_registry}/python:1"
+    options = [
+        "--tls",
+        f"--ca-file={files / 'ca.pem'}",
+        *(f"--{key.replace('_', '-')}={value}" for key, value in pair.items()),
+    ]
+    assert main(["model", "push", "iris:1", source, *options]) == 0
+
+    tls = {"plain_http": False}  # on this machine HTTP is the rule
+    for wrong in ({}, {"ca_file": files / "ca.pem"}, {"plain_http": True}, {"insecure_skip_tls_verify": True}):
+        with pytest.raises(RemoteError):
+            models.import_model(f"oci://{source}", **{**tls, **wrong})
+    for right in ({"ca_file": files / "ca.pem"}, {"insecure_skip_tls_verify": True}):
+        assert models.import_model(f"oci://{source}", **tls, **right, **pair) == made
+
+
+def test_python_code_has_them_for_the_web_too(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_package: Any
+) -> None:
+    require_package("bentotool_onnx")
+    from bentotool import models
+    from bentotool.errors import RemoteError, UnsafeError, UsageError
+
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "mine"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files / "server.pem", files / "server.key")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(IRIS.parent))) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            source = f"https://127.0.0.1:{server.server_port}/iris.onnx"
+            with pytest.raises(RemoteError, match="certificate"):
+                models.import_model(source)
+            with pytest.raises(UnsafeError, match="larger"):
+                models.import_model(source, ca_file=files / "ca.pem", max_size=3)
+            assert models.import_model(source, ca_file=files / "ca.pem").name == "iris"
+        finally:
+            server.shutdown()
+            thread.join(5)
+    with pytest.raises(UsageError, match="is not a file"):
+        models.import_model(source, ca_file="absent.pem")
+    with pytest.raises(UsageError, match="is one text"):
+        models.import_model(source, include="*.onnx")
