@@ -24,7 +24,7 @@ _PARAMETER = re.compile(r'([a-zA-Z][\w-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SCHEME = re.compile(r"(?:^|,\s*)(basic|bearer)(?=\s|,|$)", re.ASCII | re.IGNORECASE)
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
-_MARGIN = 5.0  # seconds a token must still live to be worth sending
+_MARGIN = 5.0  # seconds a token must still live to be worth sending; a quarter of its life where that is less
 _MINIMUM_LIFE = 60.0  # what the token specification says when expires_in is absent
 
 
@@ -100,6 +100,7 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
         self._clock = clock
         self._lock = threading.RLock()
         self._values: dict[tuple[str, ...], tuple[str, float]] = {}
+        self._challenges: dict[tuple[str, ...], str] = {}
         self._credentials: dict[str, Credentials | None] = {}
 
     def get_auth_header(self) -> dict[str, str]:
@@ -108,10 +109,18 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
         return {"Authorization": value} if value else {}
 
     def value_for(self, scope: Scope) -> str | None:
-        """The Authorization value known for ``scope``, or None."""
+        """The Authorization value known for ``scope``, or None.
+
+        One that has run out is made anew here: a request that is refused for it has sent its body for nothing.
+
+        Raises:
+            AuthenticationError: when there is none to be had any more.
+        """
         with self._lock:
             value, expires = self._values.get(scope.parts(), (None, 0.0))
-            return value if value and expires > self._clock() else None
+            if value is None or expires > self._clock():
+                return value
+            return self._make(self._challenges[scope.parts()], scope, None)
 
     def answer(self, header: str, scope: Scope, refused: str | None) -> str:
         """A new Authorization value for a request that got 401.
@@ -130,18 +139,22 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
             current = self.value_for(scope)
             if current and current != refused:
                 return current
-            challenges = parse_challenges(header)
-            bearer = next((c for c in challenges if c.scheme == "bearer"), None)
-            if bearer is not None:
-                value, lifetime = self._bearer(bearer, scope)
-            elif any(c.scheme == "basic" for c in challenges):
-                value, lifetime = self._basic(scope), float("inf")
-            else:
-                raise AuthenticationError(f"registry {self._registry} asks for an unknown kind of authentication")
-            if value == refused:
-                raise self._refused()
-            self._values[scope.parts()] = (value, self._clock() + lifetime - _MARGIN)
-            return value
+            return self._make(header, scope, refused)
+
+    def _make(self, header: str, scope: Scope, refused: str | None) -> str:
+        challenges = parse_challenges(header)
+        bearer = next((c for c in challenges if c.scheme == "bearer"), None)
+        if bearer is not None:
+            value, lifetime = self._bearer(bearer, scope)
+        elif any(c.scheme == "basic" for c in challenges):
+            value, lifetime = self._basic(scope), float("inf")
+        else:
+            raise AuthenticationError(f"registry {self._registry} asks for an unknown kind of authentication")
+        if value == refused:
+            raise self._refused()
+        expires = self._clock() + lifetime - min(_MARGIN, lifetime / 4)
+        self._values[scope.parts()], self._challenges[scope.parts()] = (value, expires), header
+        return value
 
     def _refused(self) -> AuthenticationError:
         return AuthenticationError(
@@ -195,4 +208,5 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
             ) from None
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
             raise AuthenticationError(f"the token service of registry {self._registry} gave no token")
-        return f"Bearer {token}", min(max(lifetime, _MARGIN * 2), 86400.0)
+        # A token that is said to have run out already lives until it is refused.
+        return f"Bearer {token}", min(lifetime, 86400.0) if lifetime > 0 else _MINIMUM_LIFE
