@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "Include",
     "choice_of",
     "credential_store",
+    "note_left_out",
     "open_registry",
     "talks_to_registry",
     "tls_for",
@@ -38,6 +39,7 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="PATTERN", help="Leave out the model's files that match (repeatable)."),
 ]
+_NOTES = 5
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -99,3 +101,11 @@ def transfer_progress(state: State) -> ProgressMaker:
         return state.console.progress(total, label)
 
     return make
+
+
+def note_left_out(state: State, notes: Sequence[str]) -> None:
+    """Say which referrers of a registry were left out; a hostile one can give reasons by the hundred."""
+    for note in notes[:_NOTES]:
+        state.console.note(f"warning: {note}")
+    if len(notes) > _NOTES:
+        state.console.note(f"warning: and {len(notes) - _NOTES} more are left out")

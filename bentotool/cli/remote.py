@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bentotool.cli.formats import human_size
-from bentotool.cli.registries import open_registry
+from bentotool.cli.registries import note_left_out, open_registry
 from bentotool.cli.state import State
 
 if TYPE_CHECKING:
     from bentotool.oci.reference import RemoteReference
     from bentotool.transfer.remote import RemoteArtifact
 
-__all__ = ["is_remote", "list_remote", "show_remote"]
+__all__ = ["is_remote", "list_remote", "show_referrers", "show_remote"]
 
 
 def is_remote(reference: str | None) -> bool:
@@ -33,8 +35,14 @@ def list_remote(state: State, text: str) -> None:
         if not found:
             state.console.note(f"{text} has no tags")
             return
-        rows = [(each.reference, each.kind, human_size(each.size), state.console.digest(each.digest)) for each in found]
-        state.console.table(("reference", "kind", "size", "digest"), rows)
+        short = state.console.digest
+        rows = [
+            (each.reference, each.kind, human_size(each.size), short(each.digest), _brief_types(each.referrers))
+            for each in found
+        ]
+        columns = ("reference", "kind", "size", "digest", "referrers")
+        attached = any(row[-1] for row in rows)
+        state.console.table(columns if attached else columns[:-1], rows if attached else [row[:-1] for row in rows])
 
     state.console.result([each.to_dict() for each in found], human)
 
@@ -55,6 +63,7 @@ def show_remote(state: State, text: str) -> None:
     remote = RemoteReference.parse(text)
     with open_registry(state, remote.registry) as registry:
         found = inspect(registry, remote)
+    note_left_out(state, found.notes)
     state.console.result(found.to_dict(), lambda: _show(state, found))
 
 
@@ -71,14 +80,23 @@ def _show(state: State, found: RemoteArtifact) -> None:
             ("file", "size", "digest"),
             [(each["path"], human_size(each["size"]), console.digest(each["digest"])) for each in found.files],
         ),
-        (
-            ("referrer", "of", "digest"),
-            [
-                (each["artifact_type"], console.digest(each["subject"]), console.digest(each["digest"]))
-                for each in found.referrers
-            ],
-        ),
     ):
         if rows:
             console.line()
             console.table(title, rows)
+    show_referrers(state, found.referrers)
+
+
+def show_referrers(state: State, referrers: Sequence[Mapping[str, Any]]) -> None:
+    """A table of signatures, SBOMs and the like, here or in a registry; nothing when there are none."""
+    if referrers:
+        short = state.console.digest
+        rows = [(each["artifact_type"], short(each["subject"]), short(each["digest"])) for each in referrers]
+        state.console.line()
+        state.console.table(("referrer", "of", "digest"), rows)
+
+
+def _brief_types(referrers: Sequence[Mapping[str, Any]]) -> str:
+    """How many there are of each type, in a few words."""
+    found = Counter(each["artifact_type"].removeprefix("application/").removeprefix("vnd.") for each in referrers)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))

@@ -9,9 +9,11 @@ Importing this module takes a quarter of a second because oras does; import it i
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO, NoReturn
 from urllib.parse import urlsplit
 
@@ -32,7 +34,7 @@ from bentotool.oci.descriptor import (
     parse_json_object,
 )
 from bentotool.oci.digest import check_digest, sha256_bytes
-from bentotool.oci.downloads import Download, RemoteBlob, Sink
+from bentotool.oci.downloads import Buffer, Download, RemoteBlob, Sink
 from bentotool.oci.manifests import FetchedManifest, check_manifest, check_stated_digest
 from bentotool.oci.origins import home_of
 from bentotool.oci.reference import RemoteReference
@@ -268,7 +270,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             raise VerificationError(
                 f"blob {descriptor.digest} has {descriptor.size} bytes, more than the {limit} allowed"
             )
-        buffer = _Buffer()
+        buffer = Buffer()
         self.download_blob(repository, descriptor, buffer)
         if sha256_bytes(bytes(buffer.data)) != descriptor.digest:
             raise VerificationError(f"registry {self.registry} gave other bytes for {descriptor.digest}")
@@ -339,23 +341,26 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             raise NotFoundError(f"registry {self.registry} has no {repository}", hint="check the name") from None
         return tags
 
-    def get_referrers(self, repository: str, digest: str, artifact_type: str | None = None) -> tuple[Descriptor, ...]:
+    def get_referrers(
+        self, repository: str, digest: str, artifact_type: str | None = None, limit: int | None = None
+    ) -> tuple[Descriptor, ...]:
         """Manifests that name ``digest`` as their subject: the referrers API, else the tag ``sha256-<hex>``.
 
         Args:
             artifact_type: leave out those of other types, which a registry may or may not do by itself.
+            limit: ask no further once there are so many.
         """
         url = self._url(f"{self._netloc}/v2/{repository}/referrers/{check_digest(digest)}")
-        found: list[Descriptor] = []
-        try:
-            for page in self._pages(repository, url, f"the referrers of {digest}", {"Accept": INDEX}):
-                found += Index.from_bytes(canonical_json(page)).manifests
-        except NotFoundError:  # no such API
+
+        def entries() -> Iterator[Descriptor]:
             try:
-                found += Index.from_bytes(self.get_manifest(repository, digest.replace(":", "-")).data).manifests
-            except NotFoundError:
-                return ()
-        return tuple(each for each in found if artifact_type is None or each.artifact_type == artifact_type)
+                for page in self._pages(repository, url, f"the referrers of {digest}", {"Accept": INDEX}):
+                    yield from Index.from_bytes(canonical_json(page)).manifests
+            except NotFoundError:  # no such API
+                with contextlib.suppress(NotFoundError):
+                    yield from Index.from_bytes(self.get_manifest(repository, digest.replace(":", "-")).data).manifests
+
+        return tuple(islice((each for each in entries() if artifact_type in (None, each.artifact_type)), limit))
 
     def _pages(
         self, repository: str, url: str, what: str, headers: dict[str, str] | None = None
@@ -376,14 +381,3 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             return read_body(self._transport, response, MANIFEST_LIMIT, what)
         except TransientError as failure:
             raise failure.error from None
-
-
-class _Buffer:
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def resume(self) -> int:
-        return 0
-
-    def write(self, data: bytes) -> None:
-        self.data += data

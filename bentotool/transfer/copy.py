@@ -15,7 +15,7 @@ from bentotool.oci.workers import run_all
 from bentotool.transfer.formats import title_of
 from bentotool.transfer.push import VOLUME
 from bentotool.transfer.result import ProgressMaker, no_progress
-from bentotool.transfer.tree import Node, read_tree
+from bentotool.transfer.tree import MANY, Node, read_tree
 
 if TYPE_CHECKING:
     from bentotool.oci.registry import Registry
@@ -32,6 +32,7 @@ class Copied:
         size: bytes of all blobs, each counted once.
         sent: bytes that went over the wire; what was there, or mounted, did not.
         manifests: how many, referrers included.
+        notes: which referrers were left out, and why.
     """
 
     source: str
@@ -41,10 +42,11 @@ class Copied:
     sent: int
     manifests: int
     referrers: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        return dict(vars(self))
+        return {**vars(self), "notes": list(self.notes)}
 
 
 def copy(
@@ -75,7 +77,8 @@ def copy(
         raise UsageError(f"{target}: a copy goes to a tag, not to a digest", hint="write HOST/REPOSITORY[:TAG]")
     asked = source.digest or source.tag or "latest"
     tag = target.tag or source.tag or "latest"
-    nodes = read_tree(reading, source.repository, asked, referrers=referrers)
+    notes: list[str] = []
+    nodes = read_tree(reading, source.repository, asked, referrers=referrers, bounds=MANY, notes=notes)
     top = next(node for node in reversed(nodes) if not node.referrer)
     extra = _volume(reading, source, top)
     blobs = {blob.digest: blob for node in (*nodes, *extra) for blob in node.blobs}
@@ -96,6 +99,7 @@ def copy(
         sent=sent,
         manifests=len(nodes) + len(extra),
         referrers=sum(node.referrer for node in nodes),
+        notes=tuple(notes),
     )
 
 

@@ -13,6 +13,7 @@ from bentotool.oci.refs import check_name, check_version
 
 __all__ = [
     "BENTO_TYPE",
+    "IMAGE_CONFIG",
     "INDEX_TYPE",
     "KIND",
     "MODEL_TYPE",
@@ -32,7 +33,7 @@ KIND = "io.bentotool.kind"
 
 _NAME = "io.bentotool.name"
 _VERSION = "org.opencontainers.image.version"
-_IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
+IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 _IMAGE_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _NO_PLATFORM = {"os": "unknown", "architecture": "unknown"}
 
@@ -138,7 +139,7 @@ class VolumeView:
 
     @property
     def config_descriptor(self) -> Descriptor:
-        return Descriptor(_IMAGE_CONFIG, sha256_bytes(self.config), len(self.config))
+        return Descriptor(IMAGE_CONFIG, sha256_bytes(self.config), len(self.config))
 
 
 def volume_view(model: Descriptor, manifest: Manifest) -> VolumeView:
@@ -155,7 +156,7 @@ def volume_view(model: Descriptor, manifest: Manifest) -> VolumeView:
         {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": digests}}
     )
     view = Manifest(
-        config=Descriptor(_IMAGE_CONFIG, sha256_bytes(config), len(config)),
+        config=Descriptor(IMAGE_CONFIG, sha256_bytes(config), len(config)),
         layers=tuple(Descriptor(_IMAGE_LAYER, layer.digest, layer.size) for layer in manifest.layers),
         subject=Descriptor(MANIFEST, model.digest, model.size),
     )

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from bentotool.build.bentos import BentoStore
 from bentotool.errors import ConflictError, UsageError, VerificationError
 from bentotool.models.choice import EVERYTHING, Choice
-from bentotool.models.detect import require_trust
 from bentotool.models.foreign import family_of
 from bentotool.models.manifest import ModelFile, build_manifest, model_files, read_details
 from bentotool.models.oci_content import RegistryContent
 from bentotool.models.oci_source import Found, find_model
-from bentotool.models.recheck import recheck_safety
 from bentotool.models.store import ModelStore
+from bentotool.oci.attached import keep_index
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.digest import check_digest, sha256_bytes
-from bentotool.oci.layout import FILES_ANNOTATION, Layout, layer_files
+from bentotool.oci.layout import Layout
+from bentotool.oci.manifests import FetchedManifest
 from bentotool.oci.reach import FILES_OF
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import RefStore, check_name, check_version
-from bentotool.oci.renewal import Renewal
 from bentotool.oci.tar import check_entry_names
-from bentotool.oci.workers import run_all
 from bentotool.plugins import load_plugins
+from bentotool.transfer.fetching import Fetching, RemoteManifest
 from bentotool.transfer.foreign import is_ours, pull_foreign
-from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity, title_of
+from bentotool.transfer.formats import BENTO_TYPE, KIND, MODEL_TYPE, BentoConfig, NeededModel, identity
 from bentotool.transfer.places import KnownPlaces
-from bentotool.transfer.result import Progress, ProgressMaker, Transferred, no_progress
+from bentotool.transfer.platforms import check_platforms, choose_images, platform_of
+from bentotool.transfer.result import ProgressMaker, Transferred, no_progress
 
 if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.
@@ -38,94 +37,6 @@ if TYPE_CHECKING:
     from bentotool.plugins import Plugins
 
 __all__ = ["pull"]
-
-_KINDS = {MODEL_TYPE: "model", BENTO_TYPE: "bento"}
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """A manifest in the registry: its exact bytes and what they say."""
-
-    descriptor: Descriptor
-    data: bytes
-    manifest: Manifest
-
-    @property
-    def parts(self) -> tuple[Descriptor, ...]:
-        return (*self.manifest.layers, self.manifest.config)
-
-
-class _Pull:
-    """One pull under way."""
-
-    def __init__(
-        self,
-        layout: Layout,
-        remote: RemoteReference,
-        registry: Registry,
-        jobs: int,
-        progress: ProgressMaker,
-        trust: bool,
-        plugins: Plugins | None,
-    ) -> None:
-        self.layout = layout
-        self.remote = remote
-        self.registry = registry
-        self._jobs = jobs
-        self._progress = progress
-        self._trust = trust
-        self._plugins = plugins
-        self._renewal = Renewal(layout)
-        self.fetched = 0
-
-    def manifest(self, digest: str, kind: str) -> _Remote:
-        fetched = self.registry.get_manifest(self.remote.repository, digest)
-        found = _Remote(fetched.descriptor, fetched.data, Manifest.from_bytes(fetched.data))
-        if _KINDS.get(found.manifest.artifact_type or "") != kind:
-            raise VerificationError(f"{self.remote.repository}@{digest} is not a {kind}")
-        return found
-
-    def fetch(self, manifests: Iterable[_Remote], label: str) -> None:
-        """Bring the content of manifests, then the manifests, into the layout."""
-        wanted = list(manifests)
-        for each in wanted:
-            if each.manifest.artifact_type == MODEL_TYPE:
-                title = ":".join(identity(each.manifest, (self.remote.repository, each.descriptor.digest)))
-                require_trust(read_details(each.manifest).safety, title, trust=self._trust)
-        # One digest may be listed twice, as the tar of a model's files and as an ordinary blob: two ways to store it.
-        missing = {
-            (part.digest, FILES_ANNOTATION in part.annotations): part
-            for each in wanted
-            for part in each.parts
-            if not self._has(part)
-        }
-        ordered = sorted(missing.values(), key=lambda part: part.size, reverse=True)
-        with self._progress(sum(part.size for part in ordered), label) as shown:
-            run_all([partial(self._fetch_one, part, shown) for part in ordered], self._jobs, self.registry.stop)
-        self.fetched += sum(part.size for part in ordered)
-        for each in wanted:
-            self.layout.put(each.data, MANIFEST)
-
-    def recheck(self, manifest: Manifest, title: str) -> None:
-        """Hold what a model says of its safety against the content fetched."""
-        if not self._trust:
-            self._plugins = self._plugins or load_plugins()
-            recheck_safety(self.layout, manifest, title, trust=False, plugins=self._plugins)
-
-    def _has(self, part: Descriptor) -> bool:
-        if not self.layout.has_layer(part):
-            return False
-        for digest in [file.sha256 for file in layer_files(part) or ()] or [part.digest]:
-            self._renewal.finished(digest)
-        return True
-
-    def _fetch_one(self, part: Descriptor, shown: Progress) -> None:
-        with (
-            shown.part(title_of(part), part.size) as moved,
-            self.layout.layer_sink(part, self._renewal) as sink,
-        ):
-            self.registry.download_blob(self.remote.repository, part, sink, advance=moved.advance)
-            sink.commit()
 
 
 def pull(
@@ -138,10 +49,14 @@ def pull(
     trust: bool = False,
     plugins: Plugins | None = None,
     choice: Choice = EVERYTHING,
+    platforms: Sequence[str] = (),
+    referrers: bool = True,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
     """Bring a model, or a Bento with its models, into the store. What is there already is not fetched.
+
+    What refers to it (signatures, SBOMs) comes along, and its images where the registry has some.
 
     Args:
         remote: what to pull; without a tag, ``latest``. A digest is verified.
@@ -150,31 +65,37 @@ def pull(
         trust: takes models of class ``pickle``.
         plugins: who looks at the files of a model that another tool pushed; all installed when absent.
         choice: which files of a model to take; a part of it is another model, with a version of its own.
+        platforms: of a Bento's images, take those for these; all when empty, none for ``none``.
+        referrers: whether to take along what refers to it. It is needed by nothing: what is not as it should be is left
+            out, and stands in the notes of the result.
         jobs: files fetched at once.
 
     Raises:
-        NotFoundError: when the registry does not have it.
+        NotFoundError: when the registry does not have it, or no image for one of ``platforms``.
         VerificationError: when any byte is not what its digest says; nothing is kept under a name.
         UnsafeError: when ``trust`` is False and a model is of class ``pickle``: nothing is fetched; or is of a more
             dangerous class than it states: nothing is kept under a name.
         ConflictError: when the name and version stand for something else here.
         RemoteError, AuthenticationError: when the registry refuses or does not answer.
     """
-    work = _Pull(layout, remote, registry, jobs, progress, trust, plugins)
+    check_platforms(platforms)
+    work = Fetching(layout, remote, registry, jobs, progress, trust, plugins, referrers)
     # The tag is looked at once; from here on everything is named by digest.
     top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
     if top.descriptor.media_type == INDEX:
         index = Index.from_bytes(top.data)
         if any(entry.annotations.get(KIND) == "bento" for entry in index.manifests):
             _check_whole(remote, choice)
-            return _pull_index(work, index, top.descriptor, rename, expect)
+            return _pull_index(work, index, top, rename, expect, platforms)
         found = find_model(RegistryContent(registry, remote.repository), top.descriptor.digest, str(remote))
     else:
         found = Found(top.descriptor, Manifest.from_bytes(top.data))
+    if platforms:
+        raise UsageError(f"{remote} has no images of its own", hint="leave out --platform")
     if found.manifest.artifact_type == BENTO_TYPE:
         _check_expected(remote, "bento", expect)
         _check_whole(remote, choice)
-        return _pull_bento(work, _Remote(found.descriptor, top.data, found.manifest), None, rename)
+        return _pull_bento(work, RemoteManifest(found.descriptor, top.data, found.manifest), rename)
     if family_of(found.manifest) is None:
         raise _foreign(remote, found.manifest.artifact_type or found.manifest.config.media_type)
     _check_expected(remote, "model", expect)
@@ -203,7 +124,7 @@ def _check_whole(remote: RemoteReference, choice: Choice) -> None:
         )
 
 
-def _pull_own(work: _Pull, found: Found, rename: str | None) -> Transferred | None:
+def _pull_own(work: Fetching, found: Found, rename: str | None) -> Transferred | None:
     """Pull a model that a release of ours pushed, under its own digest; None for those of others."""
     if is_ours(found.manifest):
         return _pull_model(work, work.manifest(found.descriptor.digest, "model"), rename)
@@ -226,18 +147,29 @@ def _check_expected(remote: RemoteReference, kind: str, expect: str | None) -> N
         raise UsageError(f"{remote} is {article}", hint=f"{command} {remote}")
 
 
-def _pull_model(work: _Pull, model: _Remote, rename: str | None) -> Transferred:
+def _pull_model(work: Fetching, model: RemoteManifest, rename: str | None) -> Transferred:
     name, version = _renamed(identity(model.manifest), rename)
     model_files(model.manifest, name)  # a model without a list of its files cannot be kept: say so before fetching it
     _check_free(work.layout, "models", name, version, model.descriptor.digest)
     work.fetch([model], f"pull {name}:{version}")
     work.recheck(model.manifest, f"{name}:{version}")
+    attached = work.attached([model.descriptor.digest], f"pull {name}:{version}")
     stored = ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, model.descriptor.digest)
-    return Transferred("model", name, version, stored.digest, stored.size, str(work.remote), work.fetched)
+    return Transferred(
+        kind="model",
+        name=name,
+        version=version,
+        digest=stored.digest,
+        size=stored.size,
+        remote=str(work.remote),
+        moved=work.fetched,
+        referrers=attached.count,
+        notes=attached.notes,
+    )
 
 
-def _pull_files(work: _Pull, view: _Remote, rename: str | None) -> Transferred | None:
+def _pull_files(work: Fetching, view: RemoteManifest, rename: str | None) -> Transferred | None:
     """Pull a model that was pushed file by file: the model it stands for is made again, and has to have its digest.
 
     Returns:
@@ -276,28 +208,44 @@ def _pull_files(work: _Pull, view: _Remote, rename: str | None) -> Transferred |
 
 
 def _pull_index(
-    work: _Pull, index: Index, descriptor: Descriptor, rename: str | None, expect: str | None
+    work: Fetching, index: Index, top: FetchedManifest, rename: str | None, expect: str | None, platforms: Sequence[str]
 ) -> Transferred:
     bentos = [entry for entry in index.manifests if entry.annotations.get(KIND) == "bento"]
     if len(bentos) != 1:
         raise _foreign(work.remote, f"an index with {len(bentos)} Bentos")
     _check_expected(work.remote, "bento", expect)
+    images = choose_images(index, platforms)
     bento = work.manifest(bentos[0].digest, "bento")
-    return _pull_bento(work, bento, (index, descriptor), rename)
+    return _pull_bento(work, bento, rename, _Listing(index, top, images))
 
 
-def _pull_bento(work: _Pull, bento: _Remote, index: tuple[Index, Descriptor] | None, rename: str | None) -> Transferred:
+@dataclass(frozen=True)
+class _Listing:
+    """The index that a Bento was found in, and which of its images are wanted."""
+
+    index: Index
+    fetched: FetchedManifest
+    images: Sequence[Descriptor]
+
+
+def _pull_bento(
+    work: Fetching, bento: RemoteManifest, rename: str | None, listing: _Listing | None = None
+) -> Transferred:
     data = work.registry.read_blob(work.remote.repository, bento.manifest.config)
     config = BentoConfig.from_bytes(data)
-    if index is not None:
-        _check_closure(config, index[0])
+    if listing is not None:
+        _check_closure(config, listing.index)
     name, version = _renamed(identity(bento.manifest, (config.name, config.version)), rename)
+    label = f"pull {name}:{version}"
     _check_free(work.layout, "bentos", name, version, bento.descriptor.digest)
     models = {needed.digest: (needed, work.manifest(needed.digest, "model")) for needed in config.models}
     remotes = [remote for _, remote in models.values()]
-    work.fetch([*remotes, bento], f"pull {name}:{version}")
+    images = work.images(listing.images, remotes) if listing else []
+    work.fetch([*remotes, bento, *images], label)
     for needed, remote in models.values():
         work.recheck(remote.manifest, f"model {needed.tag}")
+    tops = [keep_index(work.layout, listing.fetched.data).digest] if listing else []
+    attached = work.attached([*tops, *(each.descriptor.digest for each in (bento, *remotes, *images))], label)
     tags = tuple(_adopt(work.layout, needed, remote) for needed, remote in models.values())
     stored = BentoStore(work.layout).adopt(name, version, bento.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, stored.digest, *models)
@@ -309,8 +257,11 @@ def _pull_bento(work: _Pull, bento: _Remote, index: tuple[Index, Descriptor] | N
         size=stored.size,
         remote=str(work.remote),
         moved=work.fetched,
-        index=index[1].digest if index else None,
+        index=listing.fetched.descriptor.digest if listing else None,
         models=tags,
+        images=tuple(filter(None, map(platform_of, listing.images))) if listing else (),
+        referrers=attached.count,
+        notes=attached.notes,
     )
 
 
@@ -324,7 +275,7 @@ def _check_closure(config: BentoConfig, index: Index) -> None:
             )
 
 
-def _adopt(layout: Layout, needed: NeededModel, model: _Remote) -> str:
+def _adopt(layout: Layout, needed: NeededModel, model: RemoteManifest) -> str:
     """Name a model that came with a Bento. The Bento finds it by digest, so a name that is taken is left alone."""
     name, version = identity(model.manifest, (needed.name, needed.version))
     digest = model.descriptor.digest

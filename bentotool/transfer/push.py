@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,7 +27,10 @@ from bentotool.transfer.formats import (
     title_of,
     volume_view,
 )
+from bentotool.transfer.images import index_with_images
 from bentotool.transfer.places import KnownPlaces
+from bentotool.transfer.platforms import platform_of
+from bentotool.transfer.referrers import push_referrers
 from bentotool.transfer.result import ProgressMaker, Transferred, no_progress
 
 if TYPE_CHECKING:
@@ -96,6 +99,13 @@ class _Push:
                 )
         return _Stored(Descriptor(MANIFEST, digest, len(data)), data, manifest)
 
+    def load_image(self, entry: Descriptor, listed: Mapping[str, Descriptor]) -> _Stored:
+        """An image in the store; ``listed`` are layers of models, which it may have too."""
+        data = self.layout.read(entry.digest)
+        manifest = Manifest.from_bytes(data)
+        layers = tuple(listed.get(layer.digest, layer) for layer in manifest.layers)
+        return _Stored(entry, data, replace(manifest, layers=layers))
+
     def send_blobs(self, blobs: Sequence[_Blob], label: str) -> None:
         unique = {blob.descriptor.digest: blob for blob in reversed(blobs)}
         # The largest first: the last one to end decides how long all take.
@@ -139,6 +149,14 @@ class _Push:
     def put(self, reference: str, data: bytes, media_type: str = MANIFEST) -> None:
         self.registry.upload_manifest(self.remote.repository, reference, data, media_type)
 
+    def put_referrers(self, digests: Iterable[str], label: str) -> int:
+        """Attach there what the store has attached to manifests that were put."""
+
+        def send(parts: Sequence[Descriptor]) -> None:
+            self.send_blobs([_Blob(part, partial(self.layout.open_layer, part)) for part in parts], label)
+
+        return push_referrers(self.layout, self.registry, self.remote.repository, digests, send)
+
 
 def push_model(
     layout: Layout,
@@ -178,10 +196,12 @@ def push_model(
     blobs = model.blobs(layout, places.find(remote.registry, ref.digest))
     work.send_blobs([*blobs, _Blob(view.config_descriptor, partial(io.BytesIO, view.config))], f"push {ref.ref}")
     work.put(ref.digest, model.data)
+    referrers = work.put_referrers([ref.digest], f"push {ref.ref}")
     work.put(work.tag + VOLUME, view.manifest)
     work.put(work.tag, model.data)
     places.remember(remote.registry, remote.repository, ref.digest)
-    return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, str(remote.with_tag(work.tag)), work.sent)
+    there = str(remote.with_tag(work.tag))
+    return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, there, work.sent, referrers=referrers)
 
 
 def _push_files(work: _Push, ref: Ref) -> Transferred:
@@ -209,6 +229,8 @@ def push_bento(
 ) -> Transferred:
     """Push a Bento with the models it needs, under one tag that points to an index of them all.
 
+    Where the store has an index that lists images of the Bento too, and all of these, that is the one pushed.
+
     Args and errors are those of :func:`push_model`.
     """
     work = _Push(layout, remote, registry, jobs, progress)
@@ -222,14 +244,20 @@ def push_bento(
         models.append((needed, model))
         blobs += model.blobs(layout, _sources(needed, remote, places))
     blobs += bento.blobs(layout, places.find(remote.registry, ref.digest))
+    listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
+    plain = bento_index(bento.descriptor, config, [(needed, model.descriptor) for needed, model in models]).to_bytes()
+    data, entries = index_with_images(layout, ref.digest, listed) or (plain, [])
+    images = [work.load_image(entry, listed) for entry in entries]
+    blobs += [blob for image in images for blob in image.blobs(layout)]
     work.send_blobs(blobs, f"push {ref.ref}")
-    for _, model in models:
-        work.put(model.descriptor.digest, model.data)
-    work.put(ref.digest, bento.data)
-    index = bento_index(bento.descriptor, config, [(needed, model.descriptor) for needed, model in models])
-    data = index.to_bytes()
-    work.put(work.tag, data, INDEX)
+    for stored in (*(model for _, model in models), bento, *images):
+        work.put(stored.descriptor.digest, stored.data)
+    index = sha256_bytes(data)
+    work.put(index, data, INDEX)
     known = (ref.digest, *(model.descriptor.digest for _, model in models))
+    pushed = (index, *known, *(image.descriptor.digest for image in images))
+    referrers = work.put_referrers(pushed, f"push {ref.ref}")
+    work.put(work.tag, data, INDEX)
     places.remember(remote.registry, remote.repository, *known)
     return Transferred(
         kind="bento",
@@ -239,8 +267,10 @@ def push_bento(
         size=ref.size,
         remote=str(remote.with_tag(work.tag)),
         moved=work.sent,
-        index=sha256_bytes(data),
+        index=index,
         models=tuple(needed.tag for needed, _ in models),
+        images=tuple(filter(None, map(platform_of, entries))),
+        referrers=referrers,
     )
 
 

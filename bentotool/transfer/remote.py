@@ -14,6 +14,7 @@ from bentotool.oci.layers import FILES_ANNOTATION
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.workers import run_all
 from bentotool.transfer.formats import BENTO_TYPE, INDEX_TYPE, MODEL_TYPE, BentoConfig
+from bentotool.transfer.platforms import platform_of
 from bentotool.transfer.push import VOLUME
 from bentotool.transfer.tree import Node, read_tree
 
@@ -40,6 +41,7 @@ class RemoteArtifact:
         files: the files of a model.
         platforms: of the images in an index.
         referrers: what refers to it or to a part of it: signatures, SBOMs.
+        notes: which of those were left out, and why.
     """
 
     reference: str
@@ -54,6 +56,7 @@ class RemoteArtifact:
     files: tuple[dict[str, Any], ...] = ()
     platforms: tuple[str, ...] = ()
     referrers: tuple[dict[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -67,7 +70,7 @@ class RemoteArtifact:
             "size": self.size,
             "artifact_type": self.artifact_type,
         }
-        lists = {"models": self.models, "files": self.files, "platforms": self.platforms, "referrers": self.referrers}
+        lists = {key: getattr(self, key) for key in ("models", "files", "platforms", "referrers", "notes")}
         return {**document, **self.details, **{key: list(value) for key, value in lists.items() if value}}
 
 
@@ -82,7 +85,8 @@ def inspect(registry: Registry, remote: RemoteReference, *, referrers: bool = Tr
         NotFoundError: when the registry does not have it.
         VerificationError: when it is damaged.
     """
-    nodes = read_tree(registry, remote.repository, remote.digest or remote.tag or "latest", referrers=referrers)
+    asked, notes = remote.digest or remote.tag or "latest", list[str]()
+    nodes = read_tree(registry, remote.repository, asked, referrers=referrers, notes=notes)
     own = [node for node in nodes if not node.referrer]
     top = own[-1]
     blobs = {blob.digest: blob.size for node in own for blob in node.blobs}
@@ -102,6 +106,7 @@ def inspect(registry: Registry, remote: RemoteReference, *, referrers: bool = Tr
         files=_files(main) if kind == "model" else (),
         platforms=_platforms(top),
         referrers=tuple(_referrer(node) for node in nodes if node.referrer),
+        notes=tuple(notes),
     )
 
 
@@ -156,12 +161,7 @@ def _models(registry: Registry, remote: RemoteReference, bento: Node) -> tuple[d
 def _platforms(top: Node) -> tuple[str, ...]:
     if not isinstance(top.content, Index):
         return ()
-    found = []
-    for each in top.content.manifests:
-        parts = [(each.platform or {}).get(key, "") for key in ("os", "architecture", "variant")]
-        if parts[0] not in ("", "unknown"):
-            found.append("/".join(part for part in parts if part))
-    return tuple(found)
+    return tuple(filter(None, map(platform_of, top.content.manifests)))
 
 
 def _referrer(node: Node) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def list_remote(registry: Registry, repository: str, *, every: bool = False, job
 
     def look(tag: str) -> None:
         reference = RemoteReference(registry.registry, repository, tag)
-        found[tag] = inspect(registry, reference, referrers=False)
+        found[tag] = inspect(registry, reference)
 
     run_all([partial(look, tag) for tag in tags], jobs, registry.stop)
     return [found[tag] for tag in tags]

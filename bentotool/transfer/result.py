@@ -53,6 +53,9 @@ class Transferred:
         models: ``name:version`` of each model of a Bento.
         source_digest: where two manifests stand for the same files, the one they were taken from: of another tool's
             manifest, imported under ``digest``; of a model in the store, sent file by file under ``digest``.
+        images: platforms of a Bento's images that came or went along.
+        referrers: how many signatures, SBOMs and the like came or went along, or were there.
+        notes: which were left out, and why.
     """
 
     kind: str
@@ -65,6 +68,9 @@ class Transferred:
     index: str | None = None
     models: tuple[str, ...] = ()
     source_digest: str | None = None
+    images: tuple[str, ...] = ()
+    referrers: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:
@@ -81,9 +87,12 @@ class Transferred:
             "size": self.size,
             "remote": self.remote,
             moved: self.moved,
+            "referrers": self.referrers,
         }
         if self.kind == "bento":
-            document |= {"index": self.index, "models": list(self.models)}
+            document |= {"index": self.index, "models": list(self.models), "images": list(self.images)}
+        if self.notes:
+            document["notes"] = list(self.notes)
         if self.source_digest:
             document["source_digest"] = self.source_digest
         return document

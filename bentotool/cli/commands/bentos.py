@@ -8,7 +8,7 @@ import typer
 
 from bentotool.cli.formats import human_size, human_time
 from bentotool.cli.registries import talks_to_registry
-from bentotool.cli.remote import is_remote, list_remote, show_remote
+from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
 from bentotool.cli.state import current
 
 if TYPE_CHECKING:
@@ -89,7 +89,11 @@ def show_bento(
     if is_remote(reference):
         show_remote(state, reference)
         return
+    from bentotool.oci.attached import indexes, notes_of
+
     bento = _bentos().get(reference)
+    parts = (*(model.digest for model in bento.models), *(each.digest for each in indexes(state.layout, bento.digest)))
+    attached = notes_of(state.layout, [bento.digest, *parts])
 
     def human() -> None:
         state.console.fields(
@@ -108,8 +112,9 @@ def show_bento(
             rows = [(m.alias, f"{m.name}:{m.version}", state.console.digest(m.digest)) for m in bento.models]
             state.console.line()
             state.console.table(("model", "resolved to", "digest"), rows)
+        show_referrers(state, attached)
 
-    state.console.result(bento.to_dict(), human)
+    state.console.result({**bento.to_dict(), "referrers": attached}, human)
 
 
 def path_bento(reference: Reference) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bentotool.cli.formats import human_size
-from bentotool.cli.registries import open_registry, talks_to_registry, transfer_progress
+from bentotool.cli.registries import note_left_out, open_registry, talks_to_registry, transfer_progress
 from bentotool.cli.state import current
 
 __all__ = ["copy"]
@@ -40,6 +40,8 @@ def copy(
             jobs=state.options.registry.jobs,
             progress=transfer_progress(state),
         )
+
+    note_left_out(state, done.notes)
 
     def human() -> None:
         state.console.line(f"copied {done.source} to {done.remote}")

@@ -10,7 +10,7 @@ import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
 from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry, tls_for
-from bentotool.cli.remote import is_remote, list_remote, show_remote
+from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
@@ -179,7 +179,10 @@ def show_model(
     if is_remote(reference):
         show_remote(state, reference)
         return
+    from bentotool.oci.attached import notes_of
+
     model = state.models.get(reference)
+    attached = notes_of(state.layout, [model.digest])
 
     def human() -> None:
         details = model.details
@@ -201,8 +204,9 @@ def show_model(
         rows = [(file.path, human_size(file.size), state.console.digest(file.sha256)) for file in model.files]
         state.console.line()
         state.console.table(("file", "size", "digest"), rows)
+        show_referrers(state, attached)
 
-    state.console.result(model.to_dict(), human)
+    state.console.result({**model.to_dict(), "referrers": attached}, human)
 
 
 def path_model(reference: Reference) -> None:

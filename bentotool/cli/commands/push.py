@@ -111,5 +111,12 @@ def _show(state: State, done: Transferred) -> None:
     models = f" with {', '.join(done.models)}" if done.models else ""
     state.console.line(f"pushed {done.tag}{models} to {done.remote}")
     state.console.fields(
-        {"digest": done.digest, "index": done.index, "size": human_size(done.size), "sent": human_size(done.moved)}
+        {
+            "digest": done.digest,
+            "index": done.index,
+            "size": human_size(done.size),
+            "sent": human_size(done.moved),
+            "images": ", ".join(done.images),
+            "referrers": str(done.referrers) if done.referrers else "",
+        }
     )
