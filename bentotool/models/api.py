@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bentotool.errors import NotFoundError, UsageError
 from bentotool.frameworks import split_version, with_signatures
 from bentotool.models.archives import import_archive
-from bentotool.models.reader import Model
+from bentotool.models.reader import Info, Model
 from bentotool.models.reader import resolve as get
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
@@ -53,6 +53,11 @@ def _refuse(given: Mapping[str, object]) -> None:
             raise UsageError(f"{name}={value!r:.40} means nothing here", hint=_HINTS[name])
 
 
+def _reference(tag: str | Model | Ref) -> str:
+    """What :func:`get` and :func:`list` give stands for itself."""
+    return tag if isinstance(tag, str) else tag.tag if isinstance(tag, Model) else tag.ref
+
+
 def _store() -> ModelStore:
     return ModelStore(Layout(default_store()))
 
@@ -69,15 +74,19 @@ def open_model(tag: str) -> Model:
 
 def _model(store: ModelStore, stored: StoredModel) -> Model:
     details = stored.details
-    info = {
-        "framework": details.framework,
-        "safety": details.safety,
-        "main_file": details.main_file,
-        "signature": details.signature,
-        "labels": details.labels,
-        "metadata": details.metadata,
-    }
-    return Model(stored.tag, stored.digest, store.materialise(stored), info)
+    info = Info(
+        name=stored.name,
+        version=stored.version,
+        tag=stored.tag,
+        framework=details.framework,
+        format=details.format,
+        safety=details.safety,
+        main_file=details.main_file,
+        signature=details.signature,
+        labels=details.labels,
+        metadata=details.metadata,
+    )
+    return Model(stored.tag, stored.digest, store.materialise(stored), info, stored.created)
 
 
 def list(tag: str | None = None) -> builtins.list[Ref]:
@@ -89,14 +98,14 @@ def list(tag: str | None = None) -> builtins.list[Ref]:
     return _store().list(tag)
 
 
-def delete(tag: str) -> None:
+def delete(tag: str | Model | Ref) -> None:
     """Remove a version, or every version of a bare name, from the local store.
 
     Raises:
         NotFoundError: when there is none.
     """
     refs = _store().refs
-    for ref in refs.matching("models", tag):
+    for ref in refs.matching("models", _reference(tag)):
         refs.delete("models", ref.name, ref.tag)
 
 
@@ -211,7 +220,7 @@ def import_model(
     return _model(store, stored)
 
 
-def export_model(tag: str, path: str | Path, output_format: str | None = None, **others: object) -> str:
+def export_model(tag: str | Model | Ref, path: str | Path, output_format: str | None = None, **others: object) -> str:
     """Write a model to an OCI archive, which ``bentotool model import-archive`` reads.
 
     Args:
@@ -229,7 +238,7 @@ def export_model(tag: str, path: str | Path, output_format: str | None = None, *
 
     _refuse({"output_format": output_format, **others})
     store = _store()
-    ref = store.refs.get("models", tag)
+    ref = store.refs.get("models", _reference(tag))
     target = Path(path)
     if target.is_dir():
         target = target / f"{ref.name}-{ref.tag}.tar"
@@ -282,7 +291,7 @@ def create(
     if module:
         facts["module"] = module
     with tempfile.TemporaryDirectory(prefix="bentotool-model-") as folder:
-        info = {"labels": labels or {}, "metadata": facts}
+        info = Info(labels=labels or {}, metadata=facts)
         model = _NewModel(f"{name}:{version or 'new'}", "", Path(folder), info)
         yield model
         made = import_model(
@@ -290,3 +299,4 @@ def create(
         )
     for field in fields(made):
         object.__setattr__(model, field.name, getattr(made, field.name))
+    object.__setattr__(model, "__class__", Model)  # and equals what get gives

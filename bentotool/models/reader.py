@@ -9,16 +9,65 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
 from bentotool.errors import BentotoolError, NotFoundError
 
-__all__ = ["BENTO_ENV", "BentoModel", "Model", "resolve"]
+__all__ = ["BENTO_ENV", "BentoModel", "Info", "Model", "resolve"]
 
 BENTO_ENV = "BENTOTOOL_BENTO"
 """Path of the ``bento.json`` of the Bento that this process runs; set by the runtime."""
+
+
+class Info(dict[str, Any]):
+    """What is known of a model. Each key is an attribute too, and so are BentoML's names: ``info.labels``.
+
+    A key that the place the model came from does not tell is None, or empty, as an attribute.
+
+    Attributes:
+        created: when it came into the store, RFC 3339; empty inside a Bento. No key: it is not a fact of the model.
+    """
+
+    created: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self.get("labels") or {})
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return dict(self.get("metadata") or {})
+
+    @property
+    def module(self) -> str:
+        """BentoML's word for the framework: what ``create(module=…)`` was told, else the framework."""
+        return str(self.metadata.get("module") or self.get("framework") or "")
+
+    @property
+    def signatures(self) -> dict[str, Any]:
+        """Those of the methods, as ``save_model(signatures=…)`` was told."""
+        return dict(self.metadata.get("signatures") or {})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Always empty: what BentoML keeps here is seen from the files, or stands in the metadata."""
+        return {}
+
+    @property
+    def creation_time(self) -> datetime | None:
+        """When it came into the store; None inside a Bento, which does not depend on it."""
+        return datetime.fromisoformat(self.created.replace("Z", "+00:00")) if self.created else None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _FACTS:
+            return self.get(name)
+        raise AttributeError(f"nothing called {name!r} is known of a model; there are: {', '.join(sorted(self))}")
+
+
+_FACTS = {"format", "framework", "main_file", "safety", "signature", "name", "tag", "version"}
 
 
 @dataclass(frozen=True)
@@ -29,13 +78,54 @@ class Model:
         tag: ``name:version``.
         digest: of its manifest.
         path: a folder with its files under their own names; read-only.
-        info: framework, safety, main_file, signature, labels, metadata.
+        info: framework, safety, main_file, signature, labels, metadata; see :class:`Info`.
+        created: when it came into the store, RFC 3339; empty inside a Bento.
     """
 
     tag: str
     digest: str
     path: Path
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Info = field(default_factory=Info)
+    created: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "info", Info(self.info))  # any mapping will do
+        self.info.created = self.created
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.info.labels
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.info.metadata
+
+    @property
+    def creation_time(self) -> datetime | None:
+        """When it came into the store; None inside a Bento."""
+        return self.info.creation_time
+
+    @property
+    def custom_objects(self) -> dict[str, Any]:
+        """Always empty: they would be a pickle, and none is kept with a model."""
+        return {}
+
+    @property
+    def file_size(self) -> int:
+        """Bytes of all its files."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+    def load_model(self, *, trust: bool = False, **options: Any) -> Any:
+        """The framework's own object; as ``bentotool.<framework>.load_model``, see there for the errors."""
+        from bentotool.frameworks import namespace
+
+        return namespace(str(self.info.framework)).load_model(self, trust=trust, **options)
+
+    def export(self, path: str | Path) -> str:
+        """Write it to an OCI archive; see :func:`bentotool.models.export_model`."""
+        from bentotool.models.api import export_model
+
+        return export_model(self.tag, path)
 
     @property
     def name(self) -> str:
@@ -108,14 +198,16 @@ class BentoModel:
         return f"BentoModel({self.reference!r})"
 
 
-def resolve(tag: str) -> Model:
-    """Find a model.
+def resolve(tag: str | Model) -> Model:
+    """Find a model; one that was found already is given back.
 
     Inside a Bento only the models it was built with exist. Elsewhere the local store is asked.
 
     Raises:
         NotFoundError: when there is no such model.
     """
+    if isinstance(tag, Model):
+        return tag
     bento = os.environ.get(BENTO_ENV)
     return _from_bento(bento, tag) if bento else _from_store(tag)
 
@@ -146,8 +238,9 @@ def _from_bento(bento: str, tag: str) -> Model:
         )
     entry = found[0]
     root = Path(bento).parent.parent.parent
-    info = {key: entry.get(key) for key in ("framework", "safety", "main_file", "signature", "labels", "metadata")}
-    return Model(f"{entry['name']}:{entry['version']}", entry["digest"], root / entry["path"], info)
+    keys = ("framework", "format", "safety", "main_file", "signature", "labels", "metadata", "name", "version")
+    tag = f"{entry['name']}:{entry['version']}"
+    return Model(tag, entry["digest"], root / entry["path"], Info({key: entry.get(key) for key in keys}, tag=tag))
 
 
 def _from_store(tag: str) -> Model:

@@ -1,0 +1,72 @@
+"""What ``bentotool.models`` gives to Python code, by BentoML's names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+import bentotool
+from bentotool.errors import NotFoundError
+from bentotool.models import Model
+
+MODEL = Path(__file__).parents[3] / "templates" / "quickstart" / "iris.onnx"
+
+
+@pytest.fixture
+def iris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_package: Callable[[str], None]) -> Model:
+    require_package("bentotool_onnx")
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "store"))
+    signatures = {"predict": {"batchable": True}}
+    with bentotool.models.create(
+        "iris:1", labels={"team": "a"}, metadata={"accuracy": 1}, signatures=signatures, module="bentoml.onnx"
+    ) as model:
+        Path(model.path_of("iris.onnx")).write_bytes(MODEL.read_bytes())
+    return model
+
+
+def test_what_is_known_of_a_model(iris: Model) -> None:
+    model = bentotool.models.get("iris")
+    assert model == iris
+    assert (model.tag, model.name, model.version) == (model.info.tag, model.info.name, model.info.version)
+    assert model.labels == model.info.labels == model.info["labels"] == {"team": "a"}
+    assert model.metadata["accuracy"] == model.info.metadata["accuracy"] == 1
+    assert (model.info.module, model.info.framework, model.info.safety) == ("bentoml.onnx", "onnx", "data")
+    assert model.info.signatures == {"predict": {"batchable": True}}
+    assert (model.info.options, model.custom_objects) == ({}, {})
+    assert model.creation_time is not None
+    assert 0 <= (datetime.now(timezone.utc) - model.creation_time).total_seconds() < 3600
+    assert model.file_size == MODEL.stat().st_size
+    with pytest.raises(AttributeError, match="there are: .*labels"):
+        _ = model.info.nothing_like_it
+
+
+def test_a_model_in_a_bento(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home" / "bento"
+    home.mkdir(parents=True)
+    entry = {"alias": "m", "name": "m", "version": "1", "digest": "sha256:0", "path": "models/m", "labels": {"a": "b"}}
+    (home / "bento.json").write_text(json.dumps({"models": [entry]}), encoding="utf-8")
+    monkeypatch.setenv("BENTOTOOL_BENTO", str(home / "bento.json"))
+    model = bentotool.models.get("m:latest")
+    assert (model.labels, model.metadata, model.creation_time) == ({"a": "b"}, {}, None)
+    assert (model.info.version, model.info.framework) == ("1", None)
+
+
+def test_a_model_and_a_reference_stand_for_their_tag(iris: Model, tmp_path: Path) -> None:
+    assert bentotool.models.get(iris) is iris
+    (reference,) = bentotool.models.list()
+    assert bentotool.models.export_model(iris, tmp_path) == iris.export(tmp_path) == str(tmp_path / "iris-1.tar")
+    bentotool.models.delete(reference)
+    with pytest.raises(NotFoundError):
+        bentotool.models.delete(iris)
+
+
+def test_a_model_loads_itself(
+    iris: Model, require_package: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_package("onnxruntime")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")  # the loader sets it
+    assert iris.load_model().get_inputs()[0].name == "measurements"
