@@ -80,15 +80,17 @@ def test_without_credentials_the_token_is_anonymous() -> None:
     assert service.asked[0][2] == {}
 
 
-def test_a_token_that_expired_is_not_used() -> None:
+@pytest.mark.parametrize(("life", "good", "bad"), [(100, 94, 96), (2, 1.4, 1.6)])
+def test_a_token_that_ran_out_is_made_anew_before_it_is_sent(life: float, good: float, bad: float) -> None:
     now = [0.0]
-    service = TokenService(b'{"token": "t", "expires_in": 100}')
+    service = TokenService(b'{"token": "one", "expires_in": %d}' % life, b'{"token": "two"}')
     authenticator = Authenticator("r.example", HOME, lambda *asked: None, service, lambda: now[0])
     authenticator.answer(BEARER, Scope("a"), None)
-    now[0] = 94
-    assert authenticator.value_for(Scope("a")) == "Bearer t"
-    now[0] = 96
-    assert authenticator.value_for(Scope("a")) is None
+    now[0] = good
+    assert authenticator.value_for(Scope("a")) == "Bearer one"
+    now[0] = bad
+    assert authenticator.value_for(Scope("a")) == authenticator.value_for(Scope("a")) == "Bearer two"
+    assert len(service.asked) == 2
 
 
 def test_the_same_token_again_ends_the_tries() -> None:
