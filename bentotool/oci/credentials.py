@@ -1,7 +1,9 @@
 """Registry credentials: Docker's and containers' configuration files, credential helpers, and a hook for plugins.
 
 Files, in the order they are asked: ``$DOCKER_CONFIG/config.json``, ``$REGISTRY_AUTH_FILE``, ``~/.docker/config.json``,
-``$XDG_RUNTIME_DIR/containers/auth.json``. In each ``credHelpers``, then ``credsStore``, then ``auths``, as Docker does.
+``$XDG_RUNTIME_DIR/containers/auth.json``, ``~/.config/containers/auth.json``. In each ``credHelpers``, then
+``credsStore``, then ``auths``, as Docker does; an entry for a part of a registry (containers-auth.json(5)) goes before
+one for all of it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = ["CredentialHook", "CredentialStore", "Credentials", "config_files", "
 
 _CONFIG_LIMIT = 1 << 20
 _HELPER_TIMEOUT = 60  # seconds: some helpers open a browser or a key ring
+_TOLD_LIMIT = 200
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _IDENTITY_USER = "<token>"
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
@@ -63,6 +66,8 @@ def config_files(environ: Mapping[str, str] = os.environ) -> Iterator[Path]:
         yield Path.home() / ".docker" / "config.json"
     if directory := environ.get("XDG_RUNTIME_DIR"):
         yield Path(directory) / "containers" / "auth.json"
+    config = environ.get("XDG_CONFIG_HOME")
+    yield (Path(config) if config else Path.home() / ".config") / "containers" / "auth.json"
 
 
 class CredentialStore:
@@ -82,11 +87,12 @@ class CredentialStore:
 
         Raises:
             ConfigError: when a configuration file is not readable as JSON.
+            AuthenticationError: when a credential helper fails, other than by knowing nothing.
         """
         if self._hook is not None and (found := self._hook(registry, repository, actions)) is not None:
             return found
         for path in config_files(self._environ):
-            if (found := _from_config(_read_config(path), registry)) is not None:
+            if (found := _from_config(_read_config(path), registry, repository)) is not None:
                 return found
         return None
 
@@ -114,9 +120,10 @@ class CredentialStore:
         for path in config_files(self._environ):
             config = _read_config(path)
             names = {hub_key(registry), registry} & config.get("auths", {}).keys()
-            if helper := _helper(config, registry):
-                found = _run_helper(helper, "get", hub_key(registry), check=False) is not None or found
-                _run_helper(helper, "erase", hub_key(registry), check=False)
+            helper = _helper(config, registry)
+            if helper and _run_helper(helper, "get", hub_key(registry), check=False) is not None:
+                _run_helper(helper, "erase", hub_key(registry))
+                found = True
             for name in names:
                 del config["auths"][name]
             if names:
@@ -151,19 +158,28 @@ def _write_config(path: Path, config: Mapping[str, Any]) -> None:
 
 def _helper(config: Mapping[str, Any], registry: str) -> str | None:
     helpers = config.get("credHelpers")
-    name = helpers.get(registry) if isinstance(helpers, dict) else None
+    chosen = helpers if isinstance(helpers, dict) else {}
+    name = chosen.get(hub_key(registry)) or chosen.get(registry)
     name = name or config.get("credsStore")
     return name if isinstance(name, str) and _HELPER_NAME.fullmatch(name) else None
 
 
-def _from_config(config: Mapping[str, Any], registry: str) -> Credentials | None:
+def _from_config(config: Mapping[str, Any], registry: str, repository: str) -> Credentials | None:
     if (helper := _helper(config, registry)) and (found := _from_helper(helper, hub_key(registry))):
         return found
     auths = config.get("auths", {})
-    for key in dict.fromkeys((hub_key(registry), registry, f"https://{registry}", f"https://{registry}/v2/")):
+    for key in dict.fromkeys(_keys(registry, repository)):
         if isinstance(entry := auths.get(key), dict) and (found := _from_entry(entry, key)):
             return found
     return None
+
+
+def _keys(registry: str, repository: str) -> Iterator[str]:
+    """The names an entry may have, the most particular first."""
+    parts = repository.split("/") if repository else []
+    for count in range(len(parts), 0, -1):
+        yield "/".join((registry, *parts[:count]))
+    yield from (hub_key(registry), registry, f"https://{registry}", f"https://{registry}/v2/")
 
 
 def _from_entry(entry: Mapping[str, Any], key: str) -> Credentials | None:
@@ -192,7 +208,10 @@ def _from_helper(helper: str, key: str) -> Credentials | None:
         answer = json.loads(output)
         username, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
-        raise AuthenticationError(f"credential helper docker-credential-{helper} gave no valid answer") from None
+        raise AuthenticationError(
+            f"credential helper docker-credential-{helper} gave no valid answer",
+            hint=f"see what it says: echo HOST | docker-credential-{helper} get",
+        ) from None
     if username == _IDENTITY_USER:
         return Credentials(identity_token=secret)
     return Credentials(username, secret) if username or secret else None
@@ -211,12 +230,28 @@ def _run_helper(helper: str, verb: str, text: str, *, check: bool = True) -> str
     try:
         # The name is checked above, and the secret travels on standard input only.
         done = subprocess.run(
-            [program, verb], input=text, capture_output=True, text=True, timeout=_HELPER_TIMEOUT, check=False
+            [program, verb],
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # which is no JSON either
+            timeout=_HELPER_TIMEOUT,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        raise AuthenticationError(f"credential helper docker-credential-{helper} did not answer") from None
+        raise AuthenticationError(
+            f"credential helper docker-credential-{helper} did not answer",
+            hint=f"see what it waits for: echo HOST | docker-credential-{helper} get",
+        ) from None
     if done.returncode == 0:
         return done.stdout
-    if check:
-        raise AuthenticationError(f"credential helper docker-credential-{helper} failed to {verb} the credentials")
-    return None
+    # Helpers report on standard output (docker-credential-helpers), where this text is the one with a meaning.
+    told = (done.stdout.strip() or done.stderr.strip()).partition("\n")[0]
+    if not check and (not told or "credentials not found" in told):
+        return None
+    told = "".join(character for character in told if character.isprintable())[:_TOLD_LIMIT]
+    raise AuthenticationError(
+        f"credential helper docker-credential-{helper} failed to {verb} the credentials"
+        + (f": {told}" if told else ""),
+        hint=f"see what it says: echo HOST | docker-credential-{helper} get",
+    )

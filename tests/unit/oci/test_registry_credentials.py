@@ -13,6 +13,7 @@ import pytest
 
 from bentotool.errors import AuthenticationError, ConfigError
 from bentotool.oci.credentials import Credentials, CredentialStore, config_files
+from bentotool.oci.reference import RemoteReference
 
 
 def write(path: Path, document: object) -> Path:
@@ -36,6 +37,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "DOCKER_CONFIG": str(tmp_path / "docker"),
         "REGISTRY_AUTH_FILE": str(tmp_path / "auth-file.json"),
         "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
 
 
@@ -60,6 +62,7 @@ def test_files_are_asked_in_order(tmp_path: Path, environ: dict[str, str]) -> No
         "docker/config.json",
         "auth-file.json",
         "run/containers/auth.json",
+        "config/containers/auth.json",
     ]
     store = CredentialStore(environ=environ)
     assert store.find("r.example") is None
@@ -69,7 +72,8 @@ def test_files_are_asked_in_order(tmp_path: Path, environ: dict[str, str]) -> No
 
 
 def test_the_home_folder_is_asked_when_nothing_else_is_named() -> None:
-    assert list(config_files({})) == [Path.home() / ".docker" / "config.json"]
+    containers = Path.home() / ".config" / "containers" / "auth.json"
+    assert list(config_files({})) == [Path.home() / ".docker" / "config.json", containers]
 
 
 def test_the_hook_comes_first(docker: Path, environ: dict[str, str]) -> None:
@@ -104,6 +108,36 @@ def test_docker_hub_has_a_key_of_its_own(docker: Path, environ: dict[str, str]) 
     write(docker, {"auths": {"https://index.docker.io/v1/": auth("u", "p")}})
     assert CredentialStore(environ=environ).find("docker.io") == Credentials("u", "p")
     assert CredentialStore(environ=environ).find("docker.io.example") is None
+
+
+def test_an_entry_for_a_part_of_a_registry_goes_before_one_for_all(docker: Path, environ: dict[str, str]) -> None:
+    entries = {"r.example": auth("all", "p"), "r.example/team": auth("team", "p"), "r.example/team/a": auth("a", "p")}
+    write(docker, {"auths": entries})
+    find = CredentialStore(environ=environ).find
+    asked = {"team/a": "a", "team/a/b": "a", "team/ab": "team", "team": "team", "teams/a": "all", "": "all"}
+    assert {repository: getattr(find("r.example", repository), "username", "") for repository in asked} == asked
+
+
+def test_docker_hubs_short_names_find_docker_hubs_credentials(
+    docker: Path, environ: dict[str, str], helper: Path
+) -> None:
+    store = CredentialStore(environ=environ)
+    hub = "https://index.docker.io/v1/"
+    helper.write_text('{"Username": "helped", "Secret": "s"}')
+    for config, user in (
+        ({"auths": {hub: auth("u", "p")}}, "u"),
+        ({"auths": {"docker.io": auth("podman", "p")}}, "podman"),
+        ({"credHelpers": {hub: "fake"}}, "helped"),
+        ({"credHelpers": {"docker.io": "fake"}}, "helped"),
+    ):
+        write(docker, config)
+        for name in ("nginx", "library/nginx", "docker.io/nginx", "index.docker.io/library/nginx:1"):
+            remote = RemoteReference.parse(name)
+            assert (remote.registry, remote.repository) == ("docker.io", "library/nginx")
+            found = store.find(remote.registry, remote.repository)
+            assert found is not None
+            assert found.username == user
+    assert set((helper.with_name("kept.asked")).read_text().split()) == {hub}
 
 
 def test_helpers_go_before_entries(docker: Path, environ: dict[str, str], helper: Path) -> None:
