@@ -13,14 +13,17 @@ import pytest
 from bentotool import transfer
 from bentotool.cli.main import main
 from bentotool.models.store import StoredModel
-from bentotool.oci.attached import Attachment, attach, keep_index, referrers, referrers_below
-from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
-from bentotool.oci.layout import Layout
+from bentotool.oci.attached import Attachment, attach, keep_index, referrer_bytes, referrers, referrers_below
+from bentotool.oci.checking import verify_store
+from bentotool.oci.descriptor import EMPTY, INDEX, MANIFEST, Descriptor, Index, Manifest
+from bentotool.oci.digest import sha256_bytes
+from bentotool.oci.layout import FILES_ANNOTATION, Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.registry import Registry
+from bentotool.oci.retry import RetryPolicy
 from bentotool.transfer.copy import copy
-from bentotool.transfer.formats import BentoConfig, NeededModel, bento_index
+from bentotool.transfer.formats import MODEL_TYPE, BentoConfig, NeededModel, bento_index
 from bentotool.transfer.remote import inspect
 
 NOTE, SBOM = "application/vnd.test.note", "application/vnd.cyclonedx+json"
@@ -186,3 +189,172 @@ def test_commands_show_them(host: str, here: Layout, bento: Ref, capsys: pytest.
     (signature,) = printed("model", "show", "iris", "--json")["referrers"]
     assert (signature["artifact_type"], signature["annotations"]) == (NOTE, {"by": "ada"})
     assert "4 test.note" in printed("list", f"{host}/refs/shown")
+
+
+def descriptor(data: bytes, media_type: str = MANIFEST) -> Descriptor:
+    return Descriptor(media_type, sha256_bytes(data), len(data))
+
+
+@pytest.fixture
+def pushed(listing: Any, here: Layout, bento: Ref) -> Descriptor:
+    """A model in the registry that has the API; its descriptor."""
+    model = RefStore(here).get("models", "iris:1")
+    with Registry(listing.host, push=True) as registry:
+        transfer.push_model(here, model, remote(listing.host, "r:1"), registry)
+    return Descriptor(MANIFEST, model.digest, model.descriptor.size)
+
+
+def pull_model(listing: Any, folder: Path) -> transfer.Transferred:
+    with Registry(listing.host, retry=RetryPolicy(attempts=2, base=0.01)) as registry:
+        return transfer.pull(Layout(folder), remote(listing.host, "r:1"), registry, expect="model")
+
+
+def claim(listing: Any, subject: Descriptor, *made: bytes) -> None:
+    """Let the registry have manifests, and list them for a subject whatever they say."""
+    for data in made:
+        listing.add_manifest(data, "x")
+    listing.claimed[subject.digest] = [descriptor(data) for data in made]
+
+
+def lay(listing: Any, subject: Descriptor, text: str) -> bytes:
+    """A true referrer in the registry, with its content."""
+    for blob in (note(text), Attachment(b"{}", EMPTY)):
+        listing.add_blob(blob.data)
+    return referrer_bytes(subject, NOTE, [note(text)])
+
+
+def odd_manifest(listing: Any, subject: Descriptor, case: str) -> bytes:
+    """A manifest that says something wrong."""
+    empty = Descriptor(EMPTY, listing.add_blob(b"{}"), 2)
+    virtual = Descriptor("x.tar", "sha256:" + "1" * 64, 1536, {FILES_ANNOTATION: '[{"path":"a"}]'})
+    huge = Descriptor(NOTE, "sha256:" + "6" * 64, 1 << 40)
+    made = {
+        "of another subject": Manifest(empty, (empty,), artifact_type=NOTE, subject=empty),
+        "of no subject": Manifest(empty, (empty,), artifact_type=NOTE),
+        "with huge content": Manifest(empty, (huge,), artifact_type=NOTE, subject=subject),
+        "a model": Manifest(empty, (empty,), artifact_type=MODEL_TYPE, subject=subject),
+        "with virtual layers": Manifest(empty, (virtual,), artifact_type=NOTE, subject=subject),
+    }
+    return made[case].to_bytes() if case in made else lay(listing, subject, "wrong")
+
+
+def spoil(listing: Any, subject: Descriptor, case: str) -> None:
+    """Make something wrong with the first of the claimed referrers."""
+    listed = listing.claimed[subject.digest]
+    first = listed[0]
+    if case == "with other bytes":
+        listing.blobs[sha256_bytes(b"wrong")] = b"WRONG"
+    elif case == "without its content":
+        del listing.blobs[sha256_bytes(b"wrong")]
+    elif case == "gone":
+        del listing.manifests[first.digest]
+    elif case == "of another size":
+        listed[0] = Descriptor(MANIFEST, first.digest, first.size + 1)
+    elif case == "of another type":
+        listed[0] = Descriptor("application/x-odd", first.digest, first.size)
+    elif case == "an index":
+        data = Index((), artifact_type=NOTE, subject=subject).to_bytes()
+        listing.add_manifest(data, "x", INDEX)
+        listed[0] = descriptor(data, INDEX)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("of another subject", "does not refer to"),
+        ("of no subject", "does not refer to"),
+        ("gone", "has no r@"),
+        ("of another size", "not what the list says"),
+        ("of another type", "application/x-odd"),
+        ("with huge content", "more than a pull brings along"),
+        ("a model", "an artifact of its own"),
+        ("with other bytes", "other bytes|expected sha256"),
+        ("without its content", "does not have it|has no"),
+        ("with virtual layers", "cannot be attached"),
+        ("an index", "manifest"),
+    ],
+)
+def test_a_referrer_that_is_not_right_is_left_out(
+    listing: Any, pushed: Descriptor, tmp_path: Path, case: str, said: str
+) -> None:
+    right = lay(listing, pushed, "right")
+    claim(listing, pushed, odd_manifest(listing, pushed, case), right)
+    spoil(listing, pushed, case)
+    done = pull_model(listing, tmp_path / "b")
+    assert done.referrers == 1
+    (reason,) = done.notes
+    assert re.search(said, reason), reason
+    assert [each.digest for each in referrers(Layout(tmp_path / "b"), pushed.digest)] == [sha256_bytes(right)]
+    assert verify_store(Layout(tmp_path / "b")).faults == ()
+
+
+@pytest.mark.parametrize("page", [50, 1000])
+def test_a_thousand_are_cut_short(listing: Any, pushed: Descriptor, tmp_path: Path, page: int) -> None:
+    listing.page = page
+    claim(listing, pushed, *(lay(listing, pushed, str(number)) for number in range(1000)))
+    done = pull_model(listing, tmp_path / "b")
+    assert (done.referrers, len(done.notes)) == (64, 1)
+    assert "more than 64 referrers" in done.notes[0]
+    assert len(listing.requests("GET", f"/referrers/{pushed.digest}")) == (2 if page == 50 else 1)
+
+
+def test_more_than_a_list_may_hold_are_left_out(listing: Any, pushed: Descriptor, tmp_path: Path) -> None:
+    listing.page = 5000
+    listing.claimed[pushed.digest] = [Descriptor(MANIFEST, f"sha256:{number:064x}", 1) for number in range(1001)]
+    done = pull_model(listing, tmp_path / "b")
+    assert (done.referrers, len(done.notes)) == (0, 1)
+    assert "cannot be listed" in done.notes[0]
+
+
+def test_pages_without_end_and_lists_in_circles_end(
+    listing: Any, reply: Any, pushed: Descriptor, tmp_path: Path
+) -> None:
+    one = lay(listing, pushed, "one")
+    two = lay(listing, descriptor(one), "two")
+    claim(listing, pushed, one, one, one)
+    claim(listing, descriptor(one), two, one)
+    claim(listing, descriptor(two), one, two)
+    done = pull_model(listing, tmp_path / "b")
+    assert (done.referrers, done.notes) == (2, ())
+    empty = Index(()).to_bytes()
+    endless = {"Content-Type": INDEX, "Link": f'</v2/r/referrers/{pushed.digest}>; rel="next"'}
+    listing.script["GET", f"/v2/r/referrers/{pushed.digest}"] = [reply(200, empty, endless) for _ in range(500)]
+    done = pull_model(listing, tmp_path / "c")
+    assert (done.referrers, len(done.notes)) == (0, 1)
+    assert "pages" in done.notes[0]
+
+
+def test_a_long_chain_is_followed_three_levels(listing: Any, pushed: Descriptor, tmp_path: Path) -> None:
+    subject, below = pushed, list[bytes]()
+    for number in range(10):
+        below.append(lay(listing, subject, str(number)))
+        listing.add_manifest(below[-1], "x")
+        subject = descriptor(below[-1])
+    assert pull_model(listing, tmp_path / "b").referrers == 3
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_a_registry_that_fails_for_them_does_not_fail_the_pull(
+    listing: Any, reply: Any, pushed: Descriptor, tmp_path: Path, status: int
+) -> None:
+    listing.script["GET", "/v2/r/referrers/"] = [reply(status, b"no") for _ in range(50)]
+    done = pull_model(listing, tmp_path / "b")
+    assert (done.referrers, len(done.notes)) == (0, 1)
+    assert "cannot be listed" in done.notes[0]
+    with Registry(listing.host, retry=RetryPolicy(attempts=2, base=0.01)) as registry:
+        asked = len(listing.requests("GET", "/referrers/"))
+        bare = transfer.pull(Layout(tmp_path / "c"), remote(listing.host, "r:1"), registry, referrers=False)
+    assert (bare.notes, len(listing.requests("GET", "/referrers/"))) == ((), asked)
+
+
+def test_a_command_says_what_is_left_out(
+    listing: Any, pushed: Descriptor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strays = [lay(listing, Descriptor(MANIFEST, f"sha256:{number:064x}", 5), "x") for number in range(9)]
+    claim(listing, pushed, *strays)
+    assert main(["model", "pull", f"{listing.host}/r:1", "--store", str(tmp_path / "b")]) == 0
+    warnings = capsys.readouterr().err
+    assert warnings.count("does not refer to") == 5
+    assert "and 4 more" in warnings
+    assert main(["model", "pull", f"{listing.host}/r:1", "--store", str(tmp_path / "c"), "--no-referrers"]) == 0
+    assert "warning" not in capsys.readouterr().err
