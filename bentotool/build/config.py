@@ -17,8 +17,10 @@ from bentotool.build.schema import (
     check_text,
     key,
     one_of,
+    parser,
     sequence,
     table,
+    table_schema,
     text,
     text_map,
     version_text,
@@ -54,6 +56,7 @@ _name = text(NAME_PATTERN, "a name of lower-case letters, digits, '.', '_' and '
 _texts = sequence(text(), single=True)
 
 
+@parser({"type": ["string", "number"], "examples": list(SUPPORTED_PYTHONS)}, "version")
 def python_version(value: object, where: Where) -> str:
     """Parser of a Python version, ``X.Y`` or ``X.Y.Z``; the patch level is dropped, as no lock depends on it.
 
@@ -80,6 +83,7 @@ class IndexConfig:
     packages: tuple[str, ...] = key(_texts, (), "packages that are asked of this index and of no other")
 
 
+@parser(table_schema(IndexConfig), "table")
 def _index(value: object, where: Where) -> IndexConfig:
     index: IndexConfig = table(IndexConfig)(value, where)
     for name in ("name", "url"):
@@ -95,7 +99,7 @@ class PythonConfig:
     version: str | None = key(python_version, None, "Python of the Bento, X.Y")
     packages: tuple[str, ...] = key(_texts, (), "requirements, as in requirements.txt")
     requirements_txt: str | None = key(text(), None, "requirements file; wins over packages")
-    lock_packages: bool = key(boolean, True, "pin every package with its hashes", later=True)
+    lock_packages: bool = key(boolean, True, "packages are pinned with their hashes; false changes nothing here")
     lock_file: str | None = key(
         text(r"none|(?:.*/)?(?:uv\.lock|pylock\.(?:[^./]+\.)?toml)", "uv.lock, pylock.toml, pylock.NAME.toml or none"),
         None,
@@ -116,16 +120,22 @@ class PythonConfig:
     find_links: tuple[str, ...] = key(_texts, (), "folders or pages with wheels")
     no_index: bool = key(boolean, False, "use no index, only find_links")
     trusted_host: tuple[str, ...] = key(_texts, (), "hosts whose TLS certificate is not checked")
-    pip_args: str | None = key(text(), None, "arguments for pip", later=True)
+    pip_args: str | None = key(
+        text(), None, "arguments for pip", refused="write such options into a file: python.requirements_txt"
+    )
     wheels: tuple[str, ...] = key(_texts, (), "wheels of the project, packed into the Bento")
     pack_git_packages: bool = key(boolean, True, "pack git dependencies into the Bento")
-    is_src_layout: bool = key(boolean, False, "modules lie below src/", later=True)
+    is_src_layout: bool = key(boolean, False, "modules lie below src/; found there by themselves too")
 
 
-def _environment(value: object, where: Where) -> dict[str, str]:
-    """Parser of ``docker.env``: a table, or a list of ``KEY=VALUE``; a path to a .env file is not read yet."""
+_variables = text_map(ENV_PATTERN, "the name of a variable")
+
+
+@parser({"anyOf": [_variables.schema, {"type": "array", "items": {"type": "string"}}, {"type": "string"}]}, "table")
+def _environment(value: object, where: Where) -> dict[str, str] | str:
+    """Parser of ``docker.env``: a table, a list of ``KEY=VALUE``, or the path of a file with such lines."""
     if isinstance(value, str):
-        raise ConfigError("not supported yet: a file of variables", path=where, hint="write them as a table")
+        return text()(value, where)
     if isinstance(value, list):
         pairs: dict[str, object] = {}
         for index, item in enumerate(value):
@@ -134,8 +144,7 @@ def _environment(value: object, where: Where) -> dict[str, str]:
             name, _, content = item.partition("=")
             pairs[name] = content
         value = pairs
-    result: dict[str, str] = text_map(ENV_PATTERN, "the name of a variable")(value, where)
-    return result
+    return _variables(value, where)
 
 
 @dataclass(frozen=True)
@@ -151,19 +160,39 @@ class DockerConfig:
         (),
         "packages of the distribution",
     )
-    env: Mapping[str, str] = key(_environment, {}, "environment variables of the image")
-    setup_script: str | None = key(text(), None, "script run while the image is built", later=True)
-    dockerfile_template: str | None = key(text(), None, "Dockerfile template", later=True)
+    env: Mapping[str, str] | str = key(_environment, {}, "environment variables of the image, or a file of them")
+    commands: tuple[str, ...] = key(_texts, (), "shell commands run in the image before Python packages are installed")
+    post_commands: tuple[str, ...] = key(_texts, (), "shell commands run in the image after that")
+    setup_script: str | None = key(text(), None, "script of the project run in the image, after commands")
+    dockerfile_template: str | None = key(
+        text(),
+        None,
+        "Dockerfile template",
+        refused="use docker.base_image, system_packages, commands, post_commands and setup_script",
+    )
+
+
+_conda_package = text(r"[A-Za-z0-9_][\w.:/=<>!~,*|\[\] -]*", "a conda package such as numpy>=2")
+
+
+@parser({"anyOf": [_conda_package.schema, {"type": "object", "properties": {"pip": _texts.schema}}]}, "text")
+def _conda_dependency(value: object, where: Where) -> str | tuple[str, ...]:
+    """Parser of one entry of ``dependencies``: a conda package, or ``{pip: [...]}`` as environment files have it."""
+    if isinstance(value, dict) and set(value) == {"pip"}:
+        return _texts(value["pip"], (*where, "pip"))
+    return _conda_package(value, where)
 
 
 @dataclass(frozen=True)
 class CondaConfig:
-    """``conda``: an environment made by conda."""
+    """``conda``: packages that conda installs in the image; ``serve`` without an image does not have them."""
 
-    environment_yml: str | None = key(text(), None, "conda environment file", later=True)
-    channels: tuple[str, ...] = key(_texts, (), "conda channels", later=True)
-    dependencies: tuple[Any, ...] = key(sequence(text()), (), "conda packages", later=True)
-    pip: tuple[str, ...] = key(_texts, (), "pip packages in the conda environment", later=True)
+    environment_yml: str | None = key(text(), None, "conda environment file; its channels and packages come first")
+    channels: tuple[str, ...] = key(
+        sequence(text(r"[A-Za-z0-9_][\w.:/-]*", "a conda channel"), single=True), (), "conda channels"
+    )
+    dependencies: tuple[Any, ...] = key(sequence(_conda_dependency), (), "conda packages")
+    pip: tuple[str, ...] = key(_texts, (), "pip packages; locked like those of python.packages")
 
 
 @dataclass(frozen=True)
@@ -174,7 +203,7 @@ class ModelConfig:
         text(r"[\w.-]+(?::[\w.-]+|@sha256:[0-9a-f]{64})?", "a model such as iris:latest"), "", "model in the store"
     )
     alias: str | None = key(text(r"[\w.:-]+", "an alias"), None, "name that the service uses")
-    filter: str | None = key(text(), None, "which models to pull", later=True)
+    filter: str | None = key(text(), None, "which models BentoML's cloud sends", refused="name the version in tag")
 
 
 @dataclass(frozen=True)
@@ -186,6 +215,7 @@ class EnvConfig:
     stage: str = key(one_of("all", "build", "runtime"), "all", "when it is set")
 
 
+@parser({"anyOf": [{"type": "string"}, table_schema(ModelConfig)]}, "text or table")
 def _model(value: object, where: Where) -> ModelConfig:
     model = table(ModelConfig)({"tag": value} if isinstance(value, str) else value, where)
     if not model.tag:
@@ -193,6 +223,7 @@ def _model(value: object, where: Where) -> ModelConfig:
     return model
 
 
+@parser(table_schema(EnvConfig), "table")
 def _env(value: object, where: Where) -> EnvConfig:
     if isinstance(value, dict) and isinstance(value.get("value"), (int, float)):
         value = {**value, "value": text_map()({"value": value["value"]}, where)["value"]}
@@ -202,15 +233,11 @@ def _env(value: object, where: Where) -> EnvConfig:
     return env
 
 
-def parse_labels(value: object, where: Where) -> dict[str, str]:
-    """Parser of ``labels``, for those that a service or a plugin gives too."""
-    result: dict[str, str] = text_map(LABEL_PATTERN, "a label name")(value, where)
-    return result
+parse_labels = text_map(LABEL_PATTERN, "a label name")
+"""Parser of ``labels``, for those that a service or a plugin gives too."""
 
-
-def parse_envs(value: object, where: Where) -> tuple[EnvConfig, ...]:
-    """Parser of ``envs``, for those that a service or a plugin declares too."""
-    return tuple(sequence(_env)(value, where))
+parse_envs = sequence(_env)
+"""Parser of ``envs``, for those that a service or a plugin declares too."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +260,7 @@ class BuildConfig:
     conda: CondaConfig = key(table(CondaConfig), CondaConfig, "conda environment")
     models: tuple[ModelConfig, ...] = key(sequence(_model), (), "models beside those that the service names")
     envs: tuple[EnvConfig, ...] = key(parse_envs, (), "environment variables of the service")
-    args: Mapping[str, str] = key(text_map(), {}, "template arguments", later=True)
+    args: Mapping[str, str] = key(text_map(), {}, "template arguments", refused="write the values into the service")
 
     def override(
         self, *, name: str | None = None, version: str | None = None, labels: Mapping[str, str] | None = None

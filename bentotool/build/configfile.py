@@ -11,20 +11,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bentotool.build.config import DEFAULT_PYTHON, BuildConfig, bento_name, python_version
 from bentotool.build.contain import read_inside
+from bentotool.build.image import read_image_files
 from bentotool.build.schema import check_text, read_table, sequence, text
+from bentotool.build.yamlfile import parse_yaml
 from bentotool.errors import ConfigError, NotFoundError
-
-if TYPE_CHECKING:
-    import yaml
 
 __all__ = ["ProjectConfig", "load_config"]
 
 _FILE_LIMIT = 1 << 20
-_NODE_LIMIT = 100_000
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,9 @@ def load_config(project: Path, file: str | None = None) -> ProjectConfig:
         content = read_inside(project, config.description[5:], (*where, "description"), limit=_FILE_LIMIT)
         described = _decode(content, config.description[5:]).replace("\r\n", "\n")
         config = replace(config, description=check_text(described, (*where, "description"), multiline=True))
+    config = read_image_files(project, config, where)
+    if config.python.is_src_layout and not (project / "src").is_dir():
+        raise ConfigError("there is no folder src", path=(*where, "python", "is_src_layout"))
     if config.service is None:
         if not (project / "service.py").is_file():
             raise NotFoundError(
@@ -149,55 +150,8 @@ def _read_toml(project: Path, name: str) -> Mapping[str, Any]:
 
 
 def _read_yaml(project: Path, name: str) -> object:
-    import yaml
-
-    content = _decode(read_inside(project, name, (name,), limit=_FILE_LIMIT), name)
-    try:
-        _check_nodes(yaml.compose(content, Loader=yaml.SafeLoader), name)
-        value = yaml.safe_load(content)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{name}{line}: not YAML: {_one_line(error.problem or error.context or 'damaged')}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not YAML: {_one_line(error)}") from None
+    value = parse_yaml(_decode(read_inside(project, name, (name,), limit=_FILE_LIMIT), name), name)
     return {} if value is None else value
-
-
-def _children(node: yaml.Node, name: str) -> list[yaml.Node]:
-    """What a node holds; a key that stands twice is refused, as YAML would silently keep the last one."""
-    import yaml
-
-    if isinstance(node, yaml.SequenceNode):
-        return list(node.value)
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    seen: set[str] = set()
-    for label, _ in node.value:
-        if isinstance(label, yaml.ScalarNode):
-            if label.value in seen:
-                raise ConfigError(f"{name}, line {label.start_mark.line + 1}: key {label.value[:80]!r} stands twice")
-            seen.add(label.value)
-    return [part for pair in node.value for part in pair]
-
-
-def _check_nodes(root: yaml.Node | None, name: str) -> None:
-    """Refuse keys given twice, and aliases that contain themselves or multiply into a huge document."""
-    sizes: dict[int, int] = {}
-
-    def size(node: yaml.Node) -> int:
-        if id(node) in sizes:
-            if not sizes[id(node)]:
-                raise ConfigError(f"{name}, line {node.start_mark.line + 1}: a value that contains itself")
-            return sizes[id(node)]
-        sizes[id(node)] = 0
-        total = 1 + sum(size(child) for child in _children(node, name))
-        if total > _NODE_LIMIT:
-            raise ConfigError(f"{name}: more than {_NODE_LIMIT} values")
-        sizes[id(node)] = total
-        return total
-
-    if root is not None:
-        size(root)
 
 
 def _one_line(error: object) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bentotool.build.memory import Finding, Memory
+from bentotool.build.memory import Finding, Memory, service_environment
 from bentotool.build.schema import check_text
 from bentotool.errors import BuildError, ConfigError, NotFoundError, ServiceLoadError
 from bentotool.runtime.isolation import NETWORK_ENV
@@ -76,8 +76,7 @@ def probe_service(
         ServiceLoadError: it fails to import, or takes too long.
     """
     limit = _timeout() if timeout is None else timeout
-    # Bytecode would appear in the user's folder; a random hash seed would let sets change the order of the schema.
-    environment = {**os.environ, "BENTOTOOL_STORE": str(store), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    environment = service_environment(store)
     finding = None
     if memory is not None:
         finding = memory.recall(project, service, store, environment)
@@ -172,8 +171,9 @@ def _crash(service: str, status: int, printed: Path) -> ServiceLoadError:
 
 def _is_there(project: Path, service: str) -> bool:
     module = service.partition(":")[0]
-    path = project / (module if module.endswith(".py") else module.replace(".", "/"))
-    return path.exists() or path.with_name(path.name + ".py").is_file()
+    name = module if module.endswith(".py") else module.replace(".", "/")
+    paths = (project / name, project / "src" / name)
+    return any(path.exists() or path.with_name(path.name + ".py").is_file() for path in paths)
 
 
 def _failure(

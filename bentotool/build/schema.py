@@ -1,7 +1,8 @@
 """How configuration keys are declared once: type, default and description in one place.
 
 A table of the configuration is a frozen dataclass whose fields are made with :func:`key`. From that declaration come
-reading, the path of a wrong key, the suggestion for a misspelt one, and (later) the reference page and JSON schema.
+reading, the path of a wrong key, the suggestion for a misspelt one, and the reference page and JSON schema that
+:mod:`bentotool.build.reference` makes.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bentotool.errors import ConfigError
 
 __all__ = [
     "Key",
+    "Parser",
     "boolean",
     "check_text",
     "key",
     "keys",
     "one_of",
+    "parser",
     "read_table",
     "sequence",
     "table",
@@ -31,11 +34,34 @@ __all__ = [
 ]
 
 Where = tuple[str, ...]
-Parser = Callable[[object, Where], Any]
 Table = TypeVar("Table")
+Value = TypeVar("Value")
 
 _TEXT_LIMIT = 64 << 10
 _ITEM_LIMIT = 10_000
+
+
+@dataclass(frozen=True)
+class Parser(Generic[Value]):
+    """Reads a value as YAML or TOML gave it.
+
+    Args:
+        read: returns the field's type, or raises ConfigError.
+        schema: what it takes, as a JSON schema.
+        shown: the same in a word or two for people, e.g. ``list of text``.
+    """
+
+    read: Callable[[object, Where], Value]
+    schema: Mapping[str, Any]
+    shown: str
+
+    def __call__(self, value: object, where: Where) -> Value:
+        return self.read(value, where)
+
+
+def parser(schema: Mapping[str, Any], shown: str) -> Callable[[Callable[[object, Where], Value]], Parser[Value]]:
+    """Make a :class:`Parser` of a function."""
+    return lambda read: Parser(read, schema, shown)
 
 
 @dataclass(frozen=True)
@@ -43,20 +69,20 @@ class Key:
     """Declaration of one key.
 
     Args:
-        parse: turns the value as YAML or TOML gave it into the field's type, or raises ConfigError.
+        parse: reads its value.
         description: one line for the reference page.
-        later: the key is known and cannot be honoured yet: setting it to anything but the default is an error, because
-            ignoring it would build something other than what was asked for.
+        refused: the key is known from BentoML and not taken: setting it to anything but the default is an error,
+            because ignoring it would build something other than what was asked for. The text says what to do instead.
     """
 
-    parse: Parser
+    parse: Parser[Any]
     description: str
-    later: bool = False
+    refused: str = ""
 
 
-def key(parse: Parser, default: Any, description: str, *, later: bool = False) -> Any:
+def key(parse: Parser[Any], default: Any, description: str, *, refused: str = "") -> Any:
     """A dataclass field for one configuration key; see :class:`Key`."""
-    metadata = {"key": Key(parse, description, later)}
+    metadata = {"key": Key(parse, description, refused)}
     if isinstance(default, (dict, type)):
         return field(default_factory=default if isinstance(default, type) else lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -103,7 +129,7 @@ def check_text(value: str, where: Where, *, multiline: bool = False) -> str:
     return value
 
 
-def text(pattern: str | None = None, expected: str = "text", *, multiline: bool = False) -> Parser:
+def text(pattern: str | None = None, expected: str = "text", *, multiline: bool = False) -> Parser[str]:
     """Parser of a string; ``pattern`` must match all of it and ``expected`` says in words what it asks for."""
 
     def parse(value: object, where: Where) -> str:
@@ -114,9 +140,11 @@ def text(pattern: str | None = None, expected: str = "text", *, multiline: bool 
             raise ConfigError(f"expected {expected}, got {value[:120]!r}", path=where)
         return value
 
-    return parse
+    schema = {"type": "string"} if pattern is None else {"type": "string", "pattern": f"^(?:{pattern})$"}
+    return Parser(parse, schema, "text")
 
 
+@parser({"type": ["string", "number"]}, "version")
 def version_text(value: object, where: Where) -> str:
     """Parser of a version that people write without quotes: ``3.12`` is a float in YAML and in TOML."""
     if isinstance(value, float) and not isinstance(value, bool):
@@ -126,6 +154,7 @@ def version_text(value: object, where: Where) -> str:
     return str(text()(value, where))
 
 
+@parser({"type": "boolean"}, "true or false")
 def boolean(value: object, where: Where) -> bool:
     """Parser of true or false."""
     if not isinstance(value, bool):
@@ -133,7 +162,7 @@ def boolean(value: object, where: Where) -> bool:
     return value
 
 
-def one_of(*choices: str) -> Parser:
+def one_of(*choices: str) -> Parser[str]:
     """Parser of a string out of a closed list."""
 
     def parse(value: object, where: Where) -> str:
@@ -144,13 +173,13 @@ def one_of(*choices: str) -> Parser:
             raise ConfigError(f"unknown value {value[:80]!r}", path=where, hint=hint)
         return value
 
-    return parse
+    return Parser(parse, {"enum": list(choices)}, "one of " + ", ".join(choices))
 
 
-def sequence(item: Parser, *, single: bool = False) -> Parser:
+def sequence(item: Parser[Value], *, single: bool = False) -> Parser[tuple[Value, ...]]:
     """Parser of a list, as a tuple; with ``single`` one bare string stands for a list of it."""
 
-    def parse(value: object, where: Where) -> tuple[Any, ...]:
+    def parse(value: object, where: Where) -> tuple[Value, ...]:
         if single and isinstance(value, str):
             value = [value]
         if not isinstance(value, list):
@@ -159,10 +188,11 @@ def sequence(item: Parser, *, single: bool = False) -> Parser:
             raise ConfigError(f"more than {_ITEM_LIMIT} items", path=where)
         return tuple(item(part, (*where, str(index))) for index, part in enumerate(value))
 
-    return parse
+    schema: dict[str, Any] = {"type": "array", "items": item.schema, "maxItems": _ITEM_LIMIT}
+    return Parser(parse, {"anyOf": [schema, {"type": "string"}]} if single else schema, f"list of {item.shown}")
 
 
-def text_map(pattern: str | None = None, expected: str = "a name") -> Parser:
+def text_map(pattern: str | None = None, expected: str = "a name") -> Parser[dict[str, str]]:
     """Parser of a table of strings; numbers and booleans are taken as they are written."""
     name = text(pattern, expected)
 
@@ -182,12 +212,29 @@ def text_map(pattern: str | None = None, expected: str = "a name") -> Parser:
             result[str(label)] = text()(content, place)
         return result
 
-    return parse
+    schema: dict[str, Any] = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    if pattern is not None:
+        schema["propertyNames"] = {"pattern": f"^(?:{pattern})$"}
+    return Parser(parse, schema, "table of text")
 
 
-def table(cls: type[Table]) -> Callable[[object, Where], Table]:
+def table(cls: type[Table]) -> Parser[Table]:
     """Parser of a nested table."""
-    return lambda value, where: read_table(cls, value, where)
+    return Parser(lambda value, where: read_table(cls, value, where), table_schema(cls), "table")
+
+
+def table_schema(cls: type[Any]) -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of a table: its keys, with descriptions and defaults, and no others."""
+    properties = {}
+    for item in fields(cls):
+        declared: Key = item.metadata["key"]
+        if declared.refused:
+            continue
+        schema = {**declared.parse.schema, "description": declared.description}
+        if item.default not in (MISSING, None, ()):
+            schema["default"] = list(item.default) if isinstance(item.default, tuple) else item.default
+        properties[item.name] = schema
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _did_you_mean(name: str, known: tuple[str, ...] | list[str]) -> str | None:
@@ -220,6 +267,6 @@ def read_table(cls: type[Table], value: object, where: Where) -> Table:
         declared = known[item.name]
         values[item.name] = declared.parse(value[item.name], place)
         default = item.default if item.default is not MISSING else {}
-        if declared.later and values[item.name] != default:
-            raise ConfigError("not supported yet: remove the key, it would change nothing", path=place)
+        if declared.refused and values[item.name] != default:
+            raise ConfigError("this key of BentoML is not taken", path=place, hint=declared.refused)
     return cls(**values)

@@ -96,6 +96,7 @@ COMMANDS = (
     CommandDecl("store du", f"{_HERE}.store:measure_store", "Show what takes the store's space", _HOUSE),
     CommandDecl("plugin list", f"{_HERE}.plugins:list_plugins", "List the installed plugins and their state", _HOUSE),
     CommandDecl("config show", f"{_HERE}.config:show_config", "Show each setting and where it comes from", _HOUSE),
+    CommandDecl("schema", f"{_HERE}.schema:schema", "Print the JSON schema of a configuration file", _HOUSE),
     CommandDecl("doctor", f"{_HERE}.doctor:doctor", "Check this machine and say what is missing", _HOUSE),
     CommandDecl("completion", f"{_HERE}.completion:completion", "Print a shell completion script", _HOUSE),
 )

@@ -79,7 +79,7 @@ def _entry(module: Any, folder: Path) -> Service[Any]:
 
 
 def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any], str]:
-    """Import a service; the folder becomes the working directory and the first entry of `sys.path`.
+    """Import a service; the folder becomes the working directory and the first entry of `sys.path`, its ``src`` next.
 
     Args:
         folder: the project.
@@ -93,7 +93,9 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
     """
     folder = folder.resolve()
     os.chdir(folder)
-    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry not in ("", str(folder)))]
+    sources = folder / "src"
+    own = [str(folder)] + ([str(sources)] if sources.is_dir() and not (sources / "__init__.py").exists() else [])
+    sys.path[:] = [*own, *(entry for entry in sys.path if entry not in ("", *own))]
     module_name, _, attribute = (target or _DEFAULT_MODULE).partition(":")
     module = _import(module_name.removesuffix(".py").replace("/", "."), folder)
     if attribute:

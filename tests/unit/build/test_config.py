@@ -9,6 +9,7 @@ import pytest
 
 from bentotool.build.config import BuildConfig, EnvConfig, ModelConfig
 from bentotool.build.configfile import load_config
+from bentotool.build.image import image_of
 from bentotool.build.schema import read_table
 from bentotool.errors import BentotoolError, ConfigError, NotFoundError, UnsafeError
 
@@ -82,22 +83,65 @@ def test_a_wrong_key_is_named_with_its_path(document: object, path: list[str], h
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("document", "instead"),
     [
-        {"python": {"pip_args": "--pre"}},
-        {"python": {"lock_packages": False}},
-        {"python": {"is_src_layout": True}},
-        {"conda": {"channels": ["x"]}},
-        {"docker": {"setup_script": "setup.sh"}},
-        {"docker": {"dockerfile_template": "Dockerfile"}},
-        {"docker": {"env": ".env"}},
-        {"models": [{"tag": "a", "filter": "b"}]},
-        {"args": {"size": "7b"}},
+        ({"python": {"pip_args": "--pre"}}, "requirements_txt"),
+        ({"docker": {"dockerfile_template": "Dockerfile"}}, "setup_script"),
+        ({"models": [{"tag": "a", "filter": "b"}]}, "tag"),
     ],
 )
-def test_a_key_that_would_be_ignored_is_an_error(document: object) -> None:
-    with pytest.raises(ConfigError, match="not supported yet"):
+def test_a_key_that_would_be_ignored_is_an_error_with_the_way_out(document: object, instead: str) -> None:
+    with pytest.raises(ConfigError, match="is not taken") as caught:
         read(document)
+    assert instead in str(caught.value.hint)
+
+
+def test_files_that_the_image_is_made_from_are_read(write: Write) -> None:
+    project = write(
+        {
+            "service.py": "",
+            "bentofile.yaml": """
+docker: {env: image.env, setup_script: ./setup.sh, commands: [echo hi], distro: debian}
+conda: {environment_yml: environment.yml, channels: [extra], dependencies: [scipy], pip: [tiny]}
+""",
+            "image.env": "# one\nA=1\nexport B='two words'\n\nC=\n",
+            "setup.sh": "#!/bin/sh\n",
+            "environment.yml": "name: x\nchannels: [conda-forge]\ndependencies: ['numpy>=2', {pip: [other]}]\n",
+        }
+    )
+    config = load_config(project).config
+    image = image_of(config, None)
+    assert image == {
+        "distro": "debian",
+        "env": {"A": "1", "B": "two words", "C": ""},
+        "commands": ["echo hi"],
+        "setup_script": "setup.sh",
+        "conda": {"channels": ["conda-forge", "extra"], "dependencies": ["numpy>=2", "scipy"]},
+    }
+    assert config.conda.pip == ("other", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "kind"),
+    [
+        ("docker: {env: none.env}", {}, NotFoundError),
+        ("docker: {env: a.env}", {"a.env": "NO SIGN\n"}, ConfigError),
+        ("docker: {env: a.env}", {"a.env": "A=\x1b\n"}, ConfigError),
+        ("docker: {env: ../a.env}", {}, UnsafeError),
+        ("docker: {setup_script: none.sh}", {}, NotFoundError),
+        ("docker: {setup_script: /etc/passwd}", {}, UnsafeError),
+        ("conda: {environment_yml: e.yml}", {"e.yml": "dependencies: {a: 1}\n"}, ConfigError),
+        ("conda: {environment_yml: e.yml}", {"e.yml": "dependencies: ['a; rm']\n"}, ConfigError),
+        ("conda: {environment_yml: e.yml}", {"e.yml": "- a\n"}, ConfigError),
+        ("conda: {environment_yml: e.yml}", {"e.yml": "a: !!python/object:os.system {}\n"}, ConfigError),
+        ("python: {is_src_layout: true}", {}, ConfigError),
+    ],
+)
+def test_a_wrong_file_of_the_image_is_named(
+    write: Write, config: str, files: dict[str, str], kind: type[BentotoolError]
+) -> None:
+    with pytest.raises(kind):
+        load_config(write({"service.py": "", "bentofile.yaml": config + "\n", **files}))
 
 
 def fields_with(value: str) -> list[dict[str, Any]]:

@@ -74,3 +74,12 @@ def test_a_service_that_hangs(write: Write, store: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(TIMEOUT_ENV, value)
         with pytest.raises(ConfigError, match=TIMEOUT_ENV):
             probe_service(folder, "service:Iris", store=store)
+
+
+def test_modules_below_src_are_found(write: Write, store: Path) -> None:
+    folder = write({"src/pkg/__init__.py": "", "src/pkg/serving.py": SERVICE, "service.py": "import pkg.serving\n"})
+    assert probe_service(folder, "pkg.serving:Iris", store=store).service == "pkg.serving:Iris"
+    with pytest.raises(ServiceLoadError, match="nothing"):
+        probe_service(folder, "pkg.serving:nothing", store=store)
+    package = write({"src/__init__.py": "", "src/serving.py": SERVICE})
+    assert probe_service(package, "src.serving:Iris", store=store).service == "src.serving:Iris"

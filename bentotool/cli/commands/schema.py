@@ -1,0 +1,25 @@
+"""``bentotool schema``: JSON schemas of the files that people write, for editors and CI."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from bentotool.cli.state import current
+
+_NAMES = ("bentofile",)
+
+
+def schema(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="bentofile: bentofile.yaml and [tool.bentotool].")],
+) -> None:
+    """Print the JSON schema of a configuration file"""
+    from bentotool.build.reference import json_schema
+    from bentotool.errors import UsageError
+
+    if name not in _NAMES:
+        raise UsageError(f"there is no schema {name!r}", hint=f"one of {', '.join(_NAMES)}")
+    document = json_schema()
+    current().console.result(document, json.dumps(document, indent=2))
