@@ -180,14 +180,11 @@ class BlobWriter:
 
     def _publish(self, target: Path) -> None:
         try:
-            os.fsync(self._file.fileno())
-            if self._resumable and not still_ours(self._path, self._file):
-                raise BentotoolError("another process took over this transfer", hint="wait for it, or try again")
-            if sys.platform == "win32":  # it does not rename what is open
-                self._file.close()
-            self._path.chmod(0o444)
-            os.utime(self._path)  # it may carry its source's time
-            os.replace(self._path, target)
+            try:
+                self._rename(target)
+            except FileNotFoundError:  # no lock kept out another process, which goes on with a copy under its own name
+                self._rescue()
+                self._rename(target)
         except OSError as error:
             # Windows refuses to replace a file that another process has open: same content, already there.
             if not target.exists():
@@ -195,3 +192,28 @@ class BlobWriter:
         finally:
             self._file.close()
         fsync_directory(target.parent)
+
+    def _rename(self, target: Path) -> None:
+        os.fsync(self._file.fileno())
+        if self._resumable and not still_ours(self._path, self._file):
+            raise FileNotFoundError(self._path)
+        if sys.platform == "win32":  # it does not rename what is open
+            self._file.close()
+        self._path.chmod(0o444)
+        os.utime(self._path)  # it may carry its source's time
+        os.replace(self._path, target)
+
+    def _rescue(self) -> None:
+        """Copy the bytes to a new file, under a name that nobody takes up; the old one has none any more."""
+        if not self._resumable:
+            raise FileNotFoundError(self._path)
+        path, again = self._layout.temporary() / secrets.token_hex(16), hashlib.sha256()
+        with self._file as old:
+            old.seek(0)
+            self._path, self._resumable = path, False
+            self._file = path.open("xb", buffering=0)
+            while piece := old.read(CHUNK):
+                again.update(piece)
+                self.append(piece)
+        if again.digest() != self._hash.digest():
+            raise BentotoolError("another process took over this transfer", hint="wait for it, or try again")

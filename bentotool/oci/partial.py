@@ -2,8 +2,9 @@
 
 An unfinished file or folder lies in the layout's temporary folder as ``<key>-<random>``. Whoever goes on with it first
 renames it to a random part of its own: the rename is what decides between two that want it. A lock, which the system
-gives up when its process ends however that happens, tells what somebody still works on; where locks do nothing
-(some network file systems), a worker whose file was taken away notices that before it publishes anything.
+gives up when its process ends however that happens, tells what somebody still works on. Where locks do nothing (some
+network file systems), whoever takes a file works on a copy of it, so that no two ever write one file, and a worker
+whose file was taken away finds out before it publishes it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import BinaryIO
 __all__ = ["claim_file", "claim_folder", "still_ours"]
 
 _LOCK = ".lock"
+_PIECE = 1 << 20  # bytes
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -35,6 +38,12 @@ def _locked(descriptor: int) -> bool:
     except OSError:  # no locks on this file system: whoever renames first has it
         return True
     return True
+
+
+def _keeps_out(path: Path) -> bool:
+    """Whether a lock that we have on a file is one: a second one beside it is refused."""
+    with path.open("rb") as second:
+        return not _locked(second.fileno())
 
 
 def _left(folder: Path, key: str) -> Iterator[tuple[Path, Path]]:
@@ -66,14 +75,35 @@ def claim_file(folder: Path, key: str) -> tuple[Path, BinaryIO]:
             file = left.open("r+b", buffering=0)
             if _locked(file.fileno()) and still_ours(left, file):
                 left.rename(mine)
-                return mine, file
+                if _keeps_out(mine):
+                    return mine, file
+                with file:  # perhaps somebody still writes to it
+                    return _copied(mine, file, _fresh(folder, key))
             file.close()
     while True:  # until nobody takes it between its making and its lock
         mine = _fresh(folder, key)
-        file = os.fdopen(os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "r+b", buffering=0)
+        file = _created(mine)
         if _locked(file.fileno()) and still_ours(mine, file):
             return mine, file
         file.close()
+
+
+def _created(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "r+b", buffering=0)
+
+
+def _copied(left: Path, source: BinaryIO, mine: Path) -> tuple[Path, BinaryIO]:
+    """A copy of what was left, in its place."""
+    file = _created(mine)
+    try:
+        shutil.copyfileobj(source, file, _PIECE)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        mine.unlink(missing_ok=True)
+        raise
+    left.unlink(missing_ok=True)
+    return mine, file
 
 
 def still_ours(path: Path, file: BinaryIO) -> bool:

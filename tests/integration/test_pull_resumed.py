@@ -87,3 +87,47 @@ def test_two_pulls_of_one_model_do_not_disturb_each_other(faulty: Any, tmp_path:
         assert each.returncode == 0, errors
         assert json.loads(output)["digest"] == published.digest
     assert list((store / "tmp").iterdir()) == []
+
+
+_NO_LOCKS = """
+import fcntl, sys
+def flock(descriptor, operation):
+    if {fails}:
+        raise OSError(38, "Function not implemented")
+fcntl.flock = flock
+from bentotool.__main__ import run
+sys.argv[0] = "bentotool"
+run()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file there is lock enough")
+@pytest.mark.parametrize("fails", [False, True])
+def test_two_pulls_on_a_disk_without_locks(
+    faulty: Any, reply: Any, tmp_path: Path, published: StoredModel, fails: bool
+) -> None:
+    """The second takes the part away from the first, which is in the middle of it; both end well."""
+    store, half, stall = tmp_path / "store", 8 << 20, threading.Event()
+    largest = max(published.manifest.layers, key=lambda layer: layer.size)
+    path = f"/v2/r/blobs/{largest.digest}"
+    faulty.script["GET", path] = [reply(200, faulty.blobs[largest.digest], cut=half, stall=stall)]
+    words = ["--json", "--store", str(store), "pull", f"{faulty.host}/r:1"]
+    both: list[subprocess.Popen[str]] = []
+    for _ in range(2):
+        command = [sys.executable, "-c", _NO_LOCKS.format(fails=fails), *words]
+        environment = {**os.environ, "DOCKER_CONFIG": "/nowhere"}
+        both.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        )
+        deadline = time.monotonic() + 30
+        while len(faulty.requests("GET", path)) < len(both) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        while len(both) == 1 and received(store) < half - FEW and time.monotonic() < deadline:
+            time.sleep(0.02)
+    both[1].wait(60)
+    stall.set()
+    for each in both:
+        output, errors = each.communicate(timeout=60)
+        assert each.returncode == 0, errors
+        assert json.loads(output)["digest"] == published.digest
+    assert list((store / "tmp").iterdir()) == []

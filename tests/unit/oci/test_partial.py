@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bentotool.oci.digest import sha256_bytes
+from bentotool.oci.layout import Layout
 from bentotool.oci.partial import claim_file, claim_folder, still_ours
 
 HOLD = """
@@ -53,17 +58,53 @@ def test_other_keys_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "part-ab-0123").read_text() == "other"
 
 
+def nothing(descriptor: int, operation: int) -> None:
+    """Says that it locks."""
+
+
+def unknown(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there nobody can rename an open file")
-def test_two_takers_get_two_files_even_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flock", [nothing, unknown])
+def test_without_locks_two_takers_get_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: Callable[[int, int], None]
+) -> None:
     import fcntl
 
-    monkeypatch.setattr(fcntl, "flock", lambda descriptor, operation: None)
+    monkeypatch.setattr(fcntl, "flock", flock)
     (tmp_path / "part-a-0").write_text("half")
     first, one = claim_file(tmp_path, "part-a")
     second, two = claim_file(tmp_path, "part-a")  # a rename took it away from the first
     with one, two:
         assert not still_ours(first, one)
         assert still_ours(second, two)
+        assert one.read() == two.read() == b"half"
+        one.write(b", wrong")
+        assert second.read_bytes() == b"half"
+    assert list(tmp_path.iterdir()) == [second]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there nobody can rename an open file")
+def test_without_locks_both_writers_of_a_blob_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", nothing)
+    layout, content = Layout(tmp_path / "store"), random.Random(1).randbytes(3 << 20)
+    digest = sha256_bytes(content)
+    for last in (0, 1):  # whoever is first to finish
+        with layout.writer(digest) as first:
+            first.write(content[: 1 << 20])
+            with layout.writer(digest) as second:
+                assert second.take_up(len(content), lambda piece: None) == 1 << 20
+                writers = (first, second) if last else (second, first)
+                for writer in writers:
+                    writer.write(content[1 << 20 :])
+                    assert writer.commit(digest, len(content)) == (digest, len(content))
+                    assert layout.read(digest, len(content)) == content
+        assert list(layout.temporary().iterdir()) == []
+        layout.blob_path(digest).unlink()
 
 
 def test_folders(tmp_path: Path) -> None:
