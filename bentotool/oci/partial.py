@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,7 +89,7 @@ def claim_file(folder: Path, key: str) -> tuple[Path, BinaryIO]:
         file.close()
 
 
-def _created(path: Path) -> BinaryIO:
+def _created(path: Path) -> FileIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "r+b", buffering=0)
 
 
