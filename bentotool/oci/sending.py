@@ -90,9 +90,8 @@ class Sending:
         try:
             return begin(self._transport, self._url, self._scope)
         except NotFoundError as error:
-            raise RemoteError(
-                f"registry {self._registry} takes no content at {self._url}", hint=error.message
-            ) from None
+            what = f"registry {self._registry} does not take content for {self._scope.repository}"
+            raise RemoteError(what, hint=error.message) from None
 
     def _whole(self, stream: BinaryIO) -> int:
         location, _ = self._begin()

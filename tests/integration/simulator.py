@@ -199,7 +199,7 @@ class FaultyRegistry:
         if match := re.search(r"/manifests/(.+)$", seen.path):
             media_type, data = self.manifests.get(match[1], ("", b""))
             return Reply(200, data, {"Content-Type": media_type}) if data else Reply(404)
-        match = re.search(r"/blobs/(sha256:[0-9a-f]{64})$", seen.path)
+        match = re.search(r"/blobs/(sha256:[0-9a-f]{64})(?:\?|$)", seen.path)
         if not match or match[1] not in self.blobs:
             return Reply(404)
         return self._blob(self.blobs[match[1]], seen.headers.get("range", ""))
@@ -412,6 +412,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
