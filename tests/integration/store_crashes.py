@@ -21,6 +21,7 @@ from bentotool.models.intake import take_files
 from bentotool.models.manifest import ModelDetails
 from bentotool.models.store import ModelStore
 from bentotool.oci.archive import archive_root, write_archive
+from bentotool.oci.attached import Attachment, attach, referrers
 from bentotool.oci.checking import verify_store
 from bentotool.oci.collect import collect
 from bentotool.oci.layout import Layout
@@ -37,6 +38,10 @@ def add(store: ModelStore, root: Path, name: str) -> None:
     store.add(name, "1", taken.files, DETAILS, layers=taken.layers)
 
 
+def sign(store: ModelStore, name: str) -> None:
+    attach(store.layout, store.get(name).digest, "test/note", [Attachment(f"signed {name}".encode(), "test/note")])
+
+
 def template(root: Path) -> None:
     (root / "sources").mkdir()
     for part in {part for parts in MODELS.values() for part in parts}:
@@ -44,10 +49,12 @@ def template(root: Path) -> None:
     store = ModelStore(Layout(root / "template"))
     for name in ("one", "two"):
         add(store, root, name)
+    sign(store, "two")
     store.materialise(store.get("two"))
     model = store.get("one")
     write_archive(store.layout, [archive_root(model.descriptor, "model", model.tag)], root / "one.tar")
-    add(store, root, "three")  # garbage, with a view
+    add(store, root, "three")  # garbage, with a view and a signature
+    sign(store, "three")
     store.materialise(store.get("three"))
     store.refs.delete("models", "three", "1")
 
@@ -75,6 +82,7 @@ WORK: dict[str, Callable[[ModelStore, Path], object]] = {
     "repair": lambda store, root: verify_store(store.layout, repair=True),
     "view": lambda store, root: store.materialise(store.get("one")),
     "import-archive": take_archive,
+    "attach": lambda store, root: sign(store, "one"),
 }
 AFTER = {  # names that may be there or not when the work was killed
     "import": {"three:1"}, "tag": {"one:again"}, "delete": {"one:1"}, "import-archive": {"pulled:1"},
@@ -117,6 +125,8 @@ def wrong(name: str, store: ModelStore) -> list[str]:
         found.append(f"names are {sorted(refs)}")
     for ref in refs - ({"one:1"} if name == "repair" else set()):
         store.verify(store.get(ref))
+    if len(referrers(store.layout, store.get("two").digest)) != 1:
+        found.append("two has lost its signature")
     return found
 
 
