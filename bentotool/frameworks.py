@@ -97,11 +97,19 @@ class FrameworkNamespace:
         """
         model = self.get(bento_model)
         if model.info.get("safety") == "pickle":
-            if trust is not True:
-                raise UnsafeError(
-                    f"{model.tag} is a pickle: loading it runs whatever code its author put in",
-                    hint="pass trust=True, if you trust where it comes from",
-                )
+            from bentotool.models.trust import require_trust
+
+            facts = model.info.get("metadata") or {}
+            reasons = facts.get("needs_trust")
+            require_trust(
+                "pickle",
+                model.tag,
+                trust=trust,
+                instead=facts.get("instead"),
+                reasons=reasons,
+                format=str(model.info.get("format") or ("" if reasons else "pickle")),
+                how="trust=True loads it",
+            )
             options["trust"] = True
         try:
             load = self._loader().load

@@ -104,8 +104,8 @@ def transfer_progress(state: State) -> ProgressMaker:
 
 
 def note_left_out(state: State, notes: Sequence[str]) -> None:
-    """Say which referrers of a registry were left out; a hostile one can give reasons by the hundred."""
+    """Say what was left out, or is not as it was said to be; a hostile registry can give reasons by the hundred."""
     for note in notes[:_NOTES]:
         state.console.note(f"warning: {note}")
     if len(notes) > _NOTES:
-        state.console.note(f"warning: and {len(notes) - _NOTES} more are left out")
+        state.console.note(f"warning: and {len(notes) - _NOTES} more of this kind")

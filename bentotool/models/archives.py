@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bentotool.errors import UnsafeError, UsageError, VerificationError
-from bentotool.models.detect import require_trust
-from bentotool.models.manifest import ARTIFACT_TYPE, read_details
-from bentotool.models.recheck import recheck_safety
+from bentotool.models.manifest import ARTIFACT_TYPE
+from bentotool.models.recheck import recheck_safety, require_stated_trust
 from bentotool.oci.archive import KIND_NAME, REF_NAME
 from bentotool.oci.attached import check_referrer, keep_index, keep_referrer
 from bentotool.oci.descriptor import Manifest
@@ -61,18 +60,24 @@ def check_trust(archive: Archive, trust: bool) -> None:
     """
     for root, manifest in zip(archive.roots, archive.manifests, strict=True):
         if isinstance(manifest, Manifest) and manifest.artifact_type == ARTIFACT_TYPE:
-            require_trust(read_details(manifest).safety, root.annotations.get(REF_NAME, root.digest), trust=trust)
+            require_stated_trust(manifest, root.annotations.get(REF_NAME, root.digest), trust=trust)
 
 
-def check_taken(archive: Archive, store: ModelStore, trust: bool) -> None:
+def check_taken(archive: Archive, store: ModelStore, trust: bool) -> list[str]:
     """Refuse models that are more dangerous than they say, once their content is in the store and before it is named.
+
+    Returns:
+        notes for the user, of models that are and are taken all the same.
 
     Raises:
         UnsafeError: naming the model.
     """
+    notes = []
     for root, manifest in zip(archive.roots, archive.manifests, strict=True):
         if isinstance(manifest, Manifest) and manifest.artifact_type == ARTIFACT_TYPE:
-            recheck_safety(store.layout, manifest, root.annotations.get(REF_NAME, root.digest), trust=trust)
+            title = root.annotations.get(REF_NAME, root.digest)
+            notes.append(recheck_safety(store.layout, manifest, title, trust=trust, digest=root.digest))
+    return [note for note in notes if note]
 
 
 def check_attached(archive: Archive) -> None:

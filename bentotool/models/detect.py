@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bentotool.errors import BentotoolError, PluginError, UnsafeError, UsageError
+from bentotool.errors import BentotoolError, PluginError, UsageError
 from bentotool.interfaces import JSON, FrameworkDecl, Magic, Match, ModelInfo, SourceFile
+from bentotool.models.trust import require_trust
 from bentotool.protocols import Framework
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ __all__ = ["describe_model", "detect_framework", "require_trust"]
 
 _MAX_PROBED = 1000  # files whose first bytes are read; suffixes are looked at for all
 _MAX_SINGLY = 20  # files that a framework is asked about one by one
-_MAX_REASONS = 3  # why a model runs code; more fill the line and tell nothing new
-_REASON_LENGTH = 120
-_PICKLED = "it is a pickle"  # the reason that plugins give for a bare pickle
 
 
 def detect_framework(files: Sequence[SourceFile], plugins: Plugins, name: str | None = None) -> tuple[Framework, Match]:
@@ -70,9 +68,14 @@ def describe_model(
     if not isinstance(info, ModelInfo):
         raise PluginError(f"framework {match.framework!r} describes {_title(files)} with a {type(info).__name__}")
     facts = info.metadata
-    reasons = _reasons(facts.get("needs_trust"))
-    instead = facts.get("instead")
-    require_trust(info.safety, _title(files), trust=trust, instead=instead, reasons=reasons, format=info.format)
+    require_trust(
+        info.safety,
+        _title(files),
+        trust=trust,
+        instead=facts.get("instead"),
+        reasons=facts.get("needs_trust"),
+        format=info.format,
+    )
     if info.safety == "pickle":
         return info
     unused = _unused_pickles(files, match, plugins)
@@ -96,49 +99,6 @@ def _unused_pickles(files: Sequence[SourceFile], match: Match, plugins: Plugins)
                 except Exception:  # noqa: S112 - what another framework cannot read is no news of this model
                     continue
     return found
-
-
-def require_trust(
-    safety: str,
-    title: str,
-    *,
-    trust: bool,
-    instead: object = None,
-    reasons: Sequence[str] = (),
-    format: str = "pickle",
-) -> None:
-    """Refuse a model that runs code when it is loaded, unless the user said that its origin is trusted.
-
-    Args:
-        instead: what the framework advises in place of trust.
-        reasons: why loading it runs code, as the framework tells; a few are named.
-        format: the model's format; only a pickle is called one.
-    """
-    if safety == "pickle" and trust is not True:
-        better = instead if isinstance(instead, str) else "a data format is better"
-        told = "; ".join([reason for reason in _reasons(reasons) if reason != _PICKLED][:_MAX_REASONS])
-        if told:
-            what = f"{'is a pickle and ' if format == 'pickle' else ''}runs code when it is loaded: {told}"
-        elif reasons or "pickle" in format:
-            what = "is a pickle: loading it runs whatever code its author put in"
-        else:
-            what = "runs code when it is loaded"
-        raise UnsafeError(
-            f"{title} {what}",
-            hint=f"--trust (trust=True) takes it, if you trust where it comes from; {better}",
-        )
-
-
-def _reasons(value: object) -> list[str]:
-    """What a plugin wrote under ``needs_trust``; it quotes the model, so it is cut and kept to one printable line."""
-    if not isinstance(value, list | tuple):
-        return []
-    texts = (
-        " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        for text in value
-        if isinstance(text, str)
-    )
-    return [text if len(text) <= _REASON_LENGTH else text[: _REASON_LENGTH - 1] + "…" for text in texts if text]
 
 
 def _best(files: Sequence[SourceFile], plugins: Plugins) -> tuple[Framework, Match]:

@@ -37,6 +37,8 @@ __all__ = [
     "storage_error",
 ]
 
+_MAX_REMARK = 200  # bytes
+
 
 class Layout:
     """An OCI image layout at ``root``; created on the first write."""
@@ -168,9 +170,24 @@ class Layout:
 
     def forget_traces(self, digest: str) -> None:
         """Remove what is noted about a blob that is gone."""
-        for trace in (self._used(digest), self.linked.path(digest)):
+        for trace in (self._used(digest), self.linked.path(digest), self._remark(digest)):
             with contextlib.suppress(OSError):
                 trace.unlink()
+
+    def remark(self, digest: str, text: str) -> None:
+        """Keep a word about a blob, in this store alone, for as long as the blob is here."""
+        write_atomic(self._remark(digest), text.encode())
+
+    def remarked(self, digest: str) -> str:
+        """What was kept with :meth:`remark`; empty where nothing was."""
+        try:
+            with self._remark(digest).open("rb") as file:
+                return file.read(_MAX_REMARK).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def _remark(self, digest: str) -> Path:
+        return self.root / "remarks" / check_digest(digest)[7:]
 
     def verify_blob(self, digest: str, advance: Callable[[int], None] = lambda amount: None) -> bool:
         """Read a stored blob whole and compare it with its digest."""

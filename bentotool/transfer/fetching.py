@@ -8,9 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bentotool.errors import VerificationError
-from bentotool.models.detect import require_trust
-from bentotool.models.manifest import read_details
-from bentotool.models.recheck import recheck_safety
+from bentotool.models.recheck import recheck_safety, require_stated_trust
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
 from bentotool.oci.layout import FILES_ANNOTATION, Layout, layer_files
 from bentotool.oci.reference import RemoteReference
@@ -70,6 +68,7 @@ class Fetching:
         self._referrers = referrers
         self._renewal = Renewal(layout)
         self.fetched = 0
+        self.notes: list[str] = []
 
     def manifest(self, digest: str, kind: str) -> RemoteManifest:
         fetched = self.registry.get_manifest(self.remote.repository, digest)
@@ -84,7 +83,7 @@ class Fetching:
         for each in wanted:
             if each.manifest.artifact_type == MODEL_TYPE:
                 title = ":".join(identity(each.manifest, (self.remote.repository, each.descriptor.digest)))
-                require_trust(read_details(each.manifest).safety, title, trust=self._trust)
+                require_stated_trust(each.manifest, title, trust=self._trust)
         # One digest may be listed twice, as the tar of a model's files and as an ordinary blob: two ways to store it.
         missing = {
             (part.digest, FILES_ANNOTATION in part.annotations): part
@@ -126,11 +125,12 @@ class Fetching:
         self.fetched += done.moved
         return done
 
-    def recheck(self, manifest: Manifest, title: str) -> None:
+    def recheck(self, manifest: Manifest, title: str, digest: str) -> None:
         """Hold what a model says of its safety against the content fetched."""
-        if not self._trust:
-            self._plugins = self._plugins or load_plugins()
-            recheck_safety(self.layout, manifest, title, trust=False, plugins=self._plugins)
+        self._plugins = self._plugins or load_plugins()
+        note = recheck_safety(self.layout, manifest, title, trust=self._trust, plugins=self._plugins, digest=digest)
+        if note:
+            self.notes.append(note)
 
     def _has(self, part: Descriptor) -> bool:
         if not self.layout.has_layer(part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bentotool.build.bentos import BentoStore
@@ -82,39 +82,62 @@ def pull(
     work = Fetching(layout, remote, registry, jobs, progress, trust, plugins, referrers)
     # The tag is looked at once; from here on everything is named by digest.
     top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
+    done = _pull_bento_at(work, top, rename, expect, choice, platforms)
+    if done is None:
+        if platforms:
+            raise UsageError(f"{remote} has no images of its own", hint="leave out --platform")
+        found = _found_model(work, top, expect)
+        done = _pull_own(work, found, rename) if choice.everything else None
+    if done is None:
+        done = pull_foreign(
+            layout,
+            remote,
+            registry,
+            found,
+            plugins=plugins or load_plugins(),
+            rename=rename,
+            trust=trust,
+            jobs=jobs,
+            progress=progress,
+            choice=choice,
+        )
+    return replace(done, notes=(*work.notes, *done.notes))
+
+
+def _pull_bento_at(
+    work: Fetching,
+    top: FetchedManifest,
+    rename: str | None,
+    expect: str | None,
+    choice: Choice,
+    platforms: Sequence[str],
+) -> Transferred | None:
+    """Pull the Bento that a manifest or an index is; None where it is something else."""
     if top.descriptor.media_type == INDEX:
         index = Index.from_bytes(top.data)
-        if any(entry.annotations.get(KIND) == "bento" for entry in index.manifests):
-            _check_whole(remote, choice)
-            return _pull_index(work, index, top, rename, expect, platforms)
-        found = find_model(RegistryContent(registry, remote.repository), top.descriptor.digest, str(remote))
+        if not any(entry.annotations.get(KIND) == "bento" for entry in index.manifests):
+            return None
+        _check_whole(work.remote, choice)
+        return _pull_index(work, index, top, rename, expect, platforms)
+    manifest = Manifest.from_bytes(top.data)
+    if manifest.artifact_type != BENTO_TYPE or platforms:
+        return None
+    _check_expected(work.remote, "bento", expect)
+    _check_whole(work.remote, choice)
+    return _pull_bento(work, RemoteManifest(top.descriptor, top.data, manifest), rename)
+
+
+def _found_model(work: Fetching, top: FetchedManifest, expect: str | None) -> Found:
+    """The model that a manifest is, or that an index leads to."""
+    if top.descriptor.media_type == INDEX:
+        content = RegistryContent(work.registry, work.remote.repository)
+        found = find_model(content, top.descriptor.digest, str(work.remote))
     else:
         found = Found(top.descriptor, Manifest.from_bytes(top.data))
-    if platforms:
-        raise UsageError(f"{remote} has no images of its own", hint="leave out --platform")
-    if found.manifest.artifact_type == BENTO_TYPE:
-        _check_expected(remote, "bento", expect)
-        _check_whole(remote, choice)
-        return _pull_bento(work, RemoteManifest(found.descriptor, top.data, found.manifest), rename)
     if family_of(found.manifest) is None:
-        raise _foreign(remote, found.manifest.artifact_type or found.manifest.config.media_type)
-    _check_expected(remote, "model", expect)
-    if choice.everything and found.manifest.artifact_type == MODEL_TYPE:
-        done = _pull_own(work, found, rename)
-        if done is not None:
-            return done
-    return pull_foreign(
-        layout,
-        remote,
-        registry,
-        found,
-        plugins=plugins or load_plugins(),
-        rename=rename,
-        trust=trust,
-        jobs=jobs,
-        progress=progress,
-        choice=choice,
-    )
+        raise _foreign(work.remote, found.manifest.artifact_type or found.manifest.config.media_type)
+    _check_expected(work.remote, "model", expect)
+    return found
 
 
 def _check_whole(remote: RemoteReference, choice: Choice) -> None:
@@ -126,6 +149,8 @@ def _check_whole(remote: RemoteReference, choice: Choice) -> None:
 
 def _pull_own(work: Fetching, found: Found, rename: str | None) -> Transferred | None:
     """Pull a model that a release of ours pushed, under its own digest; None for those of others."""
+    if found.manifest.artifact_type != MODEL_TYPE:
+        return None
     if is_ours(found.manifest):
         return _pull_model(work, work.manifest(found.descriptor.digest, "model"), rename)
     if FILES_OF in found.manifest.annotations:
@@ -152,7 +177,7 @@ def _pull_model(work: Fetching, model: RemoteManifest, rename: str | None) -> Tr
     model_files(model.manifest, name)  # a model without a list of its files cannot be kept: say so before fetching it
     _check_free(work.layout, "models", name, version, model.descriptor.digest)
     work.fetch([model], f"pull {name}:{version}")
-    work.recheck(model.manifest, f"{name}:{version}")
+    work.recheck(model.manifest, f"{name}:{version}", model.descriptor.digest)
     attached = work.attached([model.descriptor.digest], f"pull {name}:{version}")
     stored = ModelStore(work.layout).adopt(name, version, model.descriptor.digest, replace=False)
     KnownPlaces(work.layout).remember(work.remote.registry, work.remote.repository, model.descriptor.digest)
@@ -191,7 +216,7 @@ def _pull_files(work: Fetching, view: RemoteManifest, rename: str | None) -> Tra
     data = made[1].to_bytes()
     if sha256_bytes(data) != wanted:
         return None
-    work.recheck(made[1], f"{name}:{version}")
+    work.recheck(made[1], f"{name}:{version}", wanted)
     work.layout.put(made[2], made[1].config.media_type)
     work.layout.put(data, MANIFEST)
     stored = ModelStore(work.layout).adopt(name, version, wanted, replace=False)
@@ -243,7 +268,7 @@ def _pull_bento(
     images = work.images(listing.images, remotes) if listing else []
     work.fetch([*remotes, bento, *images], label)
     for needed, remote in models.values():
-        work.recheck(remote.manifest, f"model {needed.tag}")
+        work.recheck(remote.manifest, f"model {needed.tag}", remote.descriptor.digest)
     tops = [keep_index(work.layout, listing.fetched.data).digest] if listing else []
     attached = work.attached([*tops, *(each.descriptor.digest for each in (bento, *remotes, *images))], label)
     tags = tuple(_adopt(work.layout, needed, remote) for needed, remote in models.values())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +119,72 @@ def test_a_lie_about_the_class_is_found_in_the_bytes(
     assert "'data'" in document["error"]["message"]
     assert "'pickle'" in document["error"]["message"]
     assert ask("model", "list") == (0, [])
-    assert ask(*take, "--trust")[0] == 0
+    status, document = ask(*take, "--trust")
+    assert status == 0
+    (note,) = document["notes"]
+    assert "said to be of class 'data', but its files are of class 'pickle'" in note
+    assert "recorded as 'pickle'" in note
+    assert [item["safety"] for item in ask("model", "list")[1]] == ["pickle"]
+    assert ask("model", "show", "evil")[1]["safety"] == "pickle"
+
+
+def test_the_record_of_the_true_class_goes_with_the_model(
+    ask: Callable[..., tuple[int, Any]], tmp_path: Path, store: Path
+) -> None:
+    pickled(Layout(store), "data")
+    assert main(["model", "export", "evil", str(tmp_path / "m.tar")]) == 0
+    assert ask("model", "import-archive", tmp_path / "m.tar", "--trust")[0] == 0
+    assert list(tmp_path.glob("other/remarks/*"))
+    assert ask("model", "delete", "evil", "--yes")[0] == 0
+    assert ask("store", "gc", "--grace", "0s")[0] == 0
+    assert not list(tmp_path.glob("other/remarks/*"))
+
+
+@pytest.mark.parametrize("way", ["archive", "pull"])
+def test_the_refusal_names_what_needs_trust(
+    ask: Callable[..., tuple[int, Any]], tmp_path: Path, store: Path, real_registry: Any, way: str
+) -> None:
+    layout = Layout(store)
+    file = ModelFile("m.skops", 3, layout.put(b"PK.", "application/octet-stream").digest)
+    facts = {"needs_trust": ["it holds the type os.system"], "instead": "write it again"}
+    details = ModelDetails("sklearn", "skops", "pickle", "m.skops", {"inputs": [], "outputs": []}, (), {}, facts)
+    ModelStore(layout).add("evil", "1", [file], details)
+    target = str(tmp_path / "m.tar") if way == "archive" else f"{real_registry.host}/reasons:1"
+    assert main(["model", *(["export", "evil", target] if way == "archive" else ["push", "evil", target])]) == 0
+    status, document = ask("model", *(["import-archive", target] if way == "archive" else ["pull", target]))
+    assert (status, document["error"]["code"]) == (6, "unsafe")
+    assert document["error"]["message"].endswith("evil:1 runs code when it is loaded: it holds the type os.system")
+    assert document["error"]["hint"].endswith("write it again")
+
+
+@pytest.mark.parametrize("inner", ["bare", "gz", "zip", "npy"])
+def test_a_pickle_that_no_plugin_knows_is_found(
+    ask: Callable[..., tuple[int, Any]],
+    tmp_path: Path,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    inner: str,
+) -> None:
+    monkeypatch.setenv("BENTOTOOL_DISABLE_PLUGINS", "picklable,sklearn,torch,keras,tensorflow")
+    bare, layout = b"\x80\x04cos\nsystem\n(Vtrue\ntR.", Layout(store)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("archive/data.pkl", bare)
+    array = (
+        b"\x93NUMPY\x01\x00"
+        + (60).to_bytes(2, "little")
+        + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}".ljust(60)
+    )
+    data = {"bare": bare, "gz": gzip.compress(bare), "zip": packed.getvalue(), "npy": array + bare}[inner]
+    file = ModelFile("w.bin", len(data), layout.put(data, "application/octet-stream").digest)
+    details = ModelDetails("unheard-of", "tables", "data", "w.bin", {"inputs": [], "outputs": []}, (), {}, {})
+    ModelStore(layout).add("evil", "1", [file], details)
+    assert main(["model", "export", "evil", str(tmp_path / "m.tar")]) == 0
+    status, document = ask("model", "import-archive", tmp_path / "m.tar")
+    assert (status, document["error"]["code"]) == (6, "unsafe")
+    assert "'w.bin': it " in document["error"]["message"]
+    assert "pickle" in document["error"]["message"]
+    assert ask("model", "list") == (0, [])
 
 
 def test_trust_in_a_lie_loads_nothing(

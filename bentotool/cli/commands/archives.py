@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from bentotool.cli.formats import human_size, parse_size
+from bentotool.cli.registries import note_left_out
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
@@ -128,9 +129,11 @@ def import_model_archive(
     state = current()
     if name is not None:
         check_name(name)
-    (root, _), *_ = _read(state, file, "model", trust=trust, max_size=max_size)
-    model = adopt_archived(state.models, root, name=name, replace=replace)
-    state.console.result(model.to_dict(), f"imported {model.tag} ({human_size(model.size)})\n{model.digest}")
+    roots, notes = _read(state, file, "model", trust=trust, max_size=max_size)
+    model = adopt_archived(state.models, roots[0][0], name=name, replace=replace)
+    note_left_out(state, notes)
+    document = {**model.to_dict(), "notes": notes} if notes else model.to_dict()
+    state.console.result(document, f"imported {model.tag} ({human_size(model.size)})\n{model.digest}")
 
 
 def import_bento_archive(
@@ -141,16 +144,21 @@ def import_bento_archive(
     from bentotool.models.archives import adopt_archived, archived_name
 
     state = current()
-    roots = _read(state, file, "bento", trust=trust, max_size=max_size)
+    roots, notes = _read(state, file, "bento", trust=trust, max_size=max_size)
     for root, kind in roots[1:]:
         if kind == "model":
             adopt_archived(state.models, root, replace=replace)
     name, version = archived_name(roots[0][0])
     bento = BentoStore(state.layout).adopt(name, version, roots[0][0].digest, replace=replace)
-    state.console.result(bento.to_dict(), f"imported {bento.tag} ({human_size(bento.size)})\n{bento.digest}")
+    note_left_out(state, notes)
+    document = {**bento.to_dict(), "notes": notes} if notes else bento.to_dict()
+    state.console.result(document, f"imported {bento.tag} ({human_size(bento.size)})\n{bento.digest}")
 
 
-def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | None) -> list[tuple[Descriptor, str]]:
+def _read(
+    state: State, file: Path, kind: str, *, trust: bool, max_size: str | None
+) -> tuple[list[tuple[Descriptor, str]], list[str]]:
+    """What an archive holds, and what to tell the user of it."""
     from bentotool.models.archives import check_attached, check_kind, check_taken, check_trust, keep_attached
     from bentotool.oci.archive import KIND_NAME
     from bentotool.oci.unarchive import MAX_UNPACKED, open_archive
@@ -167,6 +175,6 @@ def _read(state: State, file: Path, kind: str, *, trust: bool, max_size: str | N
         check_attached(archive)
         with state.console.progress(archive.size, f"import {file.name}") as progress:
             archive.take(state.layout, progress.advance)
-        check_taken(archive, state.models, trust)
+        notes = check_taken(archive, state.models, trust)
         keep_attached(archive, state.layout)
-        return [(root, root.annotations.get(KIND_NAME, "")) for root in archive.roots]
+        return [(root, root.annotations.get(KIND_NAME, "")) for root in archive.roots], notes
