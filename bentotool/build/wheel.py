@@ -26,6 +26,7 @@ _MODULES = (
     "frameworks.py",
     "models/__init__.py",
     "models/reader.py",
+    "models/trust.py",
     "validators.py",
 )
 _PACKAGES = ("sdk", "runtime", "client")
