@@ -22,11 +22,18 @@ def is_remote(reference: str | None) -> bool:
     return reference is not None and "/" in reference
 
 
-def list_remote(state: State, text: str) -> None:
-    """The tags of a repository and what each points to."""
+def list_remote(state: State, text: str, filters: Sequence[str] | None) -> None:
+    """The tags of a repository and what each points to.
+
+    Raises:
+        UsageError: for filters, which go by what the store notes beside its names.
+    """
+    from bentotool.errors import UsageError
     from bentotool.oci.reference import RemoteReference
     from bentotool.transfer.remote import list_remote as look
 
+    if filters:
+        raise UsageError("--filter is for what lies in the store", hint=f"leave it out to list the tags of {text}")
     remote = _whole(RemoteReference.parse(text), text)
     with open_registry(state, remote.registry) as registry:
         found = look(registry, remote.repository, jobs=state.options.registry.jobs)

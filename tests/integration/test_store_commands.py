@@ -63,9 +63,18 @@ def test_filters(run: Callable[..., Any], ask: Callable[..., Any]) -> None:
     assert names() == names("framework=onnx") == names("label=team") == names("safety=data") == ["a", "b"]
     assert names("label=team=x") == names("label=note=k=v") == names("framework=onnx", "label=team=x") == ["a"]
     assert names("label=team=z") == names("framework=other") == names("label=team=x", "label=team=y") == []
-    for wrong in ("team=x", "label", "label=", "framework", "name=a"):
+    assert names("label.team=x") == names("label.note=k=v") == ["a"]
+    for wrong in ("team=x", "label", "label=", "label.=x", "framework", "name=a", "safety=bogus", "safety="):
         status, _, err = run("model", "list", "--filter", wrong)
         assert (status, "--filter" in err) == (2, True)
+    assert "data, program, pickle" in run("model", "list", "--filter", "safety=bogus")[2]
+    for command in (("model", "list"), ("list",)):
+        status, _, err = run(*command, "registry.example/team/net", "--filter", "label=a")
+        assert (status, "leave it out" in err) == (2, True)
+    heads, *rows = run("model", "list")[1].splitlines()
+    assert heads.split()[:3] == ["TAG", "FRAMEWORK", "SAFETY"]
+    assert [row.split()[1:3] for row in rows] == [["onnx", "data"]] * 2
+    assert [item["labels"] for item in ask("model", "list", "a")] == [{"team": "x", "note": "k=v"}]
     status, out, err = run("model", "list", "--filter", "label=team=z")
     assert (status, out) == (0, "")
     assert "no model fits" in err
@@ -119,6 +128,7 @@ def test_du(run: Callable[..., Any], ask: Callable[..., Any]) -> None:
 
 def test_a_model_travels_as_a_file(run: Callable[..., Any], ask: Callable[..., Any], tmp_path: Path) -> None:
     model = ask("model", "import", MODEL, "--name", "a", "--version", "1", "--label", "team=x")
+    assert model.pop("left_out") == []
     wrote = ask("model", "export", "a", tmp_path / "a.tar")
     assert wrote["digest"] == model["digest"]
     status, _, err = run("model", "export", "a", tmp_path / "a.tar")

@@ -42,7 +42,7 @@ def list_bentos(
 
     state = current()
     if name is not None and is_remote(name):
-        list_remote(state, name)
+        list_remote(state, name, filters)
         return
     wanted = bento_filter(filters or ())
     store = RefStore(state.layout)  # the references say it all: no Bento is opened

@@ -115,15 +115,19 @@ def list_models(
     ] = None,
     filters: Annotated[
         list[str] | None,
-        typer.Option("--filter", metavar="KEY=VALUE", help="label=K=V, label=K, framework=F or safety=S (repeatable)."),
+        typer.Option(
+            "--filter",
+            metavar="KEY=VALUE",
+            help="label=K=V, label=K, framework=NAME, safety=data|program|pickle (repeatable; all must fit).",
+        ),
     ] = None,
 ) -> None:
     """List the models in the store, or the tags of a repository"""
-    from bentotool.cli.filters import model_filter
+    from bentotool.cli.filters import labels_of, model_filter
 
     state = current()
     if name is not None and is_remote(name):
-        list_remote(state, name)
+        list_remote(state, name, filters)
         return
     wanted = model_filter(filters or [])
     refs = [ref for ref in state.models.list(name) if wanted(ref)]
@@ -137,6 +141,7 @@ def list_models(
             "created": ref.created,
             "framework": ref.descriptor.annotations.get("io.bentotool.framework", ""),
             "safety": ref.descriptor.annotations.get("io.bentotool.safety", ""),
+            "labels": labels_of(ref),
         }
         for ref in refs
     ]
@@ -155,10 +160,13 @@ def list_models(
             return
         short = state.console.digest
         rows = [
-            (item["tag"], item["framework"], human_size(ref.size), human_time(ref.created), short(ref.digest))
+            (
+                *(item["tag"], item["framework"], item["safety"]),
+                *(human_size(ref.size), human_time(ref.created), short(ref.digest)),
+            )
             for item, ref in zip(document, refs, strict=True)
         ]
-        state.console.table(("tag", "framework", "size", "created", "digest"), rows)
+        state.console.table(("tag", "framework", "safety", "size", "created", "digest"), rows)
 
     state.console.result(document, human)
 
