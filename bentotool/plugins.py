@@ -114,6 +114,12 @@ class Plugins:
         """What went wrong so far; each was also given to ``warn`` once."""
         return tuple(self._failures)
 
+    def selection(self) -> list[FoundPlugin]:
+        """The plugins that are to be loaded; imports none."""
+        return [
+            plugin for plugin in (scan() if self._given is None else self._given) if plugin.name not in self._disabled
+        ]
+
     # -- asking by kind ----------------------------------------------------------------------------------------------
 
     def frameworks(self) -> dict[str, FrameworkDecl]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from bentotool.build.contain import open_inside
+from bentotool.build.contain import note_folder, open_inside
 from bentotool.build.journal import Journal, hash_inside
 from bentotool.build.schema import check_text
 from bentotool.build.stamps import stamp_of
@@ -71,7 +71,7 @@ def collect(
         where: the configuration file, for messages.
         store: the store's folder, left out when it lies in the project.
         before: the journal of an earlier build; a file that stands in it unchanged is not read.
-        journal: an empty one, filled with what is seen.
+        journal: an empty one, filled with what is seen; without one, what is seen is noted as an input of the plan.
 
     Raises:
         UnsafeError: a link out of the project, a link to a folder, something that is no file, or a name that is not
@@ -81,11 +81,14 @@ def collect(
     included = _spec(include, (where, "include"))
     never = (*_NEVER, *_store_pattern(project, store))
     rules = [("", _spec(never, ("built in",))), ("", _spec(exclude, (where, "exclude")))]
-    journal = Journal() if journal is None else journal
+    main, journal = journal is not None, journal or Journal()
     found: list[CodeFile] = []
     for source, entry in _walk(project, "", rules, included, journal.folders):
         digest, size = _digest(project, source, entry, before, journal)
         found.append(CodeFile(unicodedata.normalize("NFC", source), source, size, digest))
+    if not main:
+        for folder in journal.folders:
+            note_folder(project / folder)
     found.sort(key=lambda item: item.name.encode("utf-8", "surrogatepass"))
     check_entry_names(item.name for item in found)
     return tuple(found)

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -19,23 +20,38 @@ from bentotool.build.schema import Where, check_text
 from bentotool.build.stamps import Stamp, stamp_of
 from bentotool.errors import ConfigError, NotFoundError, UnsafeError
 
-__all__ = ["check_relative", "noting", "open_inside", "read_inside"]
+__all__ = ["Noted", "check_relative", "note_folder", "noting", "open_inside", "read_inside"]
 
 # Where there is no dir_fd (Windows), the check is by resolved path and file identity.
 _BENEATH = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY")
 
-_noted: ContextVar[dict[str, Stamp] | None] = ContextVar("bentotool_noted", default=None)
+
+@dataclass(frozen=True)
+class Noted:
+    """What was looked at: stamps of files and the folders whose names were listed, by real path."""
+
+    files: dict[str, Stamp] = field(default_factory=dict)
+    folders: dict[str, None] = field(default_factory=dict)
+
+
+_noted: ContextVar[Noted | None] = ContextVar("bentotool_noted", default=None)
 
 
 @contextmanager
-def noting() -> Iterator[dict[str, Stamp]]:
-    """Collect the names and stamps of all files that :func:`open_inside` opens meanwhile: what a plan was made from."""
-    noted: dict[str, Stamp] = {}
+def noting() -> Iterator[Noted]:
+    """Collect what :func:`open_inside` and :func:`note_folder` are given meanwhile: what a plan was made from."""
+    noted = Noted()
     token = _noted.set(noted)
     try:
         yield noted
     finally:
         _noted.reset(token)
+
+
+def note_folder(path: Path) -> None:
+    """Say that the plan depends on which files lie in a folder that collecting the code does not walk."""
+    if (noted := _noted.get()) is not None:
+        noted.folders[os.path.realpath(path)] = None
 
 
 def check_relative(path: str, where: Where) -> str:
@@ -98,7 +114,7 @@ def open_inside(root: Path, name: str) -> BinaryIO:
         os.close(descriptor)
         raise UnsafeError(f"{name!r} is not a regular file", hint="exclude it")
     if (noted := _noted.get()) is not None:
-        noted.setdefault(name, stamp_of(facts))
+        noted.files.setdefault(str(target), stamp_of(facts))
     return os.fdopen(descriptor, "rb")
 
 

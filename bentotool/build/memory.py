@@ -15,7 +15,7 @@ from bentotool.build.journal import Journal
 from bentotool.build.room import Room
 from bentotool.build.trace import Ground, Trace, data_digest, take_trace, touched_since
 
-__all__ = ["Finding", "Memory", "document_digest"]
+__all__ = ["Finding", "Memory", "document_digest", "service_environment"]
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,24 @@ def document_digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def service_environment(store: Path) -> dict[str, str]:
+    """The environment in which a service is imported."""
+    # Bytecode would appear in the user's folder; a random hash seed would let sets change the order of the schema.
+    return {**os.environ, "BENTOTOOL_STORE": str(store), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+
+
 class Memory:
     """Remembers in a room.
 
     Args:
         journal: that of the project's last build.
+        fresh: recall nothing.
     """
 
-    def __init__(self, room: Room, journal: Journal | None) -> None:
+    def __init__(self, room: Room, journal: Journal | None, *, fresh: bool = False) -> None:
         self._room = room
         self._journal = journal
+        self._fresh = fresh
 
     def recall(self, project: Path, service: str, store: Path, environment: Mapping[str, str]) -> Finding:
         """What is remembered of a service, with ``hit`` where it counts."""
@@ -65,12 +73,12 @@ class Memory:
         place = [base, service, str(store), sys.executable, sys.version, __version__, python]
         ground = Ground(Path(base), Path(store), environment, self._room.salt(), self._journal)
         name = self._room.key("service", *place)
-        kept = self._room.read(name)
+        kept = None if self._fresh else self._room.read(name)
         trace = Trace.from_dict(kept["trace"]) if kept and "trace" in kept else None
         if kept is None or trace is None or not isinstance(kept.get("document"), dict):
             return Finding(name, ground, reason="not imported before")
         changed = trace.difference(ground)
-        return Finding(name, ground, kept["document"], trace, hit=not changed, reason=changed)
+        return Finding(name, ground, kept["document"], trace, hit=not changed, reason=changed and f"{changed} changed")
 
     def learn(self, finding: Finding, document: dict[str, Any], seen: Any, started_ns: int, scratch: str) -> Finding:
         """The finding after an import that began at a time and wrote a description."""

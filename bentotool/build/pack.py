@@ -8,13 +8,13 @@ from pathlib import Path
 from bentotool.build.collect import read_unchanged
 from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL, brief
 from bentotool.build.plan import Plan
-from bentotool.errors import ConflictError
+from bentotool.errors import ConflictError, NotFoundError, VerificationError
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
 from bentotool.oci.layout import Layout
 from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, check_entry_names, tar_header
 
-__all__ = ["pack"]
+__all__ = ["name_again", "pack"]
 
 _HOME = "home/bento"
 
@@ -52,6 +52,22 @@ def pack(plan: Plan, project: Path, layout: Layout, *, replace: bool = False) ->
     facts = brief(plan.service, plan.python, plan.labels)
     descriptor = Descriptor(MANIFEST, stored.digest, stored.size, facts, ARTIFACT_TYPE)
     size = stored.size + config.size + sum(layer.size for layer in layers)
+    return _name(RefStore(layout), plan, descriptor, size, replace)
+
+
+def name_again(plan: Plan, layout: Layout, descriptor: Descriptor, size: int, *, replace: bool = False) -> Ref | None:
+    """Name the Bento of an equal plan that was packed before; None where part of it is no longer stored.
+
+    Raises:
+        ConflictError: as :func:`pack`.
+    """
+    try:
+        manifest = Manifest.from_bytes(layout.read(descriptor.digest))
+    except (NotFoundError, VerificationError):
+        return None
+    parts = (manifest.config, *manifest.layers)
+    if not all(layout.has_sized(part.digest, part.size) and layout.renew(part.digest) for part in parts):
+        return None
     return _name(RefStore(layout), plan, descriptor, size, replace)
 
 

@@ -21,6 +21,7 @@ __all__ = ["Room"]
 
 _FORMAT = 1
 _LIMIT = 256 << 20
+_SALT = 32
 _KEEP_S = 60 * 86_400
 """Documents that no build used for two months are removed: the project is gone."""
 
@@ -37,6 +38,7 @@ class Room:
         self.folder = Path(root) / "cache" / "build"
         self._writing = writing
         self._salt: bytes | None = None
+        self._salted = True
 
     def key(self, *parts: object) -> str:
         """A file name for what the parts, JSON values, name. Salted: the parts may hold what nobody should guess."""
@@ -64,6 +66,9 @@ class Room:
             return
         body = json.dumps({**document, "format": _FORMAT}, separators=(",", ":")).encode("ascii")
         with contextlib.suppress(OSError):
+            if not self._salted:  # of two first builds at once the last one's counts; the other's documents cost time
+                write_atomic(self.folder / "salt", self.salt(), mode=0o600)
+                self._salted = True
             write_atomic(self.folder / name, hashlib.sha256(body).hexdigest().encode() + b"\n" + body, mode=0o600)
 
     def used(self, name: str) -> None:
@@ -73,17 +78,12 @@ class Room:
                 os.utime(self.folder / name)
 
     def salt(self) -> bytes:
-        """Random bytes of this store, made on first use; of this process alone where nothing can be written."""
+        """Random bytes of this store. They are written with the first document: what only looks leaves nothing."""
         if self._salt is None:
-            path = self.folder / "salt"
             with contextlib.suppress(OSError):
-                self._salt = path.read_bytes() or None
-            if self._salt is None or len(self._salt) != 32:
-                self._salt = os.urandom(32)
-                if self._writing:
-                    with contextlib.suppress(OSError):
-                        write_atomic(path, self._salt, mode=0o600)
-                        self._salt = path.read_bytes()  # of two first builds at once, one wins
+                self._salt = (self.folder / "salt").read_bytes()
+        if self._salt is None or len(self._salt) != _SALT:
+            self._salt, self._salted = os.urandom(_SALT), False
         return self._salt
 
     def tidy(self) -> None:

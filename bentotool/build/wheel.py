@@ -7,17 +7,23 @@ versions), sorted, dated 1980-01-01 (the earliest a zip can say), mode 0644.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bentotool.build.requirements import RUNTIME_REQUIREMENTS
-from bentotool.errors import BuildError, VerificationError
+from bentotool.build.room import Room
+from bentotool.build.stamps import settled, stamp_at
+from bentotool.errors import BentotoolError, BuildError, VerificationError
+from bentotool.oci.digest import sha256_bytes
+from bentotool.oci.layout import Layout
 from bentotool.oci.tar import check_entry_names
 
-__all__ = ["as_text", "make_wheel", "open_wheel", "runtime_files", "runtime_wheel"]
+__all__ = ["as_text", "cached_runtime_wheel", "make_wheel", "open_wheel", "runtime_files", "runtime_wheel"]
 
 _MODULES = (
     "__init__.py",
@@ -48,8 +54,35 @@ def runtime_wheel(requirements: Iterable[str] = RUNTIME_REQUIREMENTS) -> tuple[s
     return __version__, make_wheel("bentotool_runtime", __version__, files, requirements)
 
 
+def cached_runtime_wheel(
+    room: Room, layout: Layout, requirements: Iterable[str] = RUNTIME_REQUIREMENTS
+) -> tuple[str, bytes, bool]:
+    """As :func:`runtime_wheel`; taken from the store while the installed package looks as it did then.
+
+    Returns:
+        version, bytes, and whether they were taken from there.
+    """
+    from bentotool import __version__
+
+    lines, name = list(requirements), room.key("wheel", __version__)
+    kept, now = room.read(name), time.time_ns()
+    stamps = {str(path): stamp_at(path) for path in _runtime_paths().values()}
+    made_from = [lines, {path: list(stamp or ()) for path, stamp in stamps.items()}]
+    if kept is not None and kept.get("of") == made_from and layout.has(digest := str(kept.get("digest"))):
+        with contextlib.suppress(BentotoolError):
+            return __version__, layout.read(digest, _SIZE_LIMIT), True
+    version, wheel = runtime_wheel(lines)
+    if all(stamp is not None and settled(stamp, now) for stamp in stamps.values()):
+        room.write(name, {"of": made_from, "digest": sha256_bytes(wheel)})
+    return version, wheel, False
+
+
 def runtime_files() -> dict[str, bytes]:
     """The files of the runtime side by their path below ``bentotool/``, with data files such as the Swagger page."""
+    return {name: _content(path) for name, path in _runtime_paths().items()}
+
+
+def _runtime_paths() -> dict[str, Path]:
     import bentotool
 
     root = Path(str(bentotool.__file__)).parent
@@ -61,7 +94,7 @@ def runtime_files() -> dict[str, bytes]:
                 f"the installed bentotool has no {package} package", hint="pip install --force-reinstall bentotool"
             )
         names += [path.relative_to(root).as_posix() for path in _below(folder)]
-    return {name: _content(root / name) for name in sorted(names)}
+    return {name: root / name for name in sorted(names)}
 
 
 def _below(folder: Path) -> Iterator[Path]:

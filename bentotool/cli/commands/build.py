@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from bentotool.cli.formats import count
+
+if TYPE_CHECKING:
+    from bentotool.build.result import BuildOptions, BuildResult
+    from bentotool.cli.state import State
+
+_SHOWN = 40
 
 
 def build(
@@ -20,10 +29,12 @@ def build(
     offline: Annotated[bool, typer.Option("--offline", help="Use cached packages and find_links only.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace other content under the same version.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what changed since the last build.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Build twice in two ways and compare.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing that earlier builds left.")] = False,
 ) -> None:
     """Build a Bento from a project."""
-    from bentotool.build.api import BuildOptions, BuildResult, build_bento
-    from bentotool.cli.formats import count
+    from bentotool.build.api import BuildOptions, build_bento
     from bentotool.cli.state import current
 
     state = current()
@@ -37,37 +48,81 @@ def build(
         offline=offline,
         replace=replace,
         dry_run=dry_run,
+        explain=explain,
+        fresh=no_cache,
         show_output=state.verbose > 0,
     )
+    if check:
+        _check(state, directory, options)
+        return
     result = build_bento(
         directory, layout=state.layout, plugins=state.plugins, options=options, note=state.console.note
     )
+    document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run and result.plan else {})}
+    state.console.result(document, lambda: _show(state, result))
 
-    def show(built: BuildResult) -> None:
-        plan = built.plan
-        if dry_run:
-            state.console.line(f"Would build {built.tag}")
-        else:
-            state.console.line(f"Built {built.tag}")
-            state.console.line(built.digest)
-        lock = "lock reused" if built.lock_reused else "locked now"
-        parts = {"file": plan.files, "model": plan.models, "package": plan.lock.pins}
-        facts = f"{', '.join(count(len(items), word) for word, items in parts.items())} ({lock})"
-        state.console.note(f"{facts}, {sum(built.seconds.values()):.1f} s")
+
+def _show(state: State, built: BuildResult) -> None:
+    console, dry_run = state.console, not built.digest
+    console.line(f"{'Would build' if dry_run else 'Built'} {built.tag}")
+    if not dry_run:
+        console.line(built.digest)
+    lock = "nothing changed" if built.cached.get("build") else "lock reused" if built.lock_reused else "locked now"
+    parts = {"file": built.files, "model": len(built.models), "package": built.packages}
+    facts = f"{', '.join(count(number, word) for word, number in parts.items())} ({lock})"
+    console.note(f"{facts}, {sum(built.seconds.values()):.1f} s")
+    if built.explained is not None:
+        _show_explained(state, built.explained)
+    else:
         for step, seconds in built.seconds.items():
-            state.console.detail(f"  {step:<8} {seconds:6.2f} s")
-        if dry_run:
-            for item in plan.files:
-                state.console.line(f"  file   {item.name}")
-            for model in plan.models:
-                state.console.line(f"  model  {model.alias} = {model.name}:{model.version}")
-            for pin in plan.lock.pins:
-                state.console.line(f"  needs  {pin}")
-        else:
-            state.console.note(f"Next: bentotool serve {built.tag}")
+            console.detail(f"  {step:<8} {seconds:6.2f} s")
+    if dry_run and built.plan is not None:
+        for item in built.plan.files:
+            console.line(f"  file   {item.name}")
+        for model in built.plan.models:
+            console.line(f"  model  {model.alias} = {model.name}:{model.version}")
+        for pin in built.plan.lock.pins:
+            console.line(f"  needs  {pin}")
+    elif not dry_run:
+        console.note(f"Next: bentotool serve {built.tag}")
 
-    document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run else {})}
-    state.console.result(document, lambda: show(result))
+
+def _show_explained(state: State, explained: Mapping[str, Any]) -> None:
+    console, since, changes = state.console, explained["since"], explained["changes"]
+    if since is None:
+        console.line("no earlier build of this name is known here")
+    else:
+        console.line(f"since {since['tag']}: {count(len(changes), 'change')}")
+    for change in changes[:_SHOWN]:
+        values = " -> ".join(value for value in (change.get("before"), change.get("after")) if value)
+        console.line(f"  {change['input']:<12} {change['change']:<8} {change['name']}{values and '  ' + values}")
+    if len(changes) > _SHOWN:
+        console.line(f"  and {len(changes) - _SHOWN} more; --json has them all")
+    for step in explained["steps"]:
+        because = f" ({step['because']})" if step.get("because") else ""
+        read = f", {count(step['read'], 'file')} read" if step.get("read") else ""
+        console.line(f"  {step['step']:<8} {step['seconds']:6.2f} s  {step.get('cache', '')}{because}{read}".rstrip())
+
+
+def _check(state: State, directory: Path, options: BuildOptions) -> None:
+    """Build twice in two ways; leave with status 1 where the results differ."""
+    from bentotool.build.checking import check_build
+
+    checked = check_build(directory, layout=state.layout, plugins=state.plugins, options=options)
+
+    def show() -> None:
+        state.console.line(f"Equal: {checked.tag}, built in two ways")
+        state.console.line(checked.digests[0])
+
+    if not checked.equal:
+        from bentotool.errors import BuildError
+
+        raise BuildError(
+            f"{checked.tag}: two builds of the same project differ: {'; '.join(checked.differences[:5])}",
+            hint="look at what the service reads when it is imported: time, place, environment, chance",
+            details=checked.to_dict(),
+        )
+    state.console.result(checked.to_dict(), show)
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:

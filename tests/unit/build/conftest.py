@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from bentotool.build import api
+from bentotool.build import planning
 from bentotool.build.api import BuildOptions, BuildResult, build_bento
 from bentotool.build.probe import Probe
 from bentotool.build.wheel import make_wheel
@@ -79,7 +79,7 @@ class Builder:
 @pytest.fixture
 def builder(store: Path, monkeypatch: pytest.MonkeyPatch) -> Builder:
     made = Builder(Layout(store))
-    monkeypatch.setattr(api, "probe_service", lambda *args, **kwargs: made.probe)
+    monkeypatch.setattr(planning, "probe_service", lambda *args, **kwargs: made.probe)
     return made
 
 

@@ -130,10 +130,10 @@ def test_nothing_depends_on_the_hash_seed(project: Path, builder: Builder, wheel
 
     builder(project)  # makes the lock
     code = (
-        "import sys; from pathlib import Path; from bentotool.build import api;"
+        "import sys; from pathlib import Path; from bentotool.build import api, planning;"
         "from bentotool.build.probe import Probe;"
         "from bentotool.oci.layout import Layout; from bentotool.plugins import load_plugins;"
-        "api.probe_service = lambda *a, **k: Probe('service:Iris', 'iris', labels={'b': '1', 'a': '2'});"
+        "planning.probe_service = lambda *a, **k: Probe('service:Iris', 'iris', labels={'b': '1', 'a': '2'});"
         "o = api.BuildOptions(runtime_requirements=('fakestar>=2',), locked=True);"
         "layout = Layout(Path(sys.argv[2]));"
         "print(api.build_bento(Path(sys.argv[1]), layout=layout, plugins=load_plugins(), options=o).digest)"
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written(project: Path, builder: Builder, monkey
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("bentotool.build.api.write_atomic", refuse)
+    monkeypatch.setattr("bentotool.build.planning.write_atomic", refuse)
     assert builder(project).digest
     assert "bento.lock is not kept" in builder.notes[0]
 
@@ -228,15 +228,15 @@ def test_two_versions_of_a_model_are_not_mixed(project: Path, builder: Builder) 
 def test_a_file_that_changes_between_plan_and_pack(
     project: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bentotool.build import api
+    from bentotool.build import pack
 
-    real = api.pack
+    real = pack.pack
 
     def meddle(plan: Any, folder: Path, layout: Layout, **options: Any) -> Any:
         (project / "service.py").write_text("changed")
         return real(plan, folder, layout, **options)
 
-    monkeypatch.setattr(api, "pack", meddle)
+    monkeypatch.setattr(pack, "pack", meddle)
     with pytest.raises(BuildError, match=r"service\.py changed"):
         builder(project)
     assert not BentoStore(builder.layout).list()

@@ -1,0 +1,271 @@
+"""From a project to a plan: configuration, service, models, lock and files, each step with its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bentotool.build.collect import CodeFile, collect
+from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
+from bentotool.build.configfile import ProjectConfig, load_config
+from bentotool.build.image import image_of
+from bentotool.build.journal import Journal
+from bentotool.build.lock import LOCK_FILE, PLATFORMS, Lock, default_platform, make_lock, read_lock
+from bentotool.build.memory import Memory
+from bentotool.build.plan import Plan, PlannedModel
+from bentotool.build.probe import Probe, probe_service
+from bentotool.build.requirements import RUNTIME_REQUIREMENTS, Requirements, gather
+from bentotool.build.result import BuildOptions
+from bentotool.build.room import Room
+from bentotool.build.wheel import as_text, cached_runtime_wheel
+from bentotool.errors import BuildError, ConfigError, NotFoundError, UsageError
+from bentotool.interfaces import PlanAddition
+from bentotool.models.store import ModelStore, StoredModel
+from bentotool.oci.descriptor import canonical_json
+from bentotool.oci.layout import Layout
+from bentotool.paths import write_atomic
+
+if TYPE_CHECKING:
+    from bentotool.plugins import Plugins
+
+__all__ = ["Planned", "Work"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, and what it was made from.
+
+    Args:
+        models: digest by the reference under which each model was looked up.
+        loaders: the files that the frameworks' loaders were read from.
+        journal: what was seen of the project's files.
+    """
+
+    plan: Plan
+    project: ProjectConfig
+    config: BuildConfig
+    probe: Probe
+    requirements: Requirements
+    addition: PlanAddition
+    models: Mapping[str, str]
+    loaders: tuple[Path, ...]
+    journal: Journal
+
+
+@dataclass(frozen=True)
+class Work:
+    """One build under way.
+
+    Args:
+        room: what earlier builds left there is used, and what this one learns is kept there.
+        memory: what services said of themselves.
+        before: the journal of an earlier build.
+        seconds: time of the steps done so far.
+        cached: what of earlier builds served again so far.
+    """
+
+    folder: Path
+    layout: Layout
+    plugins: Plugins
+    options: BuildOptions
+    note: Callable[[str], None]
+    room: Room
+    memory: Memory
+    before: Journal | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached: dict[str, bool | int] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.monotonic() - start
+
+    def plan(self) -> Planned:
+        """Everything of the Bento, decided.
+
+        Raises:
+            BentotoolError: as :func:`bentotool.build.api.build_bento` says.
+        """
+        options, plugins = self.options, self.plugins
+        if options.platform is not None and options.platform not in PLATFORMS:
+            raise UsageError(f"unknown platform {options.platform[:40]!r}", hint=f"one of {', '.join(PLATFORMS)}")
+        with self.step("config"):
+            project = load_config(self.folder, options.file)
+            config = project.config.override(name=options.name, version=options.version, labels=options.labels)
+        with self.step("service"):
+            probe = self.probe(config)
+        with self.step("models"):
+            stored = _find_models(config, probe, ModelStore(self.layout))
+            models = _plan_models(stored)
+            files_of = [plugins.loader_files(name) for name in _frameworks(stored)]
+            loaders = {name: path for files in files_of for name, path in files.items()}
+            addition = plugins.plan_build(config=asdict(config), models=models)
+        with self.step("lock"):
+            needs = [line for _, model in stored for line in model.details.requirements]
+            extra = (*probe.requirements, *addition.requirements, *needs)
+            requirements = gather(project, self.runtime, extra)
+            lock = self.lock(requirements, project.python)
+        with self.step("files"):
+            journal, where = Journal(), project.origin or "defaults"
+            files = collect(
+                self.folder, config.include, config.exclude, where=where, store=self.layout.root,
+                before=self.before, journal=journal,
+            )  # fmt: skip
+            _check_added(files, addition)
+            self.cached.update(files=journal.hits, files_read=journal.misses)
+        with self.step("wheel"):
+            runtime_version, wheel, known = cached_runtime_wheel(self.room, self.layout, self.runtime)
+            self.cached["wheel"] = known
+        plan = Plan(
+            name=_bento_name(config, probe),
+            version=config.version or "",
+            service=probe.service,
+            python=project.python,
+            files=files,
+            lock=lock,
+            runtime_version=runtime_version,
+            wheel=wheel,
+            api=canonical_json({"openapi": probe.openapi, "schema": probe.schema}),
+            description=config.description or probe.description,
+            labels=_labels(config, probe, addition),
+            envs=_envs(config, probe, addition),
+            models=models,
+            loaders={name: as_text(path.read_bytes()) for name, path in loaders.items()},
+            added=addition.files,
+            image=image_of(config, probe.image),
+            middleware=plugins.runtime_middleware(probe.service),
+        ).settled()
+        used = {reference: model.digest for reference, model in _wanted(config, probe, stored)}
+        return Planned(plan, project, config, probe, requirements, addition, used, tuple(loaders.values()), journal)
+
+    @property
+    def runtime(self) -> tuple[str, ...]:
+        given = self.options.runtime_requirements
+        return RUNTIME_REQUIREMENTS if given is None else given
+
+    def probe(self, config: BuildConfig) -> Probe:
+        probe = probe_service(
+            self.folder,
+            config.service or "service",
+            store=self.layout.root,
+            timeout=self.options.probe_timeout,
+            show_output=self.options.show_output,
+            memory=self.memory,
+        )
+        self.cached["service"] = probe.finding is not None and probe.finding.hit
+        return probe
+
+    def lock(self, requirements: Requirements, python: str) -> Lock:
+        options = self.options
+        previous = read_lock(self.folder)
+        platform = options.platform or (previous.platform if previous else default_platform())
+        lock = make_lock(
+            requirements, python, platform, previous=previous, locked=options.locked, offline=options.offline
+        )
+        self.cached["lock"] = lock.reused
+        if not lock.reused and not options.dry_run:
+            try:
+                write_atomic(self.folder / LOCK_FILE, lock.text.encode())
+            except OSError as error:
+                self.note(f"{LOCK_FILE} is not kept in the project ({error.strerror}): the next build resolves again")
+        return lock
+
+
+def _bento_name(config: BuildConfig, probe: Probe) -> str:
+    name = config.name or bento_name(probe.name)
+    if not name:
+        raise ConfigError(
+            f"no Bento name can be made from {probe.name!r}", hint="set name: in the configuration, or give --name"
+        )
+    return name
+
+
+def _references(config: BuildConfig, probe: Probe) -> dict[str, str]:
+    """The reference of each model of the service and of the configuration, by what it is asked for by."""
+    wanted = {reference: reference for reference in probe.models}
+    return wanted | {model.alias or model.tag: model.tag for model in config.models}
+
+
+def _wanted(
+    config: BuildConfig, probe: Probe, stored: list[tuple[str, StoredModel]]
+) -> Iterator[tuple[str, StoredModel]]:
+    references = _references(config, probe)
+    for alias, model in stored:
+        yield references[alias], model
+
+
+def _find_models(config: BuildConfig, probe: Probe, store: ModelStore) -> list[tuple[str, StoredModel]]:
+    """The models of the service and of the configuration, each with the name it is asked for by."""
+    found = []
+    for alias, reference in sorted(_references(config, probe).items()):
+        try:
+            found.append((alias, store.get(reference)))
+        except NotFoundError as error:
+            name = reference.split(":")[0].split("@")[0]
+            hint = error.hint if error.hint and error.hint.startswith("did you mean") else None
+            raise NotFoundError(error.message, hint=hint or f"bentotool model import FILE --name {name}") from None
+    return found
+
+
+def _plan_models(stored: list[tuple[str, StoredModel]]) -> tuple[PlannedModel, ...]:
+    places: dict[str, StoredModel] = {}
+    planned = []
+    for alias, model in stored:
+        path = model.manifest.annotations.get("io.bentotool.model.prefix", f"models/{model.name}")
+        other = places.setdefault(path, model)
+        if other.digest != model.digest:
+            raise ConfigError(
+                f"not supported yet: {other.tag} and {model.tag} in one Bento",
+                hint="import one of them under another name",
+            )
+        details = model.details
+        planned.append(
+            PlannedModel(
+                alias, model.name, _version(model), model.digest, path, details.framework, details.safety,
+                details.main_file, model.size, details.signature, details.labels, details.metadata,
+            )
+        )  # fmt: skip
+    return tuple(planned)
+
+
+def _version(model: StoredModel) -> str:
+    """The version in the model's own manifest: a store may know it by other names, which must not change the Bento."""
+    return model.manifest.annotations.get("org.opencontainers.image.version", model.version)
+
+
+def _frameworks(stored: list[tuple[str, StoredModel]]) -> list[str]:
+    return sorted({model.details.framework for _, model in stored if model.details.framework})
+
+
+def _check_added(files: tuple[CodeFile, ...], addition: PlanAddition) -> None:
+    clash = {file.name for file in files} & set(addition.files)
+    if clash:
+        raise BuildError(
+            f"a plugin adds {min(clash)!r}, which the project has already", hint="rename or exclude the file"
+        )
+
+
+def _labels(config: BuildConfig, probe: Probe, addition: PlanAddition) -> dict[str, str]:
+    """Labels by name; the configuration wins over plugins, and they over the service."""
+    return {
+        **parse_labels(probe.labels, ("service", "labels")),
+        **parse_labels(dict(addition.labels), ("plugins", "labels")),
+        **config.labels,
+    }
+
+
+def _envs(config: BuildConfig, probe: Probe, addition: PlanAddition) -> tuple[Mapping[str, str], ...]:
+    """Variables by name; the configuration wins over plugins, and they over the service."""
+    merged = {env.name: env for env in parse_envs([dict(item) for item in probe.envs], ("service", "envs"))}
+    merged |= {
+        env.name: env for env in parse_envs([{"name": k, "value": v} for k, v in addition.env.items()], ("plugins",))
+    }
+    merged |= {env.name: env for env in config.envs}
+    return tuple({"name": env.name, "value": env.value, "stage": env.stage} for _, env in sorted(merged.items()))
