@@ -158,15 +158,18 @@ class SourceDecl(_Declaration):
             ``mlflow:folder``. Two characters at least: one is a drive of Windows.
         suffixes: endings of local files, lower case, that are packages of models rather than models: a path that
             ends so is given to this source as it stands.
+        forms: how its addresses are written, for the help: ``s3://BUCKET/KEY``. Without any the schemes are shown.
     """
 
     schemes: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _tuple_of(str, self.schemes, "schemes")
         _tuple_of(str, self.suffixes, "suffixes")
+        _tuple_of(str, self.forms, "forms")
         for scheme in self.schemes:
             _matching(_SCHEME, scheme, "scheme")
         for suffix in self.suffixes:

@@ -72,6 +72,9 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
 
 
 class _Leaf(TyperCommand):
+    more_help: Callable[[State], tuple[str, list[tuple[str, str]]]] | None = None
+    """Makes a title and rows that the command's help ends with."""
+
     def invoke(self, ctx: Any) -> Any:
         if isinstance(ctx.obj, State):  # every option has been parsed, wherever it stood
             ctx.obj.check_disabled()
@@ -79,6 +82,10 @@ class _Leaf(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
+        if self.more_help is not None and isinstance(ctx.obj, State):
+            title, rows = self.more_help(ctx.obj)
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 class _Stub(TyperCommand):
@@ -178,6 +185,8 @@ class LazyGroup(TyperGroup):
         more = getattr(function, "more_params", None)
         command.params.extend(more(self._options) if more else ())
         command.params.extend(global_params(self._options))
+        if isinstance(command, _Leaf):
+            command.more_help = getattr(function, "more_help", None)
         gc.freeze()
         gc.enable()  # off since __main__
         return command

@@ -92,3 +92,11 @@ def test_what_is_left_out_of_a_folder_is_named(run: Callable[..., Any], tmp_path
     assert json.loads(out)["left_out"] == [".env", ".git/"]
     assert any(".env" in json.loads(line).get("note", "") for line in err.splitlines())
     assert "left out" not in run("model", "import", MODEL)[2]
+
+
+def test_the_help_names_the_sources(run: Callable[..., Any], require_package: Callable[[str], None]) -> None:
+    require_package("bentotool_huggingface")
+    status, out, _ = run("model", "import", "--help")
+    assert status == 0
+    for form in ("PATH", "https://HOST/FILE", "oci://HOST/REPOSITORY[:TAG]", "hf://ORG/REPO[@REVISION]"):
+        assert form in out.partition("Sources")[2]

@@ -12,6 +12,7 @@ from bentotool.cli.formats import human_size, human_time, parse_labels, parse_me
 from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry, tls_for
 from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
 from bentotool.cli.state import State, current
+from bentotool.errors import BentotoolError
 
 if TYPE_CHECKING:
     from bentotool.models.sources import Fetched
@@ -22,9 +23,7 @@ Reference = Annotated[
 ]
 _Source = Annotated[
     str,
-    typer.Argument(
-        metavar="SOURCE", help="A model file or folder, an https:// or oci:// address, or a plugin's scheme."
-    ),
+    typer.Argument(metavar="SOURCE", help="A file, a folder or an address; see Sources below."),
 ]
 _Checksum = Annotated[str | None, typer.Option(metavar="DIGEST", help="sha256:HEX of a downloaded file or manifest.")]
 _MaxSize = Annotated[
@@ -36,9 +35,13 @@ _Link = Annotated[bool, typer.Option("--link", help="Share the files instead of 
 @talks_to_registry
 def import_model(
     source: _Source,
-    name: Annotated[str | None, typer.Option(help="Name in the store; default: the file's.")] = None,
-    version: Annotated[str | None, typer.Option(help="Version; default: derived from the content.")] = None,
-    framework: Annotated[str | None, typer.Option(help="Framework; default: detected from the files.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Name in the store; default: the file's.")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Version; default: made from the content.")
+    ] = None,
+    framework: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Framework; default: detected from the files.")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="A label (repeatable).")] = None,
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="K=V", help="A fact, as JSON or text (repeatable).")
@@ -91,6 +94,27 @@ def import_model(
     kind = " ".join(dict.fromkeys((model.details.framework, model.details.format)))
     human = f"imported {model.tag} ({kind}, {human_size(model.size)})\n{model.digest}"
     state.console.result({**model.to_dict(), "left_out": list(found.left_out)}, human)
+
+
+def _sources(state: State) -> tuple[str, list[tuple[str, str]]]:
+    """What SOURCE may be, with the plugins that are installed."""
+    rows = [
+        ("PATH", "a file or folder of this machine"),
+        ("https://HOST/FILE", "one file; the same command goes on with a broken download"),
+        ("oci://HOST/REPOSITORY[:TAG]", "a model in a registry: ours, ModelPack, KitOps or Docker"),
+        ("oci:LAYOUT[:NAME]", "a model in an OCI image layout, a folder or a tar"),
+    ]
+    try:
+        declared = {each.name: each for each in state.plugins.sources().values()}
+    except BentotoolError as error:
+        return f"Sources (those of plugins are not known: {error.message})", rows
+    for each in declared.values():
+        first, *others = each.forms or tuple(f"{scheme}:" for scheme in each.schemes)
+        rows += [(first, each.summary), *((other, "") for other in others)]
+    return "Sources (plugins add more; bentotool plugin list)", rows
+
+
+import_model.more_help = _sources  # type: ignore[attr-defined]
 
 
 def _note(state: State, source: str, found: Fetched, model: StoredModel, link: bool) -> None:

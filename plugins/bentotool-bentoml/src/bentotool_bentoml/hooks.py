@@ -15,5 +15,6 @@ def bentotool_sources() -> list[SourceDecl]:
             "BentoML: a model of its store, a folder or an export",
             schemes=("bentoml",),
             suffixes=(".bentomodel",),
+            forms=("bentoml:NAME[:VERSION]", "FILE.bentomodel"),
         )
     ]

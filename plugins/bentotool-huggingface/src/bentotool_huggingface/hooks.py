@@ -28,7 +28,8 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
 @hookimpl
 def bentotool_sources() -> list[SourceDecl]:
     target = "bentotool_huggingface.source:HubSource"
-    return [SourceDecl("huggingface-hub", target, "Repositories of the Hugging Face hub", schemes=("hf",))]
+    summary = "a repository of the Hugging Face hub"
+    return [SourceDecl("huggingface-hub", target, summary, schemes=("hf",), forms=("hf://ORG/REPO[@REVISION]",))]
 
 
 @hookimpl

@@ -23,7 +23,9 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
 @hookimpl
 def bentotool_sources() -> list[SourceDecl]:
     target = "bentotool_mlflow.source:MlflowSource"
-    return [SourceDecl("mlflow", target, "MLflow: a folder, a run or a registered model", schemes=("mlflow",))]
+    forms = ("mlflow:FOLDER", "mlflow:runs:/RUN/PATH", "mlflow:models:/NAME/VERSION")
+    summary = "MLflow: a folder, a run or a registered model"
+    return [SourceDecl("mlflow", target, summary, schemes=("mlflow",), forms=forms)]
 
 
 @hookimpl

@@ -12,7 +12,8 @@ def bentotool_sources() -> list[SourceDecl]:
         SourceDecl(
             "objectstore",
             "bentotool_objectstore.source:ObjectStoreSource",
-            "Objects of S3, Google Cloud Storage and Azure Blob Storage",
+            "objects of S3, Google Cloud Storage or Azure Blob Storage",
             schemes=("s3", "gs", "az", "abfss"),
+            forms=("s3://BUCKET/KEY", "gs://BUCKET/KEY", "az://CONTAINER/KEY"),
         )
     ]
