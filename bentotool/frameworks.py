@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["FrameworkNamespace", "namespace"]
 
 BENTO_ENV = "BENTOTOOL_BENTO"
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ALIASES = {
     "diffusers": "huggingface",
     "picklable_model": "picklable",
@@ -115,7 +117,12 @@ class FrameworkNamespace:
             load = self._loader().load
             return load(model.main_path, **_renamed(options, load))
         except ValueError as error:
-            if getattr(error, "unsafe", False):  # a loader knows no bentotool, so it says it by an attribute
+            # A loader knows no bentotool: it calls a folder of the store by its name, and says by an attribute what
+            # is unsafe.
+            if len(error.args) == 1 and _DIGEST.fullmatch(Path(model.path).name):
+                text = str(error).replace(str(model.path), model.tag)
+                error.args = (text.replace(Path(model.path).name, model.tag),)
+            if getattr(error, "unsafe", False):
                 raise UnsafeError(str(error)) from error
             raise
         except ModuleNotFoundError as error:

@@ -5,6 +5,8 @@ Only plugins whose declared suffixes or magic bytes occur among the files are im
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_model", "detect_framework", "require_trust"]
 
+_DIGEST = re.compile(r"[0-9a-f]{40,64}", re.ASCII)
 _MAX_PROBED = 1000  # files whose first bytes are read; suffixes are looked at for all
 _MAX_SINGLY = 20  # files that a framework is asked about one by one
 
@@ -58,13 +61,14 @@ def describe_model(
 
     Raises, beside what :func:`detect_framework` raises, UnsafeError for a model of class ``pickle`` without ``trust``.
     """
-    framework, match = detect_framework(files, plugins, name)
-    try:
-        info = framework.describe(files)
-    except (BentotoolError, OSError):
-        raise
-    except Exception as error:  # a plugin's bug must not look like the user's
-        raise _plugin_failed(match.framework, files, error) from error
+    with _called_by_their_names(files):
+        framework, match = detect_framework(files, plugins, name)
+        try:
+            info = framework.describe(files)
+        except (BentotoolError, OSError):
+            raise
+        except Exception as error:  # a plugin's bug must not look like the user's
+            raise _plugin_failed(match.framework, files, error) from error
     if not isinstance(info, ModelInfo):
         raise PluginError(f"framework {match.framework!r} describes {_title(files)} with a {type(info).__name__}")
     facts = info.metadata
@@ -80,6 +84,19 @@ def describe_model(
         return info
     unused = _unused_pickles(files, match, plugins)
     return replace(info, metadata={**facts, "unused_pickles": unused}) if unused else info
+
+
+@contextlib.contextmanager
+def _called_by_their_names(files: Sequence[SourceFile]) -> Iterator[None]:
+    """A file that lies under its digest, in a store or a hub's cache, is called in messages what the model calls it."""
+    try:
+        yield
+    except BentotoolError as error:
+        for file in files:
+            if _DIGEST.fullmatch(file.path.name):
+                error.message = error.message.replace(str(file.path), file.name).replace(file.path.name, file.name)
+        error.args = (error.message,)
+        raise
 
 
 def _unused_pickles(files: Sequence[SourceFile], match: Match, plugins: Plugins) -> list[JSON]:

@@ -10,6 +10,7 @@ import pytest
 
 from bentotool.errors import MissingDependencyError, NotFoundError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
+from bentotool.models.reader import Model
 
 LOADER = """
 def load(path, **options):
@@ -105,6 +106,18 @@ def test_a_refusal_of_the_loader_is_unsafe_too(bento: Path) -> None:
     (bento / "loaders" / "toy.py").write_text(source, encoding="utf-8")
     with pytest.raises(UnsafeError, match="unknown types"):
         namespace("toy").load_model("m:latest")
+
+
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_a_folder_of_the_store_is_called_by_its_model(bento: Path, unsafe: bool) -> None:
+    """The loader knows no names of models, and the store's name for the folder tells the user nothing."""
+    source = f"class Refused(ValueError):\n    unsafe = {unsafe}\n"
+    source += "def load(path): raise Refused(f'{path.name} runs code, see {path}/x')\n"
+    (bento / "loaders" / "toy.py").write_text(source, encoding="utf-8")
+    folder = bento / "views" / ("ab" * 32)
+    folder.mkdir(parents=True)
+    with pytest.raises(UnsafeError if unsafe else ValueError, match="^m:1 runs code, see m:1/x$"):
+        namespace("toy").load_model(Model("m:1", f"sha256:{'ab' * 32}", folder, {"framework": "toy"}))
 
 
 def test_a_framework_that_is_not_installed(bento: Path) -> None:

@@ -82,6 +82,16 @@ def test_by_suffix_and_only_the_likely_plugin_is_imported(world: World) -> None:
     assert unlikely not in sys.modules
 
 
+@pytest.mark.parametrize("part", ["detect", "describe"])
+def test_a_file_under_its_digest_is_called_what_the_model_calls_it(world: World, part: str) -> None:
+    body = {part: "raise UsageError(f'{files[0].path.name} is damaged, see {files[0].path}')"}
+    world.add("damaged", **body)
+    (file,) = world.files("ab" * 32)
+    with pytest.raises(UsageError) as caught:
+        describe_model([SourceFile(file.path, "sub/a.m")], world.plugins)
+    assert caught.value.message == str(caught.value) == "sub/a.m is damaged, see sub/a.m"
+
+
 def test_by_magic(world: World) -> None:
     world.add("magic", formats='magic=(Magic(2, b"xyz"),)')
     _, match = detect_framework(world.files("nosuffix", content=b"..xyz"), world.plugins)
