@@ -81,6 +81,9 @@ def copy(
     nodes = read_tree(reading, source.repository, asked, referrers=referrers, bounds=MANY, notes=notes)
     top = next(node for node in reversed(nodes) if not node.referrer)
     extra = _volume(reading, source, top)
+    # A registry with the API lists the view among the referrers; it goes under its own tag, as a push puts it.
+    views = {view.descriptor.digest for view in extra}
+    nodes = [node for node in nodes if node.descriptor.digest not in views]
     blobs = {blob.digest: blob for node in (*nodes, *extra) for blob in node.blobs}
     sent = _send(list(blobs.values()), source, reading, target, writing, jobs, progress)
     for node in nodes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from bentotool.errors import BentotoolError, VerificationError
 from bentotool.oci.attached import indexes
@@ -35,12 +35,13 @@ def image_parts(manifest: Manifest, listed: Mapping[str, Descriptor]) -> tuple[D
 
 
 def index_with_images(
-    layout: Layout, bento: str, listed: Mapping[str, Descriptor]
+    layout: Layout, bento: str, models: Collection[str], listed: Mapping[str, Descriptor]
 ) -> tuple[bytes, list[Descriptor]] | None:
-    """The stored index of a Bento with the most images of which nothing is missing.
+    """The stored index of a Bento with the most images of which nothing is missing, and with nothing strange in it.
 
     Args:
         bento: its digest.
+        models: digests of its models.
         listed: layers of its models, by digest.
 
     Returns:
@@ -51,6 +52,9 @@ def index_with_images(
         data = layout.read(each.digest)
         index = Index.from_bytes(data)
         images = choose_images(index, ())
+        known = {bento, *models, *(image.digest for image in images)}
+        if known != {entry.digest for entry in index.manifests}:
+            continue
         if len(images) > (len(best[1]) if best else 0) and _is_whole(layout, index, images, listed):
             best = data, images
     return best

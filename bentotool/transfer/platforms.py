@@ -14,6 +14,7 @@ __all__ = ["NO_IMAGES", "check_platforms", "choose_images", "platform_of"]
 NO_IMAGES = "none"
 """In place of a platform: none of the images."""
 _PLATFORM = re.compile(r"[a-z0-9_.]+/[a-z0-9_.]+(/[a-z0-9_.]+)?", re.ASCII)
+_OTHERS = ("bento", "model")
 _ABOUT = "vnd.docker.reference.digest"
 """Annotation with which BuildKit ties an image's provenance, an entry of its own, to the image."""
 
@@ -46,7 +47,9 @@ def choose_images(index: Index, platforms: Sequence[str]) -> list[Descriptor]:
     Raises:
         NotFoundError: when there is no image for one of them, naming those that there are.
     """
-    images = [each for each in index.manifests if KIND not in each.annotations and each.media_type == MANIFEST]
+    images = [
+        each for each in index.manifests if each.annotations.get(KIND) not in _OTHERS and each.media_type == MANIFEST
+    ]
     if not platforms:
         return images
     chosen: set[str] = set()

@@ -27,7 +27,7 @@ from bentotool.transfer.formats import (
     title_of,
     volume_view,
 )
-from bentotool.transfer.images import index_with_images
+from bentotool.transfer.images import image_parts, index_with_images
 from bentotool.transfer.places import KnownPlaces
 from bentotool.transfer.platforms import platform_of
 from bentotool.transfer.referrers import push_referrers
@@ -103,8 +103,7 @@ class _Push:
         """An image in the store; ``listed`` are layers of models, which it may have too."""
         data = self.layout.read(entry.digest)
         manifest = Manifest.from_bytes(data)
-        layers = tuple(listed.get(layer.digest, layer) for layer in manifest.layers)
-        return _Stored(entry, data, replace(manifest, layers=layers))
+        return _Stored(entry, data, replace(manifest, layers=image_parts(manifest, listed)[:-1]))
 
     def send_blobs(self, blobs: Sequence[_Blob], label: str) -> None:
         unique = {blob.descriptor.digest: blob for blob in reversed(blobs)}
@@ -246,7 +245,8 @@ def push_bento(
     blobs += bento.blobs(layout, places.find(remote.registry, ref.digest))
     listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
     plain = bento_index(bento.descriptor, config, [(needed, model.descriptor) for needed, model in models]).to_bytes()
-    data, entries = index_with_images(layout, ref.digest, listed) or (plain, [])
+    needs = [model.descriptor.digest for _, model in models]
+    data, entries = index_with_images(layout, ref.digest, needs, listed) or (plain, [])
     images = [work.load_image(entry, listed) for entry in entries]
     blobs += [blob for image in images for blob in image.blobs(layout)]
     work.send_blobs(blobs, f"push {ref.ref}")
@@ -254,7 +254,7 @@ def push_bento(
         work.put(stored.descriptor.digest, stored.data)
     index = sha256_bytes(data)
     work.put(index, data, INDEX)
-    known = (ref.digest, *(model.descriptor.digest for _, model in models))
+    known = (ref.digest, *needs)
     pushed = (index, *known, *(image.descriptor.digest for image in images))
     referrers = work.put_referrers(pushed, f"push {ref.ref}")
     work.put(work.tag, data, INDEX)

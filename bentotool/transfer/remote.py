@@ -13,7 +13,7 @@ from bentotool.oci.descriptor import Descriptor, Index, Manifest
 from bentotool.oci.layers import FILES_ANNOTATION
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.workers import run_all
-from bentotool.transfer.formats import BENTO_TYPE, INDEX_TYPE, MODEL_TYPE, BentoConfig
+from bentotool.transfer.formats import BENTO_TYPE, IMAGE_CONFIG, INDEX_TYPE, MODEL_TYPE, BentoConfig
 from bentotool.transfer.platforms import platform_of
 from bentotool.transfer.push import VOLUME
 from bentotool.transfer.tree import Node, read_tree
@@ -40,7 +40,7 @@ class RemoteArtifact:
         models: the models of a Bento, with their digests.
         files: the files of a model.
         platforms: of the images in an index.
-        referrers: what refers to it or to a part of it: signatures, SBOMs.
+        referrers: what refers to it or to a part of it: signatures, SBOMs; not a model's view as a volume.
         notes: which of those were left out, and why.
     """
 
@@ -105,7 +105,7 @@ def inspect(registry: Registry, remote: RemoteReference, *, referrers: bool = Tr
         models=_models(registry, remote, main) if kind == "bento" else (),
         files=_files(main) if kind == "model" else (),
         platforms=_platforms(top),
-        referrers=tuple(_referrer(node) for node in nodes if node.referrer),
+        referrers=tuple(_referrer(node) for node in nodes if node.referrer and _type(node) != IMAGE_CONFIG),
         notes=tuple(notes),
     )
 

@@ -244,21 +244,3 @@ def test_skopeo_mirrors_it_but_for_referrers(
     pulled, _ = everything(second, "peers/skopeo:2", tmp_path / "b")
     assert (pulled.index, pulled.digest, pulled.models) == (index.digest, bento.digest, ("iris:1",))
     assert (len(pulled.images), pulled.referrers) == (2, 0)
-
-
-def test_what_oras_attaches_is_pulled(
-    require_tool: Callable[[str], str], real_registry: Any, here: Layout, bento: Ref, tmp_path: Path
-) -> None:
-    push(real_registry.host, here, bento, "peers/attached:1")
-    (tmp_path / "sbom.json").write_bytes(b'{"bomFormat": "CycloneDX"}')
-    target = f"{real_registry.host}/peers/attached:1"
-    subprocess.run(
-        [
-            require_tool("oras"), "attach", "--plain-http", "--artifact-type", "application/vnd.cyclonedx+json",
-            target, "sbom.json:application/vnd.cyclonedx+json",
-        ],
-        check=True, capture_output=True, timeout=60, cwd=tmp_path,
-    )  # fmt: skip
-    pulled, there = everything(real_registry.host, "peers/attached:1", tmp_path / "b")
-    (found,) = referrers(there, str(pulled.index), "application/vnd.cyclonedx+json")
-    assert there.read(found.manifest.layers[0].digest) == b'{"bomFormat": "CycloneDX"}'

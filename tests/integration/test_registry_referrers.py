@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,12 @@ def listing(faulty: Any, reply: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             answer.headers["OCI-Subject"] = json.loads(seen.body)["subject"]["digest"]
         return answer
 
-    for name, value in {"on_get": on_get, "on_put": on_put, "claimed": claimed, "page": 2}.items():
+    def on_head(seen: Any) -> Any:
+        whole = on_get(seen)
+        headers = {**whole.headers, "Docker-Content-Digest": sha256_bytes(whole.body)}
+        return reply(whole.status, b"", headers, length=len(whole.body))
+
+    for name, value in {"on_get": on_get, "on_put": on_put, "on_head": on_head, "claimed": claimed, "page": 2}.items():
         monkeypatch.setattr(faulty, name, value, raising=False)
     return faulty
 
@@ -189,6 +196,35 @@ def test_commands_show_them(host: str, here: Layout, bento: Ref, capsys: pytest.
     (signature,) = printed("model", "show", "iris", "--json")["referrers"]
     assert (signature["artifact_type"], signature["annotations"]) == (NOTE, {"by": "ada"})
     assert "4 test.note" in printed("list", f"{host}/refs/shown")
+
+
+def test_what_oras_attaches_is_pulled(
+    require_tool: Callable[[str], str], host: str, here: Layout, bento: Ref, tmp_path: Path
+) -> None:
+    attach(here, bento.digest, NOTE, [note("ours")])
+    oras, target, plain = require_tool("oras"), f"{host}/refs/oras:1", "--plain-http"
+    (tmp_path / "sbom.json").write_bytes(b'{"bomFormat": "CycloneDX"}')
+    with Registry(host, push=True) as registry:
+        transfer.push_bento(here, bento, remote(host, "refs/oras:1"), registry)
+        attaching = [oras, "attach", plain, "--artifact-type", SBOM, target, f"sbom.json:{SBOM}"]
+        subprocess.run(attaching, check=True, capture_output=True, timeout=60, cwd=tmp_path)
+        there = Layout(tmp_path / "b")
+        pulled = transfer.pull(there, remote(host, "refs/oras:1"), registry)
+    (theirs,) = referrers(there, str(pulled.index), SBOM)
+    assert there.read(theirs.manifest.layers[0].digest) == b'{"bomFormat": "CycloneDX"}'
+    assert (pulled.referrers, len(referrers(there, bento.digest, NOTE))) == (2, 1)
+    for subject, kind in ((pulled.index, SBOM), (bento.digest, NOTE)):
+        asked = [oras, "discover", plain, "-o", "json", f"{host}/refs/oras@{subject}"]
+        seen = json.loads(subprocess.run(asked, check=True, capture_output=True, timeout=60).stdout)
+        assert [each["artifactType"] for each in seen["manifests"]] == [kind]
+
+
+def test_the_list_under_a_tag_is_only_for_registries_without_the_api(host: str, here: Layout, bento: Ref) -> None:
+    sign_all(here, bento)
+    with Registry(host, push=True) as registry:
+        transfer.push_bento(here, bento, remote(host, "refs/tags:1"), registry)
+        tags = [tag for tag in registry.get_tags("refs/tags") if tag.startswith("sha256-")]
+    assert len(tags) == (4 if "tag" in os.environ["PYTEST_CURRENT_TEST"].rpartition("[")[2] else 0)
 
 
 def descriptor(data: bytes, media_type: str = MANIFEST) -> Descriptor:
