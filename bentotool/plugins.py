@@ -99,7 +99,7 @@ class Plugins:
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self._given = found
-        self._disabled = frozenset(disabled)
+        self.disabled = frozenset(disabled)
         self._warn = warn or _warn_on_stderr
         self._failures: list[PluginFailure] = []
         self._loaded = False
@@ -117,7 +117,7 @@ class Plugins:
     def selection(self) -> list[FoundPlugin]:
         """The plugins that are to be loaded; imports none."""
         return [
-            plugin for plugin in (scan() if self._given is None else self._given) if plugin.name not in self._disabled
+            plugin for plugin in (scan() if self._given is None else self._given) if plugin.name not in self.disabled
         ]
 
     # -- asking by kind ----------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class Plugins:
 
     def _state(self, plugin: FoundPlugin, problems: list[str] | None) -> PluginState:
         registered = self._manager.get_plugin(plugin.name) if self._by_name.get(plugin.name) == plugin else None
-        state = "loaded" if registered else "disabled" if plugin.name in self._disabled else "failed"
+        state = "loaded" if registered else "disabled" if plugin.name in self.disabled else "failed"
         callers = self._manager.get_hookcallers(registered) if registered else None
         hooks = tuple(sorted(caller.name for caller in callers or ()))
         problem = "; ".join(problems) if problems else None
@@ -314,7 +314,7 @@ class Plugins:
         self._found = tuple(scan() if self._given is None else self._given)
         wanted: dict[str, list[FoundPlugin]] = {}
         for plugin in self._found:
-            if plugin.name not in self._disabled:
+            if plugin.name not in self.disabled:
                 wanted.setdefault(plugin.name, []).append(plugin)
         for name in sorted(wanted, reverse=True):  # pluggy calls the last registered first
             first, *others = wanted[name]

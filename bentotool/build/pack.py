@@ -14,7 +14,7 @@ from bentotool.oci.layout import Layout
 from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, check_entry_names, tar_header
 
-__all__ = ["name_again", "pack"]
+__all__ = ["code_files", "name_again", "pack", "write"]
 
 _HOME = "home/bento"
 
@@ -34,6 +34,19 @@ def pack(plan: Plan, project: Path, layout: Layout, *, replace: bool = False) ->
         ConflictError: the version stands for other content and ``replace`` is False.
         UnsafeError: two files would be one.
     """
+    descriptor, size = write(plan, project, layout)
+    return _name(RefStore(layout), plan, descriptor, size, replace)
+
+
+def write(plan: Plan, project: Path, layout: Layout) -> tuple[Descriptor, int]:
+    """Write the blobs of a Bento, and no name.
+
+    Returns:
+        the manifest's descriptor, and the size of all in bytes.
+
+    Raises:
+        BuildError, UnsafeError: as :func:`pack`.
+    """
     layers = (
         _code_layer(plan, project, layout),
         layout.put(plan.lock.text.encode(), LOCK),
@@ -52,7 +65,7 @@ def pack(plan: Plan, project: Path, layout: Layout, *, replace: bool = False) ->
     facts = brief(plan.service, plan.python, plan.labels)
     descriptor = Descriptor(MANIFEST, stored.digest, stored.size, facts, ARTIFACT_TYPE)
     size = stored.size + config.size + sum(layer.size for layer in layers)
-    return _name(RefStore(layout), plan, descriptor, size, replace)
+    return descriptor, size
 
 
 def name_again(plan: Plan, layout: Layout, descriptor: Descriptor, size: int, *, replace: bool = False) -> Ref | None:
@@ -84,14 +97,19 @@ def _name(refs: RefStore, plan: Plan, descriptor: Descriptor, size: int, replace
         raise ConflictError(error.message, hint=hint, details=error.details) from None
 
 
+def code_files(plan: Plan) -> dict[str, bytes]:
+    """The files of the code layer that are made and not read from the project, by their name in the layer."""
+    made = {f"{_HOME}/app/{name}": content for name, content in plan.added.items()}
+    made |= {f"{_HOME}/loaders/{name}.py": content for name, content in plan.loaders.items()}
+    made[f"{_HOME}/bento.json"] = plan.bento_json()
+    return made
+
+
 def _code_layer(plan: Plan, project: Path, layout: Layout) -> Descriptor:
     contents: dict[str, tuple[int, Callable[[], Iterable[bytes]]]] = {}
     for file in plan.files:
         contents[f"{_HOME}/app/{file.name}"] = (file.size, lambda file=file: read_unchanged(project, file))  # type: ignore[misc]
-    made = {f"{_HOME}/app/{name}": content for name, content in plan.added.items()}
-    made |= {f"{_HOME}/loaders/{name}.py": content for name, content in plan.loaders.items()}
-    made[f"{_HOME}/bento.json"] = plan.bento_json()
-    for name, content in made.items():
+    for name, content in code_files(plan).items():
         contents[name] = (len(content), lambda content=content: (content,))  # type: ignore[misc]
     names = sorted(contents, key=str.encode)
     check_entry_names(names)
