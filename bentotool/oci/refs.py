@@ -10,7 +10,6 @@ import contextlib
 import difflib
 import json
 import os
-import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,67 +20,19 @@ from typing import Any
 
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
 from bentotool.oci.descriptor import INDEX, Descriptor, canonical_json
-from bentotool.oci.digest import check_digest
 from bentotool.oci.fileview import FileViews
 from bentotool.oci.layout import Layout, storage_error
+from bentotool.oci.names import check_name, check_version, is_name, split_reference
 from bentotool.oci.reach import reach
 from bentotool.oci.refcache import RefCache, Stamp, stamp_of, without_cycles
 from bentotool.paths import make_folder, write_atomic
 
 __all__ = ["Ref", "RefStore", "check_name", "check_version", "split_reference"]
 
-_NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-_VERSION = re.compile(r"[A-Za-z0-9_]([-._A-Za-z0-9]{0,126}[A-Za-z0-9_])?", re.ASCII)
-_RESERVED = {"con", "prn", "aux", "nul"}
+_NEARNESS = 0.8  # of a name that is suggested: a letter or two of ten apart
 _KINDS = {"models": "model", "bentos": "Bento"}
 _PAUSES = (0.0, 0.05, 0.2, 1.0)
 """Seconds to wait, in turn, for a collection to put back what it had set aside."""
-
-
-def check_name(name: str) -> str:
-    """A valid model or Bento name, in lower case.
-
-    Raises:
-        UsageError: when it is none.
-    """
-    lowered = name.lower()
-    if not _NAME.fullmatch(lowered) or lowered in _RESERVED:
-        raise UsageError(
-            f"{name!r} is not a valid name",
-            hint="use up to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends",
-        )
-    return lowered
-
-
-def check_version(version: str) -> str:
-    """A valid version, which is also a valid registry tag.
-
-    Raises:
-        UsageError: when it is none, or is the reserved word ``latest``.
-    """
-    if version == "latest":
-        raise UsageError("'latest' always means the newest version and cannot be given", hint="choose another version")
-    if not _VERSION.fullmatch(version) or version.lower() in _RESERVED:
-        raise UsageError(f"{version!r} is not a valid version", hint="use up to 128 letters, digits, '-', '_' or '.'")
-    return version
-
-
-def split_reference(text: str) -> tuple[str, str | None, str | None]:
-    """Split ``name``, ``name:version`` or ``name@sha256:…`` into name, version and digest.
-
-    Raises:
-        UsageError: when a part is not valid.
-    """
-    name, at, digest = text.partition("@")
-    name, _, version = name.partition(":")
-    if at:
-        try:
-            check_digest(digest)
-        except BentotoolError as error:
-            raise UsageError(f"{text!r}: {error.message}", hint=error.hint) from None
-    if version and version != "latest":
-        check_version(version)
-    return check_name(name), version or None, digest if at else None
 
 
 @dataclass(frozen=True)
@@ -257,7 +208,7 @@ class RefStore:
         """All names of a kind, sorted."""
         try:
             with os.scandir(self._root / kind) as entries:
-                return sorted(entry.name for entry in entries if _NAME.fullmatch(entry.name))
+                return sorted(entry.name for entry in entries if is_name(entry.name))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -325,7 +276,9 @@ class RefStore:
     def _missing(self, kind: str, reference: str, name: str) -> NotFoundError:
         word = _KINDS[kind]
         versions = [ref.ref for ref in self.list(kind, name)]
-        near = versions[:3] or difflib.get_close_matches(name, self.names(kind), 3)
+        names = [] if versions else self.names(kind)
+        longer = [other for other in names if other.startswith(name)][:3]
+        near = versions[:3] or difflib.get_close_matches(name, names, 3, _NEARNESS) or longer
         listing = "bentotool model list" if kind == "models" else "bentotool list"
         hint = f"did you mean {' or '.join(near)}?" if near else f"see what there is with: {listing}"
         return NotFoundError(f"{word} {reference} is not in the store {self._layout.root}", hint=hint)

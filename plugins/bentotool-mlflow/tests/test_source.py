@@ -81,6 +81,13 @@ def test_addresses_that_name_no_model(tmp_path: Path, uri: str) -> None:
         fetch(tmp_path, uri)
 
 
+def test_an_address_without_a_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mlflow: names nothing after the colon") as caught:
+        fetch(tmp_path, "mlflow:")
+    assert caught.value.hint is not None
+    assert "mlflow:FOLDER" in caught.value.hint
+
+
 @pytest.mark.parametrize("uri", ["mlflow:models:/iris/1", "mlflow:models:/iris@best", "mlflow:runs:/abc/model"])
 def test_without_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "mlflow"]:

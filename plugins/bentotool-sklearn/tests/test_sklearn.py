@@ -189,8 +189,10 @@ def test_foreign_types_make_it_a_pickle(tmp_path: Path, node: dict[str, object],
     info = describe(path)
     assert info.safety == "pickle"
     assert any(expected in name for name in info.metadata["unknown_types"])
-    with pytest.raises(UnsafeError):
+    assert any(expected in reason for reason in info.metadata["needs_trust"])
+    with pytest.raises(UnsafeError, match="runs code when it is loaded: it holds ") as caught:
         import_model(path)
+    assert "not known to be safe" in caught.value.message
 
 
 def test_types_that_skops_does_not_know_need_trust_in_code(tmp_path: Path) -> None:

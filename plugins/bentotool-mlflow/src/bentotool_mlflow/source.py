@@ -47,6 +47,8 @@ class MlflowSource:
         registered, run = _REGISTERED.fullmatch(rest), _RUN.fullmatch(rest)
         if rest.lower().startswith(("models:", "runs:", "mlflow://")) and not registered and not run:
             raise UsageError(f"{request.uri} names no MLflow model", hint=_FORMS)
+        if not rest:
+            raise UsageError(f"{request.uri} names nothing after the colon", hint=_FORMS)
         if not registered and not run:
             folder = Path(rest)
             name = folder.resolve().name

@@ -72,6 +72,7 @@ class SklearnFramework:
             metadata["n_features_in"] = features
         if unknown:
             metadata["unknown_types"] = unknown
+            metadata["needs_trust"] = [f"it holds {name:.80}, which is not known to be safe" for name in unknown[:20]]
         return ModelInfo(
             framework=NAME,
             format="skops",
