@@ -1,11 +1,13 @@
 """Manifests in which other tools publish models, read into one form.
 
-Three families, each with its own media types:
+Four families, each with its own media types:
 
 * CNCF ModelPack (model-spec, docs/spec.md): ``application/vnd.cncf.model.<kind>.v1.<raw|tar>[+gzip|+zstd]``, written by
   modctl, KitOps, Docker Model Runner and by ourselves; ``vnd.cnai.model`` before it had that name.
 * KitOps ModelKit: ``application/vnd.kitops.modelkit.<kind>.v1.<tar|raw>[+gzip|+zstd]``, its config a Kitfile as JSON.
 * Docker Model Runner: ``application/vnd.docker.ai.*``, a file for each layer, or a tar of small ones.
+* What ``oras push`` makes of files and folders: any types, each layer named by its title; a folder is a tar in gzip,
+  marked ``io.deis.oras.content.unpack``.
 
 All of it is a stranger's word: paths are checked when files are made, facts become metadata, and nothing here says
 what a model is or whether it is safe.
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ForeignLayer", "ForeignModel", "family_of", "read_foreign"]
 
-Family = Literal["ModelPack artifact", "KitOps ModelKit", "Docker model"]
+Family = Literal["ModelPack artifact", "KitOps ModelKit", "Docker model", "artifact of files"]
 _MODELPACK = re.compile(
     r"application/vnd\.(?:cncf|cnai)\.model\.(?:weight|weight\.config|doc|code|dataset)\.v1\."
     r"(?P<form>raw|tar)(?:\+(?P<compression>gzip|zstd))?",
@@ -56,6 +58,15 @@ _KITFILE_NOTES = ("ml.kitops.modelkit.kitfile", "org.kitops.modelkit.kitfile")
 _PATH_NOTES = ("org.cncf.model.filepath", "org.cnai.model.filepath")
 _SIZE_NOTES = ("org.cncf.model.file.metadata+json", "org.cnai.model.file.metadata+json")
 _TITLE = "org.opencontainers.image.title"
+_UNPACK = "io.deis.oras.content.unpack"
+_NO_FILES = (
+    "application/vnd.bentotool.",
+    "application/vnd.oci.image.config.",
+    "application/vnd.docker.container.image.",
+    "application/vnd.cncf.helm.",
+    "application/vnd.dev.cosign.",
+    "application/vnd.dev.sigstore.",
+)
 _TEXT_LIMIT, _LIST_LIMIT = 2000, 50
 
 
@@ -129,7 +140,18 @@ def family_of(manifest: Manifest) -> Family | None:
         return "KitOps ModelKit"
     if any(each.startswith(_DOCKER) for each in types):
         return "Docker model"
-    return None
+    return "artifact of files" if _is_files(manifest) else None
+
+
+def _is_files(manifest: Manifest) -> bool:
+    """Whether each layer is a file or folder with a name; images, charts, signatures and Bentos are something else."""
+    types = (manifest.artifact_type or "", manifest.config.media_type)
+    return (
+        bool(manifest.layers)
+        and manifest.subject is None
+        and not any(each.startswith(_NO_FILES) for each in types)
+        and all(layer.annotations.get(_TITLE) for layer in manifest.layers)
+    )
 
 
 def read_foreign(manifest: Manifest, config: bytes) -> ForeignModel:
@@ -142,6 +164,8 @@ def read_foreign(manifest: Manifest, config: bytes) -> ForeignModel:
     family = family_of(manifest)
     if family is None:
         raise UsageError(f"{manifest.artifact_type or manifest.config.media_type!r} is not a model")
+    if family == "artifact of files":
+        return ForeignModel(family, tuple(map(_titled, manifest.layers)))
     document = parse_json_object(config, "the config of the model")
     kitfile = document if family == "KitOps ModelKit" else _noted_kitfile(manifest)
     if family == "Docker model":
@@ -269,6 +293,13 @@ def _docker_layers(layers: Sequence[Descriptor]) -> tuple[ForeignLayer, ...]:
             raise VerificationError(f"layer {layer.digest} is of type {layer.media_type[:100]!r}, which is not known")
         found.append(ForeignLayer(layer, "raw", "", path, layer.size))
     return tuple(found)
+
+
+def _titled(layer: Descriptor) -> ForeignLayer:
+    title = layer.annotations[_TITLE]
+    if layer.annotations.get(_UNPACK) == "true":
+        return ForeignLayer(layer, "tar", "gzip")  # the names in it begin with the title
+    return ForeignLayer(layer, "raw", "", title.removeprefix("./"), layer.size)
 
 
 def _section(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:

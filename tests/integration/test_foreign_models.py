@@ -612,6 +612,83 @@ def test_what_oras_pushes_and_copies(
         assert "source" not in copied["metadata"]
 
 
+@pytest.mark.parametrize("command", [("model", "import"), ("model", "pull"), ("pull",)])
+def test_files_and_folders_pushed_by_oras_as_they_are(
+    repository: Repository, run: Callable[..., Any], store: Path, tmp_path: Path, require_tool: Callable[[str], str],
+    command: tuple[str, ...],
+) -> None:  # fmt: skip
+    oras, folder = require_tool("oras"), tmp_path / "work"
+    files = {"model.onnx": ONNX, "tok/a.json": b"{}", "tok/deep/b.json": b"[]", "doc/README.md": b"# hi"}
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "config.bin").write_bytes(b"anything at all")
+    (folder / "notes.json").write_text(json.dumps({"$manifest": {"team": "a"}, "model.onnx": {"by": "hand"}}))
+    given = ["model.onnx:application/onnx", "tok", "doc/README.md", "--annotation-file", "notes.json"]
+    for tag, options in (
+        ("plain", []),
+        ("typed", ["--artifact-type", "application/vnd.acme.model"]),
+        ("config", ["--config", "config.bin:application/vnd.acme.config"]),
+    ):
+        push = [oras, "push", "--plain-http", *options, f"{repository.ref}:{tag}", *given]
+        subprocess.run(push, cwd=folder, capture_output=True, check=True)
+        remote = f"{repository.ref}:{tag}"
+        if command == ("model", "import"):
+            status, model, _ = run(*command, f"oci://{remote}", "--name", tag)
+            assert model["metadata"]["source_format"] == "artifact of files"
+        else:
+            status, model, _ = run(*command, remote, "--as", tag)
+            model = run("model", "show", tag)[1]
+        assert status == 0
+        assert (model["framework"], files_of(store, model)) == ("onnx", files)
+    assert not list(store.glob("tmp/*"))
+
+
+def test_hostile_files_in_the_form_of_oras(repository: Repository, run: Callable[..., Any], store: Path) -> None:
+    """A folder with a link out of it, a file that goes out of it, one with more bytes than stated, a pickle."""
+    title, unpack = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
+    empty = repository.blob(b"{}", "application/vnd.oci.empty.v1+json")
+
+    def put(data: bytes, name: str, **notes: str) -> tuple[int, str]:
+        layer = repository.blob(data, "application/octet-stream", {title: name, **notes})
+        model = repository.blob(ONNX, "application/octet-stream", {title: "model.onnx"})
+        document = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.acme"}
+        repository.put({**document, "config": empty, "layers": [model, layer]}, "bad")
+        status, answer, _ = run("model", "import", f"oci://{repository.ref}:bad")
+        assert clean(store)
+        return status, answer["error"]["code"]
+
+    assert put(b"x", "../canary") == (6, "unsafe")
+    assert put(gzip.compress(hostile("../canary")), "tok", **{unpack: "true"}) == (6, "unsafe")
+    assert put(gzip.compress(hostile("tok/a", tarfile.SYMTYPE, "/etc")), "tok", **{unpack: "true"}) == (6, "unsafe")
+    assert put(b"no gzip", "tok", **{unpack: "true"}) == (4, "verification_failed")
+    assert not (store.parent / "canary").exists()
+
+
+@pytest.mark.parametrize("command", [("push", "--format", "raw"), ("push",)])
+def test_what_we_push_is_what_oras_pulls(
+    repository: Repository, run: Callable[..., Any], tmp_path: Path, require_tool: Callable[[str], str],
+    command: tuple[str, ...],
+) -> None:  # fmt: skip
+    oras, source, out = require_tool("oras"), tmp_path / "net", tmp_path / "out"
+    files = {"model.onnx": ONNX, "tok/a.json": b"{}", "README.md": b"# hi", "empty.txt": b""}
+    for name, data in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    assert run("model", "import", source, "--version", "1")[0] == 0
+    assert run("model", command[0], "net:1", f"{repository.ref}:1", *command[1:])[0] == 0
+    subprocess.run([oras, "pull", "--plain-http", f"{repository.ref}:1", "-o", out], capture_output=True, check=True)
+    found = {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    if len(command) > 1:
+        assert found == files
+        return
+    unpacked: dict[str, bytes] = {}
+    for data in found.values():
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            unpacked |= {entry.name: archive.extractfile(entry).read() for entry in archive}  # type: ignore[union-attr]
+    assert unpacked == {f"models/net/{name}": data for name, data in files.items()}
+
+
 def test_archives_of_layouts(
     repository: Repository, run: Callable[..., Any], store: Path, tmp_path: Path, require_tool: Callable[[str], str]
 ) -> None:

@@ -48,6 +48,28 @@ def test_families(artifact_type: str | None, config: str, family: str | None) ->
     assert family_of(manifest(config=config, artifact_type=artifact_type)) == family
 
 
+@pytest.mark.parametrize(
+    ("config", "artifact_type", "titles", "known"),
+    [
+        ("application/vnd.oci.empty.v1+json", "application/vnd.unknown.artifact.v1", ["a.onnx", "b/c.txt"], True),
+        ("application/vnd.acme.config", None, ["a.onnx"], True),
+        ("application/vnd.oci.empty.v1+json", "application/vnd.acme", ["a.onnx", ""], False),
+        ("application/vnd.oci.empty.v1+json", "application/vnd.acme", [], False),
+        ("application/vnd.oci.image.config.v1+json", None, ["a.onnx"], False),
+        ("application/vnd.cncf.helm.config.v1+json", None, ["a.onnx"], False),
+        ("application/vnd.oci.empty.v1+json", "application/vnd.dev.sigstore.bundle.v0.3+json", ["a.json"], False),
+        ("application/json", "application/vnd.bentotool.bento.v1", ["code.tar"], False),
+    ],
+)
+def test_files_with_titles(config: str, artifact_type: str | None, titles: list[str], known: bool) -> None:
+    layers = [layer("application/octet-stream", title=title) for title in titles]
+    made = manifest(*layers, config=config, artifact_type=artifact_type)
+    assert family_of(made) == ("artifact of files" if known else None)
+    if known:
+        assert [each.path for each in read_foreign(made, b"not JSON").layers] == titles
+        assert family_of(manifest(*layers, config=config, subject=layers[0])) is None
+
+
 @pytest.mark.parametrize("kind", ["weight", "weight.config", "doc", "code", "dataset"])
 @pytest.mark.parametrize("packing", ["raw", "tar", "tar+gzip", "tar+zstd"])
 def test_all_types_of_modelpack(kind: str, packing: str) -> None:
