@@ -267,6 +267,15 @@ class OciSource:
     def fetch(self, request: SourceRequest) -> SourceModel:
         for left in request.folder.glob("*-*"):  # by a process that was killed; it cannot be gone on from
             shutil.rmtree(left, ignore_errors=True)
+        try:
+            return self._fetch(request)
+        except (UnsafeError, VerificationError) as error:  # what refuses a layer knows its digest, or its files, alone
+            if request.uri not in error.message:
+                error.message = f"{request.uri}: {error.message}"
+                error.args = (error.message,)
+            raise
+
+    def _fetch(self, request: SourceRequest) -> SourceModel:
         if not request.uri.startswith("oci://"):
             path, name = split_layout(request.uri.partition(":")[2])
             own = path.resolve()

@@ -479,6 +479,7 @@ def test_broken_layers(
     status, answer, _ = run("model", "import", f"oci://{repository.ref}:1.0")
     expected = (6, "unsafe") if "bomb" in what else (4, "verification_failed")
     assert (status, answer["error"]["code"]) == expected, answer
+    assert f"oci://{repository.ref}:1.0" in answer["error"]["message"]  # what was typed, not only a layer's digest
     assert clean(store)
 
 
