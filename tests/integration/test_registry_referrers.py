@@ -198,6 +198,22 @@ def test_commands_show_them(host: str, here: Layout, bento: Ref, capsys: pytest.
     assert "4 test.note" in printed("list", f"{host}/refs/shown")
 
 
+def test_an_archive_takes_them_along(
+    require_tool: Callable[[str], str], here: Layout, bento: Ref, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, file, there = sign_all(here, bento), tmp_path / "svc.tar", ["--store", str(tmp_path / "b")]
+    assert main(["export", "svc", str(file), "--store", str(here.root)]) == 0
+    assert main(["import", str(file), *there]) == 0
+    assert main(["store", "verify", *there]) == 0
+    capsys.readouterr()
+    assert main(["show", "svc", "--json", *there]) == 0
+    assert {each["digest"] for each in json.loads(capsys.readouterr().out)["referrers"]} == made
+    # they are in nobody's way
+    inspecting = [require_tool("skopeo"), "inspect", "--raw", f"oci-archive:{file}:svc:7"]
+    seen = subprocess.run(inspecting, check=True, capture_output=True, timeout=60).stdout
+    assert sha256_bytes(seen) == bento.digest
+
+
 def test_what_oras_attaches_is_pulled(
     require_tool: Callable[[str], str], host: str, here: Layout, bento: Ref, tmp_path: Path
 ) -> None:
