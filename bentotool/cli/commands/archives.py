@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from bentotool.cli.formats import human_size, parse_size
+from bentotool.cli.names import BentoReference, ModelReference
 from bentotool.cli.registries import note_left_out
 from bentotool.cli.state import State, current
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 _STANDARD = "-"
 _COMPRESSED = (".zst", ".tzst")
 
-Reference = Annotated[
-    str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
-]
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write; - for the standard output.")]
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="An archive written by export; - for the standard input.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite FILE.")]
@@ -39,7 +37,7 @@ MaxSize = Annotated[
 
 
 def export_model(
-    reference: Reference, file: Target, force: Force = False, zstd: Zstd = False, form: Form = "tar"
+    reference: ModelReference, file: Target, force: Force = False, zstd: Zstd = False, form: Form = "tar"
 ) -> None:
     """Write a model to an OCI archive"""
     from bentotool.errors import UsageError
@@ -60,7 +58,7 @@ def export_model(
     _export(state, ref, roots, file, force=force, compress=zstd)
 
 
-def export_bento(reference: Reference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
+def export_bento(reference: BentoReference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
     """Write a Bento and its models to an OCI archive"""
     from bentotool.build.bentos import BentoStore
     from bentotool.oci.archive import archive_root

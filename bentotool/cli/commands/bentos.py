@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bentotool.cli.formats import human_size, human_time
+from bentotool.cli.names import BentoReference, bento_names
 from bentotool.cli.registries import talks_to_registry
 from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
 from bentotool.cli.state import current
 
 if TYPE_CHECKING:
     from bentotool.build.bentos import BentoStore
-
-Reference = Annotated[
-    str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
-]
 
 
 def _bentos() -> BentoStore:
@@ -29,7 +26,11 @@ def _bentos() -> BentoStore:
 def list_bentos(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Only this Bento's versions; or HOST/REPOSITORY, for its tags."),
+        typer.Argument(
+            metavar="[NAME]",
+            help="Only this Bento's versions; or HOST/REPOSITORY, for its tags.",
+            autocompletion=bento_names,
+        ),
     ] = None,
     filters: Annotated[
         list[str] | None,
@@ -81,7 +82,12 @@ def list_bentos(
 @talks_to_registry
 def show_bento(
     reference: Annotated[
-        str, typer.Argument(metavar="REF", help="As elsewhere; or HOST/REPOSITORY[:TAG], without a pull.")
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="name[:version] in the store; or HOST/REPOSITORY[:TAG], without a pull.",
+            autocompletion=bento_names,
+        ),
     ],
 ) -> None:
     """Show one Bento, or one artifact of a registry"""
@@ -117,7 +123,7 @@ def show_bento(
     state.console.result({**bento.to_dict(), "referrers": attached}, human)
 
 
-def path_bento(reference: Reference) -> None:
+def path_bento(reference: BentoReference) -> None:
     """Print a folder with the Bento's files"""
     state = current()
     store = _bentos()
@@ -127,7 +133,7 @@ def path_bento(reference: Reference) -> None:
 
 
 def tag_bento(
-    reference: Reference,
+    reference: BentoReference,
     new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
     replace: Annotated[bool, typer.Option("--replace", help="Replace other content under that tag.")] = False,
 ) -> None:
@@ -137,7 +143,10 @@ def tag_bento(
 
 
 def delete_bento(
-    references: Annotated[list[str], typer.Argument(metavar="REF...", help="A bare name stands for all its versions.")],
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="REF...", help="A bare name stands for all its versions.", autocompletion=bento_names),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete Bentos from the store"""

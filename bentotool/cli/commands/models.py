@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import typer
 
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
+from bentotool.cli.names import ModelReference, model_names
 from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry, tls_for
 from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
 from bentotool.cli.state import State, current
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from bentotool.models.sources import Fetched
     from bentotool.models.store import StoredModel
 
-Reference = Annotated[
-    str, typer.Argument(metavar="REF", help="name, name:version, name@sha256:…, or a version's prefix.")
-]
 _Source = Annotated[
     str,
     typer.Argument(metavar="SOURCE", help="A file, a folder or an address; see Sources below."),
@@ -28,6 +26,14 @@ _Source = Annotated[
 _Checksum = Annotated[str | None, typer.Option(metavar="DIGEST", help="sha256:HEX of a downloaded file or manifest.")]
 _MaxSize = Annotated[
     str | None, typer.Option("--max-size", metavar="SIZE", help="Most to download, e.g. 20GB; default 200 GiB.")
+]
+_Listed = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]",
+        help="Only this model's versions; or HOST/REPOSITORY, for its tags.",
+        autocompletion=model_names,
+    ),
 ]
 _Link = Annotated[bool, typer.Option("--link", help="Share the files instead of copying them; they become read-only.")]
 
@@ -133,10 +139,7 @@ def _note(state: State, source: str, found: Fetched, model: StoredModel, link: b
 
 @talks_to_registry
 def list_models(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="Only this model's versions; or HOST/REPOSITORY, for its tags."),
-    ] = None,
+    name: _Listed = None,
     filters: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,7 +206,12 @@ def _shape(spec: dict[str, Any]) -> str:
 @talks_to_registry
 def show_model(
     reference: Annotated[
-        str, typer.Argument(metavar="REF", help="As elsewhere; or HOST/REPOSITORY[:TAG], without a pull.")
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="name[:version] in the store; or HOST/REPOSITORY[:TAG], without a pull.",
+            autocompletion=model_names,
+        ),
     ],
 ) -> None:
     """Show one model, or one artifact of a registry"""
@@ -241,7 +249,7 @@ def show_model(
     state.console.result({**model.to_dict(), "referrers": attached}, human)
 
 
-def path_model(reference: Reference) -> None:
+def path_model(reference: ModelReference) -> None:
     """Print a folder with the model's files"""
     state = current()
     model = state.models.get(reference)
@@ -249,7 +257,7 @@ def path_model(reference: Reference) -> None:
     state.console.result({**_brief(model), "path": str(path)}, str(path))
 
 
-def verify_model(reference: Reference) -> None:
+def verify_model(reference: ModelReference) -> None:
     """Check every byte of one model"""
     state = current()
     model = state.models.get(reference)
@@ -260,7 +268,7 @@ def verify_model(reference: Reference) -> None:
 
 
 def tag_model(
-    reference: Reference,
+    reference: ModelReference,
     new: Annotated[str, typer.Argument(metavar="TAG", help="The new version, or name:version.")],
     replace: Annotated[bool, typer.Option("--replace", help="Replace other content under that tag.")] = False,
 ) -> None:
@@ -271,7 +279,10 @@ def tag_model(
 
 
 def delete_model(
-    references: Annotated[list[str], typer.Argument(metavar="REF...", help="A bare name stands for all its versions.")],
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="REF...", help="A bare name stands for all its versions.", autocompletion=model_names),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete models from the store"""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bentotool.cli.formats import human_size
+from bentotool.cli.names import bento_names, model_names
 from bentotool.cli.registries import open_registry, talks_to_registry, transfer_progress
 from bentotool.cli.state import State, current
 from bentotool.errors import NotFoundError, UsageError
@@ -41,7 +42,9 @@ class _Artifact:
 
 @talks_to_registry
 def push(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A Bento, as NAME[:VERSION].")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="A Bento: NAME[:VERSION].", autocompletion=bento_names)
+    ],
     remote: _Remote = None,
 ) -> None:
     """Push a Bento and its models to a registry"""
@@ -62,7 +65,9 @@ def push(
 
 @talks_to_registry
 def push_model(
-    reference: Annotated[str, typer.Argument(metavar="REF", help="A model, as NAME[:VERSION].")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REF", help="A model: NAME[:VERSION].", autocompletion=model_names)
+    ],
     remote: _Remote = None,
     form: Annotated[
         str,

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bentotool.oci.descriptor import MANIFEST
+from bentotool.oci.layout import Layout
+from bentotool.oci.refs import RefStore
+from bentotool.paths import default_store
+
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_a_script_for_each_shell(cli, shell: str) -> None:
@@ -33,10 +38,17 @@ def test_as_json_the_script_is_a_field(cli) -> None:
         (["completion", ""], {"bash", "zsh", "fish", "powershell"}),
         (["config", "show", "--o"], {"--origin"}),
         (["init", "--js"], {"--json"}),
+        (["model", "show", "ir"], {"iris", "iris-2"}),
+        (["model", "delete", "iris", "ot"], {"other"}),
+        (["path", ""], {"flowers"}),
     ],
 )
 def test_bash_completes(cli, require_tool, tmp_path: Path, typed: list[str], expected: set[str]) -> None:
     bash = require_tool("bash")
+    layout = Layout(default_store())
+    names, some = RefStore(layout), layout.put(b"{}", MANIFEST)
+    for kind, name in (("models", "iris"), ("models", "iris-2"), ("models", "other"), ("bentos", "flowers")):
+        names.set(kind, name, "1", some, size=2)
     program = tmp_path / "bin" / "bentotool"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bentotool "$@"\n')

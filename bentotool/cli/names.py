@@ -1,0 +1,41 @@
+"""Arguments that name something in the store, and what a shell completes them to.
+
+Names are completed without versions: a colon parts words for some shells.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bentotool.cli.state import current
+
+__all__ = ["BentoReference", "ModelReference", "bento_names", "model_names"]
+
+_FORMS = "name, name:version, name@sha256:…, or name:PREFIX of a version."
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Names of models that start so."""
+    return _names("models", incomplete)
+
+
+def bento_names(incomplete: str) -> list[str]:
+    """Names of Bentos that start so."""
+    return _names("bentos", incomplete)
+
+
+def _names(kind: str, start: str) -> list[str]:
+    from bentotool.errors import BentotoolError
+    from bentotool.oci.refs import RefStore
+
+    try:
+        refs = RefStore(current().layout).list(kind)
+    except (BentotoolError, OSError):  # a shell has no place for an error
+        return []
+    return sorted({ref.name for ref in refs if ref.name.startswith(start)})
+
+
+ModelReference = Annotated[str, typer.Argument(metavar="REF", help=_FORMS, autocompletion=model_names)]
+BentoReference = Annotated[str, typer.Argument(metavar="REF", help=_FORMS, autocompletion=bento_names)]
