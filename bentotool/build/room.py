@@ -66,8 +66,9 @@ class Room:
             return
         body = json.dumps({**document, "format": _FORMAT}, separators=(",", ":")).encode("ascii")
         with contextlib.suppress(OSError):
+            salt = self.salt()
             if not self._salted:  # of two first builds at once the last one's counts; the other's documents cost time
-                write_atomic(self.folder / "salt", self.salt(), mode=0o600)
+                write_atomic(self.folder / "salt", salt, mode=0o600)
                 self._salted = True
             write_atomic(self.folder / name, hashlib.sha256(body).hexdigest().encode() + b"\n" + body, mode=0o600)
 
