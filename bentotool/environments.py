@@ -70,7 +70,24 @@ def _uv(arguments: list[str], purpose: str) -> None:
         )
 
 
-def locked_environment(folder: Path, lock: str, python: str) -> Path:
+def _with_wheels(lock: str, wheels: Path) -> str:
+    """The lock with each package that has its wheel in a folder as that file, so that no index is asked for it."""
+    found = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in sorted(wheels.glob("*.whl"))}
+    lines, left = lock.splitlines(), set(found)
+    for number, line in enumerate(lines[1:], 1):
+        digest = line.strip().removesuffix("\\").strip().removeprefix("--hash=sha256:")
+        pin = re.fullmatch(r"([A-Za-z0-9][\w.-]*(?:\[[^\]]*\])?)==\S+(.*)", lines[number - 1])
+        if digest in found and pin:
+            lines[number - 1] = f"{pin[1]} @ {found[digest].absolute().as_uri()}{pin[2]}"
+            left.discard(digest)
+    if left:
+        raise BentotoolError(
+            f"{found[min(left)].name} is not what the lock names", hint="build or pull the Bento again"
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def locked_environment(folder: Path, lock: str, python: str, wheels: Path | None = None) -> Path:
     """The interpreter of an environment that holds exactly what a lock names, each file checked against its hash.
 
     The environment is made once for a lock and Python, under another name, and renamed when it is whole.
@@ -79,6 +96,7 @@ def locked_environment(folder: Path, lock: str, python: str) -> Path:
         folder: where environments are kept.
         lock: requirements format, with hashes.
         python: ``X.Y``.
+        wheels: a folder of wheels that the Bento carries, if there is one.
 
     Raises:
         BentotoolError: when uv cannot make it, with uv's reason.
@@ -91,7 +109,8 @@ def locked_environment(folder: Path, lock: str, python: str) -> Path:
     try:
         _make(python, draft)
         listing = draft / "bento.lock"
-        listing.write_text(lock, encoding="utf-8", newline="\n")
+        known = _with_wheels(lock, wheels) if wheels is not None and wheels.is_dir() else lock
+        listing.write_text(known, encoding="utf-8", newline="\n")
         interpreter = str(_interpreter(draft))
         _uv(
             ["pip", "sync", "--quiet", "--require-hashes", "--python", interpreter, str(listing)],

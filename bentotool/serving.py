@@ -107,7 +107,8 @@ def _stored(reference: str, layout: Layout, *, isolated: bool) -> Launch:
     lock = bentos.requirements(bento)
     python = sys.executable
     if isolated:
-        python = str(locked_environment(layout.root / "envs", lock, bento.python))
+        wheels = bentos.materialise(bento) / "wheels"
+        python = str(locked_environment(layout.root / "envs", lock, bento.python, wheels))
     elif missing := missing_packages(lock):
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise BentotoolError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL, brief
+from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, TITLE, WHEEL, WHEELS, brief
 from bentotool.errors import VerificationError
 from bentotool.models.store import ModelStore, link_file
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest
@@ -69,15 +70,33 @@ class StoredBento:
         return f"{self.name}:{self.version}"
 
     def layer(self, media_type: str) -> Descriptor:
-        """The layer of a kind.
+        """The layer of a kind; of wheels, that of the embedded runtime.
 
         Raises:
             VerificationError: when the Bento has none or several.
         """
-        found = [layer for layer in self.manifest.layers if layer.media_type == media_type]
+        every = (layer for layer in self.manifest.layers if layer.media_type == media_type)
+        found = [layer for layer in every if not layer.annotations.get(TITLE, "").startswith(WHEELS)]
         if len(found) != 1:
             raise VerificationError(f"Bento {self.tag} has {len(found)} layers of type {media_type}, not one")
         return found[0]
+
+    @property
+    def wheels(self) -> dict[str, Descriptor]:
+        """The packages that the Bento carries as wheels: their layers by file name.
+
+        Raises:
+            VerificationError: a name that is not that of a wheel, or stands twice.
+        """
+        found: dict[str, Descriptor] = {}
+        for layer in self.manifest.layers:
+            title = layer.annotations.get(TITLE, "")
+            if layer.media_type == WHEEL and title.startswith(WHEELS):
+                name = title[len(WHEELS) :]
+                if name in found or not re.fullmatch(r"[A-Za-z0-9][\w.+!-]{0,200}\.whl", name, re.ASCII):
+                    raise VerificationError(f"Bento {self.tag} carries a wheel named {name[:120]!r}")
+                found[name] = layer
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that every command prints."""
@@ -159,7 +178,7 @@ class BentoStore:
         )  # fmt: skip
 
     def materialise(self, bento: StoredBento) -> Path:
-        """The Bento as a folder tree: ``home/bento``, ``models/<name>``, ``opt/bentotool/runtime``.
+        """The Bento as a folder tree: ``home/bento``, ``models/<name>``, ``opt/bentotool/runtime``, ``wheels``.
 
         It is made once for a digest, under another name, and renamed when it is whole. Model files are links to the
         store's own: their bytes are not copied.
@@ -184,6 +203,7 @@ class BentoStore:
             for name, content in open_wheel(self.layout.read(bento.layer(WHEEL).digest, _LAYER_LIMIT)):
                 _write(draft / "opt" / "bentotool" / "runtime" / check_entry_name(name), (content,))
             self._link_models(bento, draft)
+            self._link_wheels(bento, draft)
             make_folder(folder.parent)
             draft.rename(folder)
         except OSError as error:
@@ -204,6 +224,15 @@ class BentoStore:
                 if not entry.name.startswith("home/bento/"):
                     raise VerificationError(f"the code of Bento {bento.tag} holds {entry.name!r} outside home/bento")
                 _write(draft / entry.name, pieces)
+
+    def _link_wheels(self, bento: StoredBento, draft: Path) -> None:
+        for name, layer in bento.wheels.items():
+            if not self.layout.verify_blob(layer.digest):
+                raise VerificationError(
+                    f"{name} of Bento {bento.tag} is damaged or missing", hint="build or pull it again"
+                )
+            make_folder(draft / "wheels")
+            link_file(self.layout.blob_path(layer.digest), draft / "wheels" / name)
 
     def _link_models(self, bento: StoredBento, draft: Path) -> None:
         store, done = ModelStore(self.layout), dict[str, str]()

@@ -14,6 +14,11 @@ CONFIG = "application/vnd.bentotool.bento.config.v1+json"
 CODE = "application/vnd.bentotool.bento.code.v1.tar"
 LOCK = "application/vnd.bentotool.bento.lock.v1+txt"
 WHEEL = "application/vnd.bentotool.bento.wheel.v1+zip"
+TITLE = "org.opencontainers.image.title"
+"""Annotation of a layer that is one file: its name. Wheels of packages that the Bento carries have it, the embedded
+runtime's wheel does not."""
+WHEELS = "wheels/"
+"""What such a title starts with."""
 API = "application/vnd.bentotool.bento.api.v1+json"
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from bentotool.build.collect import read_unchanged
-from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, WHEEL, brief
+from bentotool.build.media import API, ARTIFACT_TYPE, CODE, CONFIG, KIND, LOCK, TITLE, WHEEL, WHEELS, brief
+from bentotool.build.packing import PackedWheel
 from bentotool.build.plan import Plan
-from bentotool.errors import ConflictError, NotFoundError, VerificationError
+from bentotool.errors import BuildError, ConflictError, NotFoundError, VerificationError
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
+from bentotool.oci.digest import CHUNK
 from bentotool.oci.layout import Layout
 from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, check_entry_names, tar_header
@@ -52,6 +54,7 @@ def write(plan: Plan, project: Path, layout: Layout) -> tuple[Descriptor, int]:
         layout.put(plan.lock.text.encode(), LOCK),
         layout.put(plan.wheel, WHEEL),
         layout.put(plan.api, API),
+        *(_wheel_layer(wheel, layout) for wheel in plan.lock.wheels),
     )
     config = layout.put(canonical_json(plan.config()), CONFIG)
     annotations = {
@@ -121,6 +124,17 @@ def _code_layer(plan: Plan, project: Path, layout: Layout) -> Descriptor:
         writer.write(TRAILER)
         digest, length = writer.commit()
     return Descriptor(CODE, digest, length)
+
+
+def _wheel_layer(wheel: PackedWheel, layout: Layout) -> Descriptor:
+    """A package that the Bento carries, as the file that installers take."""
+    if not layout.has_sized(wheel.digest, wheel.size):
+        with layout.writer() as writer, wheel.path.open("rb") as file:
+            while piece := file.read(CHUNK):
+                writer.write(piece)
+            if writer.commit()[0] != wheel.digest:
+                raise BuildError(f"{wheel.file} changed during the build", hint="build again")
+    return Descriptor(WHEEL, wheel.digest, wheel.size, {TITLE: f"{WHEELS}{wheel.file}"})
 
 
 def _entry(entry: TarEntry, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -122,6 +122,7 @@ class Plan:
             "lock": {"digest": sha256_bytes(self.lock.text.encode()), "inputs": self.lock.inputs},
             "runtime": {"version": self.runtime_version, "digest": sha256_bytes(self.wheel)},
             "models": [model.brief() for model in self.models],
+            **({"wheels": [wheel.brief() for wheel in self.lock.wheels]} if self.lock.wheels else {}),
         }
 
     def bento_json(self) -> bytes:

@@ -16,6 +16,7 @@ from bentotool.build.image import image_of
 from bentotool.build.journal import Journal
 from bentotool.build.lock import LOCK_FILE, PLATFORMS, Lock, default_platform, make_lock, read_lock
 from bentotool.build.memory import Memory
+from bentotool.build.packing import Packer
 from bentotool.build.plan import Plan, PlannedModel
 from bentotool.build.probe import Probe, probe_service
 from bentotool.build.requirements import RUNTIME_REQUIREMENTS, Requirements, gather
@@ -110,8 +111,7 @@ class Work:
         with self.step("lock"):
             needs = [line for _, model in stored for line in model.details.requirements]
             extra = (*probe.requirements, *addition.requirements, *needs)
-            requirements = gather(project, self.runtime, extra)
-            lock = self.lock(requirements, project.python)
+            requirements, lock = self.lock(project, extra)
         with self.step("files"):
             journal, where = Journal(), project.origin or "defaults"
             files = collect(
@@ -162,20 +162,23 @@ class Work:
         self.cached["service"] = probe.finding is not None and probe.finding.hit
         return probe
 
-    def lock(self, requirements: Requirements, python: str) -> Lock:
+    def lock(self, project: ProjectConfig, extra: tuple[str, ...]) -> tuple[Requirements, Lock]:
         options = self.options
         previous = read_lock(self.folder)
         platform = options.platform or (previous.platform if previous else default_platform())
+        requirements = gather(project, self.runtime, extra, platform=platform, locked=options.locked, note=self.note)
+        packer = Packer(self.folder, self.layout.root / "cache" / "wheels", self.note)
         lock = make_lock(
-            requirements, python, platform, previous=previous, locked=options.locked, offline=options.offline
-        )
+            requirements, project.python, platform,
+            previous=previous, locked=options.locked, offline=options.offline, packer=packer,
+        )  # fmt: skip
         self.cached["lock"] = lock.reused
         if not lock.reused and not options.dry_run:
             try:
                 write_atomic(self.folder / LOCK_FILE, lock.text.encode())
             except OSError as error:
                 self.note(f"{LOCK_FILE} is not kept in the project ({error.strerror}): the next build resolves again")
-        return lock
+        return requirements, lock
 
 
 def _bento_name(config: BuildConfig, probe: Probe) -> str:

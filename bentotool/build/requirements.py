@@ -1,21 +1,40 @@
-"""What a Bento requires: the configured packages, requirements files with nested ones, PEP 621, and the runtime's own.
+"""What a Bento requires: the configured packages, requirements files, PEP 621, PEP 723, the project's own lock, and the
+runtime's own.
 
-A requirement here is a name with a version range, or an https archive. Whatever would bring a file of this machine or a
-credential into the lock is refused with the line it stands on.
+A requirement is a name with a version range, an https archive, or a package of the project or of a git repository, and
+that is packed. Whatever would bring a file of this machine or a credential into the lock is refused with its line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from typing import Any
 
 from bentotool.build.configfile import ProjectConfig
-from bentotool.build.contain import check_relative, read_inside
-from bentotool.build.schema import Where, check_text
-from bentotool.errors import ConfigError, UnsafeError
+from bentotool.build.contain import check_relative
+from bentotool.build.gathering import Gathering
+from bentotool.build.indexes import (
+    Index,
+    Indexes,
+    check_host,
+    check_index,
+    check_links,
+    merge_indexes,
+    pinned_packages,
+)
+from bentotool.build.localsource import LocalSource, path_source
+from bentotool.build.lockfiles import choose_lock
+from bentotool.build.requirement_line import check_requirement, normal_name
+from bentotool.build.schema import Where
+from bentotool.build.script import Script, read_script
+from bentotool.build.sourcetable import find_sources
+from bentotool.build.target import marker_environment
+from bentotool.build.tomlfile import read_toml, table_at, texts_at
+from bentotool.build.userlock import Pinned, UserLock, check_python
+from bentotool.build.uvsettings import UvSettings, extra_lines, group_lines, read_settings
+from bentotool.errors import BuildError, ConfigError
 
 __all__ = [
     "LITESTAR_NEEDS",
@@ -54,100 +73,55 @@ client and examples use: 11 more distributions and 30 MB. The reduced list is gi
 whoever else requires one of those packages still gets it.
 """
 
-_FILE_LIMIT = 1 << 20
-_DEPTH_LIMIT = 16
 # Builds of one package under several names, e.g. onnxruntime-gpu and tensorflow-cpu: two of them do not go together.
 _OTHER_BUILD = re.compile(r"(.+)-(cpu|gpu|rocm|cuda|directml|openvino|metal|macos|intel)")
-_OPTION = re.compile(r"(--?[a-z][a-z-]*)(?:\s*=\s*|\s+|$)(.*)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Indexes:
-    """Where packages are looked for."""
-
-    index_url: str | None = None
-    extra_index_url: tuple[str, ...] = ()
-    find_links: tuple[str, ...] = ()
-    no_index: bool = False
-    trusted_host: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """Input of the resolution; lines as uv reads them."""
+    """Input of the resolution; lines as uv reads them.
+
+    Args:
+        pinned: packages of the project's own lock: their versions and files stand.
+        extended: names among them of which an extra is asked that the lock may not hold.
+        sources: packages to be packed.
+        exclude_newer: leave out what was published later.
+        prerelease: uv's mode, "" for its default.
+        only_binary, no_binary: names, or ``:all:``.
+    """
 
     lines: tuple[str, ...]
     constraints: tuple[str, ...] = ()
     indexes: Indexes = field(default_factory=Indexes)
     lean_litestar: bool = True
+    pinned: tuple[Pinned, ...] = ()
+    extended: tuple[str, ...] = ()
+    sources: tuple[LocalSource, ...] = ()
+    overrides: tuple[str, ...] = ()
+    exclude_newer: str = ""
+    prerelease: str = ""
+    only_binary: tuple[str, ...] = ()
+    no_binary: tuple[str, ...] = ()
 
 
 def demanded_hashes(requirements: Requirements) -> dict[str, frozenset[str]]:
     """The hashes that requirements files pin, by normalised name. uv's resolution does not look at them."""
     found: dict[str, frozenset[str]] = {}
     for line in (*requirements.lines, *requirements.constraints):
-        hashes = frozenset(re.findall(r"--hash[= ](sha256:[0-9a-f]{64})", line))
+        hashes = frozenset(re.findall(r"--hash[= ]\s*(sha256:[0-9a-f]{64})", line))
         if hashes:
             found[normal_name(line)] = hashes | found.get(normal_name(line), frozenset())
     return found
 
 
-@dataclass
-class _Gathering:
-    """What has been read so far."""
-
-    project: Path
-    lines: list[str] = field(default_factory=list)
-    constraints: list[str] = field(default_factory=list)
-    index_url: str | None = None
-    extra_index_url: list[str] = field(default_factory=list)
-    find_links: list[str] = field(default_factory=list)
-    no_index: bool = False
-    trusted_host: list[str] = field(default_factory=list)
-
-    def requirement(self, line: str, where: Where, *, constraint: bool = False) -> None:
-        if re.fullmatch(r"bentotool(-.*)?", normal_name(line)):
-            return  # the embedded runtime and loaders are bentotool there; the distribution would lie on top of them
-        (self.constraints if constraint else self.lines).append(_check_requirement(line, where))
-
-    def file(self, name: str, where: Where, *, constraint: bool = False, depth: int = 0) -> None:
-        if depth > _DEPTH_LIMIT:
-            raise ConfigError(f"requirements files nested more than {_DEPTH_LIMIT} deep", path=where)
-        path = check_relative(name, where)
-        try:
-            content = read_inside(self.project, path, where, limit=_FILE_LIMIT).decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise ConfigError(f"{path} is not UTF-8 text", path=where) from None
-        for number, line in _logical_lines(content):
-            self._file_line(line, (path, f"line {number}"), PurePosixPath(path).parent, constraint, depth)
-
-    def _file_line(self, line: str, where: Where, folder: PurePosixPath, constraint: bool, depth: int) -> None:
-        option = _OPTION.fullmatch(line) if line.startswith("-") else None
-        if not line.startswith("-"):
-            self.requirement(line, where, constraint=constraint)
-            return
-        name, value = (option.group(1), option.group(2).strip().strip("\"'")) if option else (line, "")
-        if name in ("-r", "--requirement", "-c", "--constraint"):
-            nested = check_relative(value, where)
-            self.file(
-                str(folder / nested), where, constraint=constraint or name in ("-c", "--constraint"), depth=depth + 1
-            )
-        elif name in ("-i", "--index-url"):
-            self.index_url = _index(value, where)
-        elif name == "--extra-index-url":
-            self.extra_index_url.append(_index(value, where))
-        elif name in ("-f", "--find-links"):
-            self.find_links.append(_links(value, where, self.project, folder))
-        elif name == "--no-index":
-            self.no_index = True
-        elif name == "--trusted-host":
-            self.trusted_host.append(_host(value, where))
-        else:
-            raise ConfigError(f"not supported yet: {name[:40]}", path=where, hint="remove the line")
-
-
 def gather(
-    project: ProjectConfig, runtime: Iterable[str] = RUNTIME_REQUIREMENTS, extra: Iterable[str] = ()
+    project: ProjectConfig,
+    runtime: Iterable[str] = RUNTIME_REQUIREMENTS,
+    extra: Iterable[str] = (),
+    *,
+    platform: str = "linux/amd64",
+    locked: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Requirements:
     """Everything the Bento's environment is resolved from.
 
@@ -155,120 +129,156 @@ def gather(
         runtime: what the embedded runtime needs.
         extra: what models, the service's image and plugins need; left out where the project names the package itself,
             or another build of it.
+        platform: of the target; markers are evaluated for it.
+        locked: refuse a lock of the project that is out of date.
+        note: told of such a lock otherwise.
 
     Raises:
         ConfigError: a line that is no requirement or cannot be honoured, with the file and line.
         UnsafeError: a file outside the project, or a URL with credentials.
         NotFoundError: a requirements file that is not there.
+        UsageError: ``locked``, and the project's lock is out of date.
+        BuildError: the project's lock and another requirement exclude each other.
     """
-    found, python = _Gathering(project.project), project.config.python
+    environment = marker_environment(project.python, platform)
+    document, script = _pyproject(project), read_script(project.project, project.config.service or "service")
+    settings, more = read_settings(document, ("pyproject.toml",)), UvSettings()
+    if script is not None:
+        check_python(script.requires_python, project.python, (script.file, "script"))
+        more = read_settings(script.document, (script.file, "script"))
+    found = _configured(project, document, script, environment)
+    own = list(found.lines)
+    lock = choose_lock(project, document, environment, locked, note) or UserLock("", ())
+    pins = {pin.name: pin for pin in lock.pins}
+    named = (
+        {normal_name(line) for line in own} | set(pins) | {source.name for source in (*found.sources, *lock.sources)}
+    )
+    named |= {build[1] for name in named if (build := _OTHER_BUILD.fullmatch(name))}
+    for line in extra:
+        if normal_name(check_requirement(line, ("requirements",))) not in named:
+            found.requirement(line, ("requirements",))
+    runtime_lines = [check_requirement(line, ("runtime",)) for line in runtime]
+    _check_conflicts(lock, [(line, "the project") for line in own], environment)
+    _check_conflicts(lock, [(line, "the Bento's runtime") for line in runtime_lines], environment)
+    lines = (*dict.fromkeys((*found.lines, *runtime_lines)),)
+    lines, sources, index_of = find_sources(
+        project.project, (settings, more), lines, (*lock.sources, *found.sources), environment
+    )
+    lean = not any(re.match(r"litestar\s*\[", line, re.IGNORECASE) for line in found.lines)
+    beyond = {normal_name(line) for line in lines if re.match(r"[\w.-]+\s*\[", line)} & set(pins)
+    inside = {normal_name(line) for line in project.dependencies}
+    return Requirements(
+        lines,
+        (*dict.fromkeys((*found.constraints, *settings.constraints, *more.constraints)),),
+        _indexes(project, found, (settings, more), index_of),
+        lean,
+        lock.pins,
+        tuple(sorted(beyond - inside)),
+        sources,
+        (*settings.overrides, *more.overrides),
+        project.config.python.exclude_newer or settings.exclude_newer or more.exclude_newer,
+        "allow" if found.prerelease else settings.prerelease or more.prerelease,
+        tuple(sorted(set(found.only_binary))),
+        tuple(sorted(set(found.no_binary))),
+    )
+
+
+def _pyproject(project: ProjectConfig) -> Mapping[str, Any]:
+    path = project.project / "pyproject.toml"
+    return read_toml(project.project, "pyproject.toml") if path.is_file() else {}
+
+
+def _configured(
+    project: ProjectConfig, document: Mapping[str, Any], script: Script | None, environment: dict[str, str]
+) -> Gathering:
+    """The requirements that the project states."""
+    found, python = Gathering(project.project, environment), project.config.python
     where: Where = (project.origin or "defaults", "python")
     if python.requirements_txt is not None:
         found.file(python.requirements_txt, (*where, "requirements_txt"))
     else:
         for index, line in enumerate(python.packages):
             found.requirement(line, (*where, "packages", str(index)))
-    for index, line in enumerate(project.dependencies):
+    for index, path in enumerate(python.wheels):
+        place = (*where, "wheels", str(index))
+        found.sources.append(path_source(project.project, _wheel_path(path, place), place))
+    for index, line in enumerate(script.dependencies if script else ()):
+        found.requirement(line, (script.file if script else "", "script", "dependencies", str(index)))
+    _declared(project, document, found)
+    return found
+
+
+def _declared(project: ProjectConfig, document: Mapping[str, Any], found: Gathering) -> None:
+    """Take the dependencies of ``pyproject.toml``, with the chosen extras and groups."""
+    python = project.config.python
+    meta = table_at(document, "project", ("pyproject.toml",))
+    dependencies, extras = project.dependencies, set(python.extras)
+    if found.itself is not None:
+        extras |= found.itself
+        dependencies = dependencies or texts_at(meta, "dependencies", ("pyproject.toml", "project"))
+    for index, line in enumerate(dependencies):
         found.requirement(line, ("pyproject.toml", "project", "dependencies", str(index)))
-    named = {normal_name(line) for line in found.lines}
-    named |= {build[1] for name in named if (build := _OTHER_BUILD.fullmatch(name))}
-    for line in extra:
-        if normal_name(_check_requirement(line, ("requirements",))) not in named:
-            found.requirement(line, ("requirements",))
-    lean = not any(re.match(r"litestar\s*\[", line, re.IGNORECASE) for line in found.lines)
-    runtime_lines = [_check_requirement(line, ("runtime",)) for line in runtime]
-    indexes = Indexes(
-        _index(python.index_url, (*where, "index_url")) if python.index_url else found.index_url,
-        (*(_index(url, (*where, "extra_index_url")) for url in python.extra_index_url), *found.extra_index_url),
-        (*(_links(link, (*where, "find_links"), project.project) for link in python.find_links), *found.find_links),
+    for name in sorted(extras):
+        for line in extra_lines(meta, name, ("pyproject.toml", "project")):
+            found.requirement(line, ("pyproject.toml", "project", "optional-dependencies", name))
+    for name in python.groups:
+        for line in group_lines(document, name, ("pyproject.toml",)):
+            found.requirement(line, ("pyproject.toml", "dependency-groups", name))
+
+
+def _wheel_path(path: str, where: Where) -> str:
+    if not path.endswith(".whl"):
+        raise ConfigError(f"not a wheel: {path[:120]!r}", path=where, hint="make one: uv build --wheel")
+    return check_relative(path, where)
+
+
+def _indexes(
+    project: ProjectConfig, found: Gathering, settings: tuple[UvSettings, ...], index_of: Mapping[str, str]
+) -> Indexes:
+    python = project.config.python
+    where: Where = (project.origin or "defaults", "python")
+    own = tuple(
+        Index(
+            item.name,
+            check_index(item.url, (*where, "indexes", item.name)),
+            item.default,
+            item.explicit,
+            packages=tuple(normal_name(name) for name in item.packages),
+        )
+        for item in python.indexes
+    )
+    for part in settings:
+        own = merge_indexes(own, part.indexes, (*where, "indexes"))
+    return Indexes(
+        check_index(python.index_url, (*where, "index_url")) if python.index_url else found.index_url,
+        (*(check_index(url, (*where, "extra_index_url")) for url in python.extra_index_url), *found.extra_index_url),
+        (
+            *(check_links(link, (*where, "find_links"), project.project) for link in python.find_links),
+            *found.find_links,
+        ),
         python.no_index or found.no_index,
-        (*(_host(host, (*where, "trusted_host")) for host in python.trusted_host), *found.trusted_host),
-    )
-    return Requirements(
-        (*dict.fromkeys((*found.lines, *runtime_lines)),), (*dict.fromkeys(found.constraints),), indexes, lean
+        (*(check_host(host, (*where, "trusted_host")) for host in python.trusted_host), *found.trusted_host),
+        own,
+        pinned_packages(own, index_of, (*where, "indexes")),
     )
 
 
-def _logical_lines(content: str) -> Iterable[tuple[int, str]]:
-    """Lines with comments removed and continuations joined, each with the number it starts on."""
-    pending, start = "", 0
-    for number, raw in enumerate([*content.splitlines(), ""], 1):
-        line = "" if raw.lstrip().startswith("#") else re.sub(r"\s#.*$", "", raw).rstrip()
-        start = start if pending else number
-        if line.endswith("\\"):
-            pending += line[:-1] + " "
+def _check_conflicts(lock: UserLock, lines: list[tuple[str, str]], environment: dict[str, str]) -> None:
+    """Raise BuildError where a requirement excludes the version that the project's own lock pins."""
+    from packaging.requirements import Requirement
+
+    pins = {pin.name: pin for pin in lock.pins if not pin.url}
+    for line, asker in lines:
+        pin = pins.get(normal_name(line))
+        if pin is None:
             continue
-        whole, pending = (pending + line).strip(), ""
-        if whole:
-            yield start, whole
-
-
-def normal_name(line: str) -> str:
-    """The normalised name (PEP 503) that a requirement or a pin starts with; empty when it starts with none."""
-    match = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", line)
-    return re.sub(r"[-_.]+", "-", match.group()).lower() if match else ""
-
-
-def _check_requirement(line: str, where: Where) -> str:
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    check_text(line, where)
-    if re.match(r"(git|hg|svn|bzr)\+|file:|https?:|[./~]|[A-Za-z]:[\\/]|-e\b|--editable", line) or "$" in line:
-        raise ConfigError(
-            f"not supported yet: {_shown(line)!r}", path=where, hint="name a released package, or NAME @ https://…"
-        )
-    spec, *hashes = re.split(r"\s+(?=--hash[= ])", line)
-    if not all(re.fullmatch(r"--hash[= ]sha256:[0-9a-f]{64}\s*", item) for item in hashes):
-        raise ConfigError(f"not a requirement: {_shown(line)!r}", path=where)
-    try:
-        parsed = Requirement(spec)
-    except InvalidRequirement as error:
-        reason = " ".join(str(error).split(":")[0].splitlines()[0].split())
-        raise ConfigError(f"not a requirement: {_shown(spec)!r}: {reason}", path=where) from None
-    if parsed.url is not None:
-        parts = urlsplit(parsed.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(
-                f"not supported yet: {_shown(line)!r}", path=where, hint="name a released package, or NAME @ https://…"
+        parsed = Requirement(re.split(r"\s+--hash", line)[0])
+        if parsed.marker is not None and not parsed.marker.evaluate(environment):
+            continue
+        if not parsed.specifier.contains(pin.version, prereleases=True):
+            raise BuildError(
+                f"{lock.file} pins {pin.name}=={pin.version}, and {asker} needs {parsed.name}{parsed.specifier}",
+                hint=f"uv lock --upgrade-package {pin.name}"
+                if lock.file.endswith("uv.lock")
+                else "make the lock again",
             )
-        _no_credentials(parsed.url, where)
-    return " ".join((str(parsed), *(item.strip() for item in hashes)))
-
-
-def _shown(line: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//***@", line)[:120]
-
-
-def _no_credentials(url: str, where: Where) -> None:
-    if "@" in urlsplit(url).netloc:
-        raise UnsafeError(
-            f"{' → '.join(where)}: the URL {_shown(url)!r} holds credentials",
-            hint="keep them in ~/.netrc, a keyring or the environment (UV_INDEX_…), not in the project",
-        )
-
-
-def _index(url: str, where: Where) -> str:
-    check_text(url, where)
-    _no_credentials(url, where)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https", "file") or "$" in url or any(char.isspace() for char in url):
-        raise ConfigError(f"expected the URL of a package index, got {_shown(url)!r}", path=where)
-    return url
-
-
-def _links(link: str, where: Where, project: Path, folder: PurePosixPath | None = None) -> str:
-    """A page, or a folder: relative ones lie in the project, absolute ones anywhere: only hashes reach the lock."""
-    check_text(link, where)
-    if link.startswith(("http://", "https://", "file:")):
-        return _index(link, where)
-    if Path(link).is_absolute():
-        if ".." in Path(link).parts:
-            raise UnsafeError(f"{' → '.join(where)}: {link[:120]!r} is not a plain path")
-        return link
-    return str(project.absolute() / (folder or PurePosixPath()) / check_relative(link, where))
-
-
-def _host(host: str, where: Where) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.-]+(:\d{1,5})?|\[[0-9a-fA-F:]+\](:\d{1,5})?", host):
-        raise ConfigError(f"expected a host name, got {host[:80]!r}", path=where)
-    return host

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bentotool.build import lock as module
+from bentotool.build import uvrun as module
 from bentotool.build.lock import Lock, make_lock, parse_lock, read_lock
 from bentotool.build.requirements import Indexes, Requirements
 from bentotool.errors import BentotoolError, BuildError, UsageError, VerificationError
@@ -65,7 +65,7 @@ def test_an_unreachable_index_is_a_remote_failure(monkeypatch: pytest.MonkeyPatc
 
 
 def test_credentials_in_a_report_are_removed() -> None:
-    error = module._explain("error: failed to fetch https://user:s3cret@host/simple", offline=False)
+    error = module.explain("error: failed to fetch https://user:s3cret@host/simple", offline=False)
     assert "s3cret" not in error.message
 
 
@@ -79,7 +79,7 @@ only be read from the cache.
 
 
 def test_offline_with_an_empty_cache_is_one_sentence() -> None:
-    error = module._explain(_OFFLINE, offline=True)
+    error = module.explain(_OFFLINE, offline=True)
     assert error.message == "requirements cannot be resolved offline: onnxruntime is not in uv's cache"
     assert "--offline" in str(error.hint)
     assert "find_links" in str(error.hint)
@@ -185,6 +185,6 @@ def test_a_uv_that_hangs_is_ended(wanted: Requirements, tmp_path: Path, monkeypa
     slow = tmp_path / "uv"
     slow.write_text("#!/bin/sh\nexec sleep 30\n")
     slow.chmod(0o755)
-    monkeypatch.setattr(module, "_uv", lambda: str(slow))
+    monkeypatch.setattr(module, "uv_program", lambda: str(slow))
     with pytest.raises(BuildError, match="took more than"):
         make_lock(wanted, "3.12", "linux/amd64", timeout=0.2)

@@ -66,10 +66,11 @@ def test_litestar_with_extras_keeps_its_own_metadata(gathered: Gathered) -> None
 
 @pytest.mark.parametrize(
     "line",
-    ["git+https://example.org/x", "./local", "/abs/x.whl", "-e .", "x @ file:///tmp/x.whl", "x @ git+https://h/x",
-     "x==$V", "no good", "x>>1", "--pre", "x --hash=md5:00",
-     f"x==1 --hash=sha512:{'0' * 128}",
-     "C:\\x.whl", "http://host/x.whl", "${INDEX}"],
+    ["hg+https://example.org/x", "git+file:///srv/x", "x @ svn+https://h/x", "git+https://h/x@--upload-pack=x",
+     "git+https://h/x#who=me", "./x.whl --config-settings=a=b", "x==1 --config-settings a=b", "x==1 --global-option=a",
+     "x==$V", "no good", "x>>1", "x --hash=md5:00", "--prefer-binary", "--use-feature=fast", "--no-such-option",
+     f"x==1 --hash=sha512:{'0' * 128}", "--only-binary ../x", "--extra-index-url not-a-url", "-C a=b",
+     "http://host/x.whl", "${INDEX}", "--index-url https://${HOST}/simple"],
 )  # fmt: skip
 def test_a_line_that_cannot_be_honoured_names_its_place(gathered: Gathered, line: str) -> None:
     with pytest.raises(ConfigError) as caught:

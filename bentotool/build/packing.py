@@ -1,0 +1,214 @@
+"""Making wheels of the packages that a Bento carries itself: folders of the project and git repositories.
+
+A wheel is built by the package's own backend in a copy of its sources, in a process of its own, once for each state of
+the sources; the result is kept in a folder of the store and found again by the digest of what it was made from.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from bentotool.build.collect import collect, read_unchanged
+from bentotool.build.contain import open_inside
+from bentotool.build.gitfetch import fetch_commit, find_commit
+from bentotool.build.localsource import IGNORED, LocalSource
+from bentotool.build.requirement_line import shown_url
+from bentotool.build.requirements import Requirements
+from bentotool.build.uvrun import run_uv, write_settings
+from bentotool.build.wheelfile import check_fits, normalise_wheel, wheel_identity
+from bentotool.errors import BuildError
+from bentotool.oci.descriptor import canonical_json
+from bentotool.oci.digest import hash_file, sha256_bytes
+
+__all__ = ["PackedWheel", "Packer"]
+
+_FORMAT = 1
+_EPOCH = "315532800"
+"""1980-01-01, the earliest time that a zip can say; given to the backend as SOURCE_DATE_EPOCH."""
+
+
+@dataclass(frozen=True)
+class PackedWheel:
+    """A wheel that the Bento carries.
+
+    Args:
+        name: normalised.
+        file: its file name.
+        digest: ``sha256:…`` of the file.
+        size: bytes.
+        path: where it lies now.
+        extras: extras asked for.
+        commit: of the git repository it was built from.
+    """
+
+    name: str
+    version: str
+    file: str
+    digest: str
+    size: int
+    path: Path = field(compare=False)
+    extras: tuple[str, ...] = ()
+    commit: str = ""
+
+    def brief(self) -> dict[str, str]:
+        """What the Bento's config says of it."""
+        facts = {"name": self.name, "version": self.version, "file": self.file, "digest": self.digest}
+        return {**facts, "commit": self.commit} if self.commit else facts
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Makes the wheels of one project.
+
+    Args:
+        project: its folder.
+        cache: where built wheels are kept.
+        note: told when one is built.
+        timeout: seconds for one.
+    """
+
+    project: Path
+    cache: Path
+    note: Callable[[str], None] = lambda text: None
+    timeout: float = 600.0
+
+    def pack(
+        self,
+        requirements: Requirements,
+        python: str,
+        platform: str,
+        *,
+        commits: Mapping[str, str],
+        offline: bool = False,
+    ) -> tuple[PackedWheel, ...]:
+        """The wheels of all packages to be packed, sorted by name.
+
+        Args:
+            commits: known commits of git packages by name; the others are asked for.
+
+        Raises:
+            BuildError: a package does not build, or its wheel does not fit the target.
+            NotFoundError, RemoteError: a git repository, or what it is asked for, is not there.
+        """
+        wheels: dict[str, PackedWheel] = {}
+        for source in requirements.sources:
+            if source.kind == "wheel":
+                wheel = self._given(source)
+            else:
+                wheel = self._built(source, requirements, commits.get(source.name, ""), offline)
+            check_fits(wheel.file, python, platform)
+            if source.name and source.name != wheel.name:
+                raise BuildError(f"{shown_url(source.shown)} is {wheel.name}, not {source.name}")
+            if wheels.setdefault(wheel.name, wheel) != wheel:
+                raise BuildError(f"two packages to be packed are {wheel.name}: {wheels[wheel.name].file}, {wheel.file}")
+        return tuple(wheels[name] for name in sorted(wheels))
+
+    def _given(self, source: LocalSource) -> PackedWheel:
+        """A wheel of the project, as it is."""
+        file = PurePosixPath(source.place).name
+        name, version = wheel_identity(file)
+        folder = self.cache / source.digest.removeprefix("sha256:")
+        if not (folder / file).is_file():  # a copy, so that what was hashed is what is packed
+            with _Draft(folder) as draft, open_inside(self.project, source.place) as given:
+                with (draft / file).open("wb") as copy:
+                    shutil.copyfileobj(given, copy)
+                if hash_file(draft / file)[0] != source.digest:
+                    raise BuildError(f"{source.place} changed during the build", hint="build again")
+        return _wheel(folder / file, name, version, source)
+
+    def _built(self, source: LocalSource, requirements: Requirements, commit: str, offline: bool) -> PackedWheel:
+        if source.kind == "git":
+            commit = commit or find_commit(source)
+        state = source.digest or f"{source.place}#{commit}#{source.subdirectory}"
+        # The backend may come in another release later, unless the time it is taken from stands.
+        key = sha256_bytes(canonical_json([_FORMAT, state, requirements.exclude_newer])).removeprefix("sha256:")
+        folder = self.cache / key
+        found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
+        if not found:
+            self.note(f"building a wheel of {shown_url(source.shown)}")
+            with _Draft(folder) as draft, tempfile.TemporaryDirectory(prefix="bentotool-wheel-") as workspace:
+                built = self._build(source, requirements, commit, offline, Path(workspace))
+                normalise_wheel(built, draft / built.name)
+            found = sorted(folder.glob("*.whl"))
+        name, version = wheel_identity(found[0].name)
+        return _wheel(found[0], name, version, source, commit)
+
+    def _build(
+        self, source: LocalSource, requirements: Requirements, commit: str, offline: bool, workspace: Path
+    ) -> Path:
+        folder = workspace / "source"
+        if source.kind == "git":
+            folder = fetch_commit(source, commit, folder)
+        else:
+            _copy_sources(Path(os.path.realpath(self.project / source.place)), folder)
+        indexes = requirements.indexes
+        write_settings(workspace, indexes, {})
+        arguments = ["build", "--wheel", "--quiet", "--no-progress", "--color", "never", "--out-dir", "made"]
+        for link in indexes.find_links:
+            arguments += ["--find-links", link]
+        arguments += ["--no-index"] if indexes.no_index else []
+        arguments += ["--exclude-newer", requirements.exclude_newer] if requirements.exclude_newer else []
+        arguments += ["--offline"] if offline else []
+        try:
+            run_uv(
+                workspace,
+                [*arguments, str(folder)],
+                own_default=any(item.default for item in indexes.used()),
+                offline=offline,
+                timeout=self.timeout,
+                purpose=f"building a wheel of {shown_url(source.shown)}",
+                variables={"SOURCE_DATE_EPOCH": _EPOCH, "PYTHONHASHSEED": "0"},
+            )
+        except BuildError as error:
+            reason = re.sub(r"^requirements cannot be resolved:? ?", "", error.message)
+            raise BuildError(
+                f"no wheel can be built of {shown_url(source.shown)}: {reason}",
+                hint=f"uv build --wheel {source.place if source.kind == 'path' else 'in a clone'} shows more",
+            ) from None
+        made = sorted((workspace / "made").glob("*.whl"))
+        if len(made) != 1:
+            raise BuildError(f"building {shown_url(source.shown)} made {len(made)} wheels, not one")
+        return made[0]
+
+
+class _Draft:
+    """A folder that appears under its name when it is whole; another process may make the same one first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.draft = folder.with_name(f".{os.urandom(8).hex()}")
+
+    def __enter__(self) -> Path:
+        self.draft.mkdir(parents=True, mode=0o700)
+        return self.draft
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        try:
+            if kind is None:
+                self.draft.rename(self.folder)
+        except OSError:
+            if not self.folder.is_dir():
+                raise
+        finally:
+            shutil.rmtree(self.draft, ignore_errors=True)
+
+
+def _wheel(path: Path, name: str, version: str, source: LocalSource, commit: str = "") -> PackedWheel:
+    digest, size = hash_file(path)
+    return PackedWheel(name, version, path.name, digest, size, path, source.extras, commit)
+
+
+def _copy_sources(package: Path, folder: Path) -> None:
+    """Copy the files whose digest was taken, so that building leaves nothing in the project."""
+    for file in collect(package, ("*",), IGNORED, where=package.name):
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as copy:
+            for piece in read_unchanged(package, file):
+                copy.write(piece)
