@@ -182,6 +182,22 @@ def test_a_sentence_transformer(tokenizer: Any, tmp_path: Path) -> None:
     assert loaded.encode(["this is a film"]) == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_class_of_a_sentence_transformers_folder(tokenizer: Any, tmp_path: Path) -> None:
+    sentences = pytest.importorskip("sentence_transformers")
+    models = pytest.importorskip("sentence_transformers.models")
+    HuggingFaceFramework().save((classifier().bert, tokenizer), tmp_path / "bert")
+    model = sentences.SentenceTransformer(modules=[models.Transformer(str(tmp_path / "bert")), models.Pooling(16)])
+    namespace("huggingface").save_model("embedder", model)
+    load = namespace("huggingface").load_model
+    assert type(load("embedder", model_class="SparseEncoder", device="cpu")).__name__ == "SparseEncoder"
+    assert type(load("embedder", model_class="BertModel")).__name__ == "BertModel"
+    assert "Tokenizer" in type(load("embedder", model_class="AutoTokenizer")).__name__
+    assert isinstance(load("embedder", task="feature-extraction"), transformers.Pipeline)
+    for unknown in ("NoSuchEncoder", "SentenceTransformerTrainer", "nothing at all"):
+        with pytest.raises(loader.InvalidModelError, match="no class"):
+            load("embedder", model_class=unknown)
+
+
 def diffusion() -> Any:
     diffusers = pytest.importorskip("diffusers")
     blocks = {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D")}

@@ -69,7 +69,8 @@ def load(
         task: for a transformers folder, gives a ``pipeline`` of this task instead of the model; default: what was
             saved. ``""`` gives the model of a saved pipeline.
         model_class: for a transformers folder, the class's name, e.g. ``AutoModelForCausalLM`` or ``AutoTokenizer``;
-            default: the class that the configuration names if transformers has it, else ``AutoModel``.
+            default: the class that the configuration names if transformers has it, else ``AutoModel``. For a
+            sentence-transformers folder also a class of that library, e.g. ``SparseEncoder``.
         base: for an adapter, what it is put on: a folder, something with a ``path`` (a model of the store), or a model.
         options: for the library's function that loads. For GGUF, ``backend``: ``"xllamacpp"`` (default; options are
             those of its ``CommonParams``) or ``"llama_cpp"`` (those of its ``Llama``).
@@ -95,13 +96,25 @@ def load(
     if is_adapter(files):
         return _load_adapter(path, base, model_class, trust=trust, **options)
     options |= {"trust_remote_code": bool(code), "local_files_only": True}
-    if "modules.json" in files:
-        from sentence_transformers import SentenceTransformer
+    return _load_folder(path, files, task, model_class, options, safetensors=not pickles)
 
-        return SentenceTransformer(str(path), **options)
+
+def _load_folder(
+    path: Path,
+    files: Mapping[str, Path],
+    task: str | None,
+    model_class: str | None,
+    options: dict[str, Any],
+    *,
+    safetensors: bool,
+) -> Any:
+    if "modules.json" in files and not task and (kind := _sentence_class(model_class)):
+        return kind(str(path), **options)
     if "model_index.json" in files:
-        return _load_diffusers(path, options, safetensors=not pickles)
-    return _load_transformers(path, files, task, model_class, options, safetensors=not pickles)
+        if task or model_class:
+            raise InvalidModelError(f"{path.name} is a diffusers pipeline: task and model_class are for transformers")
+        return _load_diffusers(path, options, safetensors=safetensors)
+    return _load_transformers(path, files, task, model_class, options, safetensors=safetensors)
 
 
 def is_adapter(files: Mapping[str, Path]) -> bool:
@@ -158,6 +171,14 @@ def _load_transformers(
     if not model_class.startswith("Auto"):  # a class of transformers itself takes no code from a model
         keywords.pop("trust_remote_code")
     return getattr(transformers, model_class).from_pretrained(str(path), **keywords)
+
+
+def _sentence_class(name: str | None) -> Any:
+    """A class of sentence-transformers; None where the name is one of transformers' own."""
+    import sentence_transformers
+
+    name = name or "SentenceTransformer"
+    return getattr(sentence_transformers, name, None) if name.endswith(("Transformer", "Encoder")) else None
 
 
 def _load_diffusers(path: Path, options: dict[str, Any], *, safetensors: bool) -> Any:
