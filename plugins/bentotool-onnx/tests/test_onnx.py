@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from bentotool_onnx import loader
 from bentotool_onnx.framework import OnnxFramework
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -335,3 +336,79 @@ describe_model([SourceFile(path, path.name)], load_plugins())
 assert not {"onnx", "onnxruntime", "numpy", "google.protobuf"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(linear)], check=True, timeout=60)
+
+
+CPU = ["CPUExecutionProvider"]
+
+
+def test_providers_and_session_options(linear: Path) -> None:
+    import onnxruntime
+
+    import_model(linear, "linear")
+    load = namespace("onnx").load_model
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    for asked in (options, {"intra_op_num_threads": 1}):
+        session = load("linear", providers=CPU, session_options=asked)
+        assert session.get_providers() == CPU
+        assert session.get_session_options().intra_op_num_threads == 1
+    with pytest.raises(ValueError, match="no attribute 'threads'"):
+        load("linear", session_options={"threads": 1})
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(None, []), (0, [{"X": (1, 4)}]), (3, [{"X": (3, 4)}])])
+def test_warm_up_runs_the_model_once(
+    linear: Path, monkeypatch: pytest.MonkeyPatch, rows: int | None, expected: list[object]
+) -> None:
+    import numpy as np
+    import onnxruntime
+
+    seen = []
+    run = onnxruntime.InferenceSession.run
+
+    def watched(self: object, names: object, inputs: dict[str, np.ndarray]) -> object:
+        seen.append({name: value.shape for name, value in inputs.items()})
+        return run(self, names, inputs)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", watched)
+    warmup = {"X": np.zeros((rows, 4), np.float32)} if rows else rows == 0
+    import_model(linear, "linear")
+    session = namespace("onnx").load_model("linear", providers=CPU, warmup=warmup)
+    assert seen == expected
+    assert session.run(None, {"X": np.zeros((2, 4), np.float32)})[0].shape == (2, 1)
+
+
+def test_warm_up_of_every_type(tmp_path: Path) -> None:
+    kinds = ("FLOAT", "DOUBLE", "FLOAT16", "INT64", "INT32", "INT8", "UINT8", "BOOL", "STRING")
+    shapes = ([], ["batch", None, 3], [2])
+    ends = [(f"{kind}-{at}", getattr(TensorProto, kind), shape) for kind in kinds for at, shape in enumerate(shapes)]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [f"in-{name}"], [f"out-{name}"]) for name, _, _ in ends],
+        "types",
+        [helper.make_tensor_value_info(f"in-{name}", kind, shape) for name, kind, shape in ends],
+        [helper.make_tensor_value_info(f"out-{name}", kind, shape) for name, kind, shape in ends],
+    )
+    path = tmp_path / "types.onnx"
+    path.write_bytes(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    )
+    assert len(loader.load(path, providers=CPU, warmup=True).get_inputs()) == len(ends)
+
+
+def test_warm_up_needs_inputs_where_there_are_no_zeros(tmp_path: Path) -> None:
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    graph = helper.make_graph(
+        [helper.make_node("SequenceLength", ["S"], ["n"])],
+        "sequence",
+        [helper.make_value_info("S", kind)],
+        [helper.make_tensor_value_info("n", TensorProto.INT64, [])],
+    )
+    path = tmp_path / "sequence.onnx"
+    path.write_bytes(
+        helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    )
+    with pytest.raises(ValueError, match="input 'S' is a seq"):
+        loader.load(path, providers=CPU, warmup=True)
+    import numpy as np
+
+    loader.load(path, providers=CPU, warmup={"S": [np.zeros(2, np.float32)]})
