@@ -1,4 +1,4 @@
-"""Builds after builds, with the real probe: each gives what a build from nothing gives, and does no more than needed."""
+"""Builds one after another, with the real probe: each gives what a build from nothing gives, with less work."""
 
 from __future__ import annotations
 
