@@ -16,7 +16,7 @@ from bentotool.oci.referrers import attach
 from bentotool.oci.workers import run_all
 from bentotool.transfer.formats import BENTO_TYPE, IMAGE_CONFIG, MODEL_TYPE, title_of
 from bentotool.transfer.result import Progress, ProgressMaker
-from bentotool.transfer.tree import Node, Walk
+from bentotool.transfer.tree import KEPT, Node, Walk
 
 if TYPE_CHECKING:
     from bentotool.oci.registry import Registry
@@ -62,7 +62,7 @@ def push_referrers(
 
 
 def _listed(registry: Registry, repository: str, subject: str) -> frozenset[str]:
-    with contextlib.suppress(VerificationError):  # a list that is damaged is made anew by whoever attaches
+    with contextlib.suppress(VerificationError):  # whoever attaches then says what is wrong with the list
         return frozenset(each.digest for each in registry.get_referrers(repository, subject))
     return frozenset()
 
@@ -160,7 +160,7 @@ def pull_referrers(
     Args:
         subjects: digests of those manifests.
     """
-    walk = Walk(registry, repository, tolerant=True)
+    walk = Walk(registry, repository, KEPT, tolerant=True)
     work = _Pull(layout, registry, repository)
     chosen = work.choose(walk.referrers(subjects))
     missing = [each for each in chosen if not _is_kept(layout, each)]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, VerificationError
-from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest
+from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor, Index, Manifest
 from bentotool.oci.manifests import FetchedManifest
 
 if TYPE_CHECKING:
     from bentotool.oci.registry import Registry
 
-__all__ = ["FEW", "MANY", "Bounds", "Node", "Walk", "read_tree"]
+__all__ = ["FEW", "KEPT", "MANY", "Bounds", "Node", "Walk", "read_tree"]
 
 _Result = TypeVar("_Result")
 _DEPTH = 3  # an index of indexes, and what those list: deeper ones are made to exhaust whoever follows
@@ -45,15 +45,26 @@ class Node:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How many referrers are followed: of one manifest, and in all."""
+    """Which referrers are followed.
+
+    Attributes:
+        each: how many of one manifest.
+        total: how many in all.
+        size: bytes of the manifest of one.
+        types: media types they may have.
+    """
 
     each: int
     total: int
+    size: int
+    types: tuple[str, ...] = (MANIFEST, INDEX)
 
 
-FEW = Bounds(64, 256)
-"""For whoever uses them; cosign reads no more than 64 of one manifest either."""
-MANY = Bounds(1000, _NODES)
+FEW = Bounds(64, 256, 256 << 10)
+"""For whoever looks at them; cosign reads no more than 64 of one manifest either."""
+KEPT = replace(FEW, types=(MANIFEST,))
+"""For the store, which keeps no index of others."""
+MANY = Bounds(1000, _NODES, MANIFEST_LIMIT)
 """For a copy, which should be whole."""
 
 
@@ -134,8 +145,8 @@ class Walk:
             return []
         self._referrers += 1
         why = f"referrer {entry.digest} is left out"
-        if entry.media_type not in (MANIFEST, INDEX):
-            self._note(f"{why}: it is of type {entry.media_type[:80]!r}")
+        if entry.media_type not in self._bounds.types or entry.size > self._bounds.size:
+            self._note(f"{why}: it is of type {entry.media_type[:80]!r} and has {entry.size} bytes")
             return []
         fetched = self._attempt(lambda: self._fetch(entry.digest), why)
         if fetched is None:
@@ -161,7 +172,7 @@ class Walk:
             if not self._tolerant:
                 raise
             self._note(f"{what}: {error.message}")
-            self._bounds = Bounds(0, 0)  # a registry that fails is not asked again and again
+            self._bounds = Bounds(0, 0, 0)  # a registry that fails is not asked again and again
         return None
 
     def _note(self, text: str) -> None:

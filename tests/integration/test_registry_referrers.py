@@ -280,7 +280,9 @@ def odd_manifest(listing: Any, subject: Descriptor, case: str) -> bytes:
     empty = Descriptor(EMPTY, listing.add_blob(b"{}"), 2)
     virtual = Descriptor("x.tar", "sha256:" + "1" * 64, 1536, {FILES_ANNOTATION: '[{"path":"a"}]'})
     huge = Descriptor(NOTE, "sha256:" + "6" * 64, 1 << 40)
+    long = {"text": "x" * (300 << 10)}
     made = {
+        "with a huge manifest": Manifest(empty, (empty,), artifact_type=NOTE, subject=subject, annotations=long),
         "of another subject": Manifest(empty, (empty,), artifact_type=NOTE, subject=empty),
         "of no subject": Manifest(empty, (empty,), artifact_type=NOTE),
         "with huge content": Manifest(empty, (huge,), artifact_type=NOTE, subject=subject),
@@ -323,7 +325,8 @@ def spoil(listing: Any, subject: Descriptor, case: str) -> None:
         ("with other bytes", "other bytes|expected sha256"),
         ("without its content", "does not have it|has no"),
         ("with virtual layers", "cannot be attached"),
-        ("an index", "manifest"),
+        ("an index", "image.index"),
+        ("with a huge manifest", "of type .* bytes"),
     ],
 )
 def test_a_referrer_that_is_not_right_is_left_out(
