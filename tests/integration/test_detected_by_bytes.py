@@ -10,9 +10,11 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bentotool.cli.main import main
 from bentotool.errors import UnsafeError, UsageError
 from bentotool.models.detect import describe_model
 from bentotool.plugins import Plugins, load_plugins
@@ -105,3 +107,47 @@ def test_what_nobody_knows_is_told_as_a_damaged_file_of_its_name(tmp_path: Path,
     (tmp_path / "model.onnx").write_bytes(b"nothing that a plugin knows")
     with pytest.raises(UsageError, match=r"model\.onnx is not a valid ONNX model"):
         describe_model(source_files(tmp_path / "model.onnx"), plugins)
+
+
+def skops() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("schema.json", '{"__class__": "Ridge", "__module__": "sklearn", "_skops_version": "1"}')
+    return out.getvalue()
+
+
+DAMAGED: dict[str, bytes] = {
+    "model.onnx": ONNX.read_bytes(),
+    "model.safetensors": safetensors(),
+    "model.gguf": gguf(),
+    "model.pt": state_dict(),
+    "model.skops": skops(),
+    "model.tflite": b"\x1c\0\0\0TFL3" + bytes(40),
+    "model.keras": skops(),
+    "model.ubj": b"{L\0\0\0\0\0\0\0\x07learner{" + bytes(40),
+    "model.json": b'{"learner": {"objective": {"name": "x"}}}',
+    "model.cbm": b"CBM1" + bytes(40),
+    "model.lgb": b"tree\nversion=v4\nnum_class=1\n",
+    "saved_model.pb": b"\x08\x01\x12\x40" + bytes(64),
+    "MLmodel": b"flavors:\n  python_function:\n    loader_module: [",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_model_is_wrong_usage_whatever_its_format(
+    tmp_path: Path, plugins: Plugins, require_package: Callable[[str], None], name: str, capsys: Any
+) -> None:
+    """Status 2 for a file that is no model: what was given is wrong, whichever plugin says so."""
+    for package in ("bentotool_tensorflow", "bentotool_mlflow"):
+        require_package(package)
+    content = DAMAGED[name]
+    for cut in (len(content) // 4, len(content) // 2, len(content) - 2):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / name).write_bytes(content[:cut])
+        capsys.readouterr()
+        assert main(["model", "import", str(folder if name == "MLmodel" else folder / name), "--name", "m"]) == 2
+        error, hint = capsys.readouterr().err.strip().splitlines()
+        assert error.startswith("error: ")
+        assert name in error
+        assert hint.startswith("hint: ")
