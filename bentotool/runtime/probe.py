@@ -85,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     output = options.output.absolute()  # importing the service changes the working directory
     os.environ[PROBE_VARIABLE] = "1"
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as the supervisor does
     isolated = leave_network()
     witness = watch()
     try:

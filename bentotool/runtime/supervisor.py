@@ -28,6 +28,8 @@ from bentotool.runtime.leftovers import MetricsFolder, sweep
 __all__ = ["Settings", "Supervisor", "bind"]
 
 _METRICS = "PROMETHEUS_MULTIPROC_DIR"
+# Imported by a service itself, ONNX Runtime starts a telemetry client that writes below the home folder.
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 _SLOT = "BENTOTOOL_WORKER_SLOT"
 _CRASHES = 5
 _CRASH_WINDOW = 60.0
@@ -174,7 +176,7 @@ class Supervisor:
 
         if is_loopback(self._listener.getsockname()[0]):
             arguments.append("--loopback")
-        env = {**os.environ, **target.environment, _METRICS: str(self._metrics.path), _SLOT: str(slot.number)}
+        env = {**_QUIET, **os.environ, **target.environment, _METRICS: str(self._metrics.path), _SLOT: str(slot.number)}
         slot.process = spawn("bentotool.runtime.worker", arguments, [self._listener, theirs], env)
         theirs.close()
         ours.setblocking(False)

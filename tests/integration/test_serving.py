@@ -324,6 +324,15 @@ def test_a_bento_on_disk(serve, tmp_path):
     assert answer == ["hi", str(home / "bento.json"), str((home / "app").resolve())]
 
 
+def test_a_service_that_imports_onnxruntime_itself_reports_to_nobody(serve, tmp_path, monkeypatch):
+    code = "import os, bentotool\n@bentotool.service\nclass S:\n  @bentotool.api\n  def env(self) -> str:\n"
+    (tmp_path / "service.py").write_text(code + "    return os.environ['ORT_DISABLE_TELEMETRY']\n")
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert httpx.post(f"{serve(folder=tmp_path).url}/env", json={}).text == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")  # the user's own word
+    assert httpx.post(f"{serve(folder=tmp_path).url}/env", json={}).text == "0"
+
+
 def test_the_probe_describes_a_service(project, tmp_path):
     output = tmp_path / "out.json"
     command = [sys.executable, "-m", "bentotool.runtime.probe", "--app-dir", str(project), "--output", str(output)]
