@@ -4,7 +4,7 @@ An unfinished file or folder lies in the layout's temporary folder as ``<key>-<r
 renames it to a random part of its own: the rename is what decides between two that want it. A lock, which the system
 gives up when its process ends however that happens, tells what somebody still works on. Where locks do nothing (some
 network file systems), whoever takes a file works on a copy of it, so that no two ever write one file, and a worker
-whose file was taken away finds out before it publishes it.
+whose file was taken away finds out before it publishes it; a folder is taken when nothing in it changed for a while.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["claim_file", "claim_folder", "still_ours"]
 
 _LOCK = ".lock"
 _PIECE = 1 << 20  # bytes
+_ABANDONED = 600.0  # seconds without a change
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -152,12 +154,20 @@ def _claim_left(left: Path, mine: Path) -> int | None:
     if sys.platform == "win32":
         left.rename(mine)
         return _open_lock(mine)
+    quiet = _quiet_for(left)  # before we touch it
     lock = _open_lock(left)
-    if _locked(lock):
+    if _locked(lock) and (quiet > _ABANDONED or _keeps_out(left / _LOCK)):
         left.rename(mine)
         return lock
     os.close(lock)
     return None
+
+
+def _quiet_for(folder: Path) -> float:
+    """Seconds since anything in a folder was changed."""
+    with os.scandir(folder) as entries:
+        times = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
+    return time.time() - max([folder.stat().st_mtime, *times])
 
 
 def _open_lock(folder: Path) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,3 +119,24 @@ def test_folders(tmp_path: Path) -> None:
             path.unlink() if path.is_file() else path.rmdir()
     with claim_folder(tmp_path, "fetch-a") as again:
         assert (again / "model.bin.part").read_text() == "half"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there nobody can rename what is in use")
+@pytest.mark.parametrize("flock", [nothing, unknown])
+def test_without_locks_a_folder_in_use_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flock: Callable[[int, int], None]
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with claim_folder(tmp_path, "fetch-a") as mine:
+        (mine / "model.bin.part").write_text("half")
+        with claim_folder(tmp_path, "fetch-a") as other:
+            assert other != mine
+            assert (mine / "model.bin.part").exists()
+            shutil.rmtree(other)
+    for path in (*mine.iterdir(), mine):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    with claim_folder(tmp_path, "fetch-a") as again:
+        assert (again / "model.bin.part").read_text() == "half"
+    assert list(tmp_path.iterdir()) == [again]
