@@ -111,7 +111,8 @@ class ForeignLayer:
         folder, slash, base = self.path.rpartition("/")
         if slash and entry == base and self.file_size is not None:
             return f"{folder}/{base}"  # some tools pack a file under its last name alone, and say the rest beside it
-        return f"{self.below}/{entry}" if self.below else entry
+        whole = entry == self.path or entry.startswith(f"{self.path}/")
+        return f"{self.below}/{entry}" if self.below and not whole else entry
 
 
 @dataclass(frozen=True)

@@ -645,6 +645,48 @@ def test_files_and_folders_pushed_by_oras_as_they_are(
     assert not list(store.glob("tmp/*"))
 
 
+def gguf() -> bytes:
+    key, value = b"general.architecture", b"llama"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry
+
+
+def test_modelkits_and_docker_models_pushed_by_oras(
+    repository: Repository, run: Callable[..., Any], store: Path, tmp_path: Path, require_tool: Callable[[str], str],
+    require_package: Callable[[str], None],
+) -> None:  # fmt: skip
+    """oras adds a title to each layer, which is the name of the archive or of the blob, not of the model's file."""
+    require_package("bentotool_huggingface")
+    oras = require_tool("oras")
+    docker = {"config": {"format": "gguf", "architecture": "llama"}, "descriptor": {}}
+    parts = {
+        "kitfile.json": json.dumps(KITFILE).encode(), "model.tar": tar({"models/model.onnx": ONNX}),
+        "docs.tgz": gzip.compress(tar({"README.md": b"# r"})), "docker.json": json.dumps(docker).encode(),
+        "weights.gguf": gguf(), "LICENSE": b"MIT",
+    }  # fmt: skip
+    for name, data in parts.items():
+        (tmp_path / name).write_bytes(data)
+    kit = [f"model.tar:{KIT}.model.v1.tar", f"docs.tgz:{KIT}.docs.v1.tar+gzip"]
+    model_runner = [f"weights.gguf:{DOCKER}.gguf.v3", f"LICENSE:{DOCKER}.license"]
+    for tag, config, layers in (
+        ("kit", f"kitfile.json:{KIT}.config.v1+json", kit),
+        ("docker", f"docker.json:{DOCKER}.model.config.v0.1+json", model_runner),
+    ):
+        push = [oras, "push", "--plain-http", "--config", config, f"{repository.ref}:{tag}", *layers]
+        subprocess.run(push, cwd=tmp_path, capture_output=True, check=True)
+    expected = {
+        "kit": ("onnx", {"models/model.onnx": ONNX, "README.md": b"# r"}),
+        "docker": ("huggingface", {"weights.gguf": gguf(), "LICENSE": b"MIT"}),
+    }
+    for tag, found in expected.items():
+        status, model, _ = run("model", "import", f"oci://{repository.ref}:{tag}", "--name", f"imported-{tag}")
+        assert status == 0, model
+        assert (model["framework"], files_of(store, model)) == found
+        status, pulled, _ = run("model", "pull", f"{repository.ref}:{tag}", "--as", f"pulled-{tag}")
+        assert status == 0, pulled
+        assert files_of(store, run("model", "show", pulled["tag"])[1]) == found[1]
+
+
 def test_hostile_files_in_the_form_of_oras(repository: Repository, run: Callable[..., Any], store: Path) -> None:
     """A folder with a link out of it, a file that goes out of it, one with more bytes than stated, a pickle."""
     title, unpack = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
