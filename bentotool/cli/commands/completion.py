@@ -29,10 +29,21 @@ _INSTALL = {
 }
 
 
+_ZSH_REGISTERS = "compdef _bentotool_completion bentotool"
+_ZSH_ANSWERS = f"""\
+# zsh loads this file from fpath at the first TAB, and takes its body for the function that answers it
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+  _bentotool_completion "$@"
+fi
+{_ZSH_REGISTERS}"""
+
+
 def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh, fish or powershell.")]) -> None:
     """Print a shell completion script"""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # not re-exported by name
 
     state = current()
     script = get_completion_script(prog_name="bentotool", complete_var="_BENTOTOOL_COMPLETE", shell=shell.value)
+    if shell is Shell.zsh:
+        script = script.replace(_ZSH_REGISTERS, _ZSH_ANSWERS)
     state.console.result({"shell": shell.value, "script": script, "install": _INSTALL[shell]}, script)
