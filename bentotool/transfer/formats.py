@@ -60,6 +60,11 @@ class BentoConfig:
     version: str
     models: tuple[NeededModel, ...]
 
+    @property
+    def needed(self) -> list[NeededModel]:
+        """Each model once, though a service may name it under several aliases."""
+        return list({model.digest: model for model in reversed(self.models)}.values())[::-1]
+
     @classmethod
     def from_bytes(cls, data: bytes) -> BentoConfig:
         """Read a Bento's config.

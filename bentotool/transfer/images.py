@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from bentotool.errors import BentotoolError, VerificationError
-from bentotool.oci.attached import indexes
-from bentotool.oci.descriptor import Descriptor, Index, Manifest
+from bentotool.oci.attached import indexes, keep_index
+from bentotool.oci.descriptor import MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import Layout
-from bentotool.transfer.formats import IMAGE_CONFIG
+from bentotool.transfer.formats import IMAGE_CONFIG, BentoConfig, bento_index
 from bentotool.transfer.platforms import choose_images
 
-__all__ = ["check_image", "image_parts", "index_with_images"]
+__all__ = ["check_image", "image_parts", "keep_tag_index", "tag_index"]
 
 
 def check_image(manifest: Manifest, digest: str) -> None:
@@ -34,30 +34,37 @@ def image_parts(manifest: Manifest, listed: Mapping[str, Descriptor]) -> tuple[D
     return (*(listed.get(layer.digest, layer) for layer in manifest.layers), manifest.config)
 
 
-def index_with_images(
-    layout: Layout, bento: str, models: Collection[str], listed: Mapping[str, Descriptor]
-) -> tuple[bytes, list[Descriptor]] | None:
-    """The stored index of a Bento with the most images of which nothing is missing, and with nothing strange in it.
+def tag_index(layout: Layout, bento: str) -> tuple[bytes, list[Descriptor]]:
+    """The index that the tag of a Bento points to after a push, and its entries that are images.
+
+    It is made of the Bento and its models alone, unless the store has one with images of which nothing is missing, as
+    after a pull: then it is that one, or of several the one with the most.
 
     Args:
-        bento: its digest.
-        models: digests of its models.
-        listed: layers of its models, by digest.
+        bento: the digest of a Bento in the store.
 
-    Returns:
-        its bytes, and its entries that are images; None when there is no index with an image.
+    Raises:
+        NotFoundError, VerificationError: when the Bento, or one of its models, is missing or damaged.
     """
-    best: tuple[bytes, list[Descriptor]] | None = None
+    data = layout.read(bento)
+    config = BentoConfig.from_bytes(layout.read(Manifest.from_bytes(data).config.digest))
+    stored = {needed.digest: layout.read(needed.digest) for needed in config.needed}
+    models = [(each, Descriptor(MANIFEST, each.digest, len(stored[each.digest]))) for each in config.needed]
+    plain = bento_index(Descriptor(MANIFEST, bento, len(data)), config, models).to_bytes()
+    listed = {layer.digest: layer for each in stored.values() for layer in Manifest.from_bytes(each).layers}
+    best: tuple[bytes, list[Descriptor]] = plain, []
     for each in indexes(layout, bento):
-        data = layout.read(each.digest)
-        index = Index.from_bytes(data)
+        index = Index.from_bytes(found := layout.read(each.digest))
         images = choose_images(index, ())
-        known = {bento, *models, *(image.digest for image in images)}
-        if known != {entry.digest for entry in index.manifests}:
-            continue
-        if len(images) > (len(best[1]) if best else 0) and _is_whole(layout, index, images, listed):
-            best = data, images
+        ours = {bento, *stored, *(image.digest for image in images)} == {entry.digest for entry in index.manifests}
+        if ours and len(images) > len(best[1]) and _is_whole(layout, index, images, listed):
+            best = found, images
     return best
+
+
+def keep_tag_index(layout: Layout, bento: str) -> Descriptor:
+    """Store the index of :func:`tag_index` for as long as the Bento, so that a signature can be attached to it."""
+    return keep_index(layout, tag_index(layout, bento)[0])
 
 
 def _is_whole(layout: Layout, index: Index, images: list[Descriptor], listed: Mapping[str, Descriptor]) -> bool:

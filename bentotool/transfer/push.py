@@ -23,11 +23,10 @@ from bentotool.transfer.formats import (
     MODEL_TYPE,
     BentoConfig,
     NeededModel,
-    bento_index,
     title_of,
     volume_view,
 )
-from bentotool.transfer.images import image_parts, index_with_images
+from bentotool.transfer.images import image_parts, tag_index
 from bentotool.transfer.places import KnownPlaces
 from bentotool.transfer.platforms import platform_of
 from bentotool.transfer.referrers import push_referrers
@@ -238,15 +237,13 @@ def push_bento(
     places = KnownPlaces(layout)
     models: list[tuple[NeededModel, _Stored]] = []
     blobs: list[_Blob] = []
-    for needed in _distinct(config.models):
+    for needed in config.needed:
         model = work.load(needed.digest, MODEL_TYPE, f"model {needed.tag} of Bento {ref.ref}")
         models.append((needed, model))
         blobs += model.blobs(layout, _sources(needed, remote, places))
     blobs += bento.blobs(layout, places.find(remote.registry, ref.digest))
     listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
-    plain = bento_index(bento.descriptor, config, [(needed, model.descriptor) for needed, model in models]).to_bytes()
-    needs = [model.descriptor.digest for _, model in models]
-    data, entries = index_with_images(layout, ref.digest, needs, listed) or (plain, [])
+    data, entries = tag_index(layout, ref.digest)
     images = [work.load_image(entry, listed) for entry in entries]
     blobs += [blob for image in images for blob in image.blobs(layout)]
     work.send_blobs(blobs, f"push {ref.ref}")
@@ -254,7 +251,7 @@ def push_bento(
         work.put(stored.descriptor.digest, stored.data)
     index = sha256_bytes(data)
     work.put(index, data, INDEX)
-    known = (ref.digest, *needs)
+    known = (ref.digest, *(model.descriptor.digest for _, model in models))
     pushed = (index, *known, *(image.descriptor.digest for image in images))
     referrers = work.put_referrers(pushed, f"push {ref.ref}")
     work.put(work.tag, data, INDEX)
@@ -272,11 +269,6 @@ def push_bento(
         images=tuple(filter(None, map(platform_of, entries))),
         referrers=referrers,
     )
-
-
-def _distinct(models: Sequence[NeededModel]) -> list[NeededModel]:
-    """Each model once, though a service may name it under several aliases."""
-    return list({model.digest: model for model in reversed(models)}.values())[::-1]
 
 
 def _sources(needed: NeededModel, remote: RemoteReference, places: KnownPlaces) -> tuple[str, ...]:

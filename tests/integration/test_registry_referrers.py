@@ -15,7 +15,7 @@ import pytest
 from bentotool import transfer
 from bentotool.cli.main import main
 from bentotool.models.store import StoredModel
-from bentotool.oci.attached import Attachment, attach, keep_index, referrer_bytes, referrers, referrers_below
+from bentotool.oci.attached import Attachment, attach, referrer_bytes, referrers, referrers_below
 from bentotool.oci.checking import verify_store
 from bentotool.oci.descriptor import EMPTY, INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.digest import sha256_bytes
@@ -25,7 +25,8 @@ from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.registry import Registry
 from bentotool.oci.retry import RetryPolicy
 from bentotool.transfer.copy import copy
-from bentotool.transfer.formats import MODEL_TYPE, BentoConfig, NeededModel, bento_index
+from bentotool.transfer.formats import MODEL_TYPE
+from bentotool.transfer.images import keep_tag_index
 from bentotool.transfer.remote import inspect
 
 NOTE, SBOM = "application/vnd.test.note", "application/vnd.cyclonedx+json"
@@ -101,21 +102,9 @@ def note(text: str) -> Attachment:
     return Attachment(text.encode(), NOTE)
 
 
-def index_of(layout: Layout, bento: Ref, *images: Descriptor) -> Index:
-    """The index of a Bento, with images before it."""
-    manifest = Manifest.from_bytes(layout.read(bento.digest))
-    config = BentoConfig.from_bytes(layout.read(manifest.config.digest))
-    models: list[tuple[NeededModel, Descriptor]] = []
-    for each in config.models:
-        size = layout.blob_path(each.digest).stat().st_size
-        models.append((each, Descriptor(MANIFEST, each.digest, size)))
-    plain = bento_index(bento.descriptor, config, models)
-    return Index((*images, *plain.manifests), artifact_type=plain.artifact_type, annotations=plain.annotations)
-
-
 def sign_all(layout: Layout, bento: Ref) -> set[str]:
     """Attach something to the Bento, to its model, to its index, and to one of those again."""
-    index = keep_index(layout, index_of(layout, bento).to_bytes())
+    index = keep_tag_index(layout, bento.digest)
     model = RefStore(layout).get("models", "iris:1")
     subjects = (bento.digest, model.digest, index.digest)
     made = [attach(layout, each, NOTE, [note(f"signed {each}")], {"by": "ada"}).digest for each in subjects]
