@@ -150,7 +150,7 @@ def test_it_works_where_only_the_runtime_side_exists(bento: Path, tmp_path: Path
     import bentotool
 
     package, alone = Path(str(bentotool.__file__)).parent, tmp_path / "alone" / "bentotool"
-    for name in ("errors.py", "frameworks.py", "models/reader.py"):
+    for name in ("errors.py", "frameworks.py", "models/reader.py", "models/trust.py"):
         (alone / name).parent.mkdir(parents=True, exist_ok=True)
         (alone / name).write_bytes((package / name).read_bytes())
     for name in ("__init__.py", "models/__init__.py"):
@@ -160,6 +160,16 @@ def test_it_works_where_only_the_runtime_side_exists(bento: Path, tmp_path: Path
         sys.path.insert(0, sys.argv[1])
         from bentotool.frameworks import namespace
         assert namespace("toy").load_model("m:latest") == ("hello", {})
+        from bentotool.errors import UnsafeError
+        from bentotool.models.reader import Model
+        pickled = Model("m:1", "sha256:0", sys, {"safety": "pickle", "metadata": {"needs_trust": ["it calls home"]}})
+        try:
+            namespace("toy").load_model(pickled)
+        except UnsafeError as error:
+            assert error.message == "m:1 runs code when it is loaded: it calls home", error.message
+            assert error.hint.startswith("trust=True loads it"), error.hint
+        else:
+            raise AssertionError
         assert not {"pluggy", "typer", "bentotool.plugins"} & set(sys.modules)
     """
     command = [sys.executable, "-S", "-c", textwrap.dedent(code), str(tmp_path / "alone")]

@@ -38,6 +38,7 @@ def test_the_runtime_wheel_holds_the_runtime_side_alone() -> None:
     assert {name for name in files if "/models/" in name} <= {
         "bentotool/models/__init__.py",
         "bentotool/models/reader.py",
+        "bentotool/models/trust.py",
     }
     assert any(name.startswith("bentotool/runtime/swagger/") for name in files), "data files travel too"
     metadata = files[f"bentotool_runtime-{version}.dist-info/METADATA"].decode()
