@@ -97,7 +97,8 @@ def unanswered(where: str, error: BaseException) -> RemoteError:
     elif has(ssl.SSLError):
         why = "TLS with it failed"
     elif has(ConnectionError):
-        why = "it closed the connection"
+        # With TLS 1.3 a client's certificate is judged when the client thinks that all is well; the alert may be lost.
+        why, hint = "it closed the connection", "check its port; one that asks for a certificate needs --client-cert"
     else:
         why = ""
     return RemoteError(f"{where} did not answer" + (f": {why}" if why else ""), hint=hint)

@@ -135,8 +135,10 @@ def test_with_other_options_the_one_that_helps_is_named(
         status, message, hint = pull("--tls", *given)
         assert (status, "not trusted here" in message, "--ca-file" in hint) == (5, True, True)
     if door.transport == "mtls":
-        status, message, hint = pull("--tls", "--ca-file", certificates / "ca.pem")
-        assert (status, "client certificate" in message, "--client-cert" in hint) == (5, True, True)
+        mine = ("--client-cert", certificates / "expired.pem", "--client-key", certificates / "expired.key")
+        for shown in ((), mine):
+            status, message, hint = pull("--tls", "--ca-file", certificates / "ca.pem", *shown)
+            assert (status, "--client-cert" in hint) == (5, True), message
 
 
 def test_a_certificate_of_the_past_and_one_for_another_name(
