@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bentotool.build.moment import moment
 from bentotool.build.schema import (
     Where,
     boolean,
@@ -107,13 +108,7 @@ class PythonConfig:
     )
     extras: tuple[str, ...] = key(_texts, (), "extras of the project (project.optional-dependencies) in the Bento")
     groups: tuple[str, ...] = key(_texts, (), "dependency groups of the project in the Bento")
-    exclude_newer: str | None = key(
-        text(
-            r"\d{4}-\d\d-\d\d(?:[Tt ][\d:.]+(?:[Zz]|[+-]\d\d:\d\d))?|P[\dA-Z]+|\d+ [a-z]+", "a date or an RFC 3339 time"
-        ),
-        None,
-        "leave out what was published after this time",
-    )
+    exclude_newer: str | None = key(moment, None, "leave out what was published after this date or time")
     index_url: str | None = key(text(), None, "package index instead of the default one")
     indexes: tuple[IndexConfig, ...] = key(sequence(_index), (), "package indexes by name")
     extra_index_url: tuple[str, ...] = key(_texts, (), "further package indexes")

@@ -153,7 +153,7 @@ def explain(stderr: str, offline: bool) -> BuildError | RemoteError:
     message = message.replace(", we can conclude that your requirements are unsatisfiable", "").rstrip(".")[:600]
     message = message or "uv failed without saying why"
     lowered = message.lower()
-    if "unauthorized" in lowered or "forbidden" in lowered:
+    if re.search(r"\b(unauthorized|forbidden)\b|authentication credentials", f"{lowered} {advice.lower()}"):
         return RemoteError(
             f"the package index refused the credentials: {message}",
             hint="set UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD for index NAME, or add the host to ~/.netrc",

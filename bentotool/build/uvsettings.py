@@ -14,6 +14,7 @@ from typing import Any
 from bentotool.build.contain import check_relative
 from bentotool.build.indexes import Index, parse_index
 from bentotool.build.localsource import LocalSource, git_source, package_name, path_source
+from bentotool.build.moment import moment
 from bentotool.build.requirement_line import check_requirement, no_credentials, normal_name
 from bentotool.build.schema import Where
 from bentotool.build.target import marker_holds
@@ -67,8 +68,7 @@ def read_settings(document: Mapping[str, Any], where: Where, folder: str = ".") 
     for name, value in table_at(raw, "sources", place).items():
         listed = {"x": value if isinstance(value, list) else [value]}
         sources[normal_name(name)] = tables_at(listed, "x", (*place, "sources", name[:80]))
-    found = raw.get("exclude-newer", "")
-    newer = found.isoformat() if hasattr(found, "isoformat") else text_at(raw, "exclude-newer", place)
+    newer = moment(raw["exclude-newer"], (*place, "exclude-newer")) if "exclude-newer" in raw else ""
     prerelease = text_at(raw, "prerelease", place)
     if prerelease not in ("", "allow", "disallow", "if-necessary", "explicit", "if-necessary-or-explicit"):
         raise ConfigError(f"unknown value {prerelease[:40]!r}", path=(*place, "prerelease"))
