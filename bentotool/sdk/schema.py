@@ -15,13 +15,16 @@ _TEMPLATE = "#/$defs/{name}"
 
 
 def jsonable(value: Any) -> Any:
-    """A default value for a schema; what has no JSON form is left out as None."""
+    """A default value for a schema; what has no JSON form is left out as None.
+
+    Sets are sorted: their order differs between versions of Python, even with one hash seed.
+    """
     import msgspec
 
     from bentotool.sdk.codecs import to_plain
 
     try:
-        return msgspec.to_builtins(value, enc_hook=to_plain)
+        return msgspec.to_builtins(value, enc_hook=to_plain, order="deterministic")
     except TypeError:
         return None
 
