@@ -14,7 +14,10 @@ from __future__ import annotations
 import http.client
 import io
 import socket
+import ssl
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +25,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util import wait_for_read, wait_for_write
 from urllib3.util.connection import create_connection
 
 from bentotool.oci.origins import Origin, check_reachable
@@ -34,6 +38,7 @@ else:
 __all__ = ["PacedAdapter", "Timeouts"]
 
 _SENT_AT_ONCE = 256 << 10  # the system's limit on one send is a limit on all of it
+_LOOK = 0.2  # seconds between two looks at whether everything is to end
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,40 @@ class Timeouts:
     minimum: int = 64 << 10
 
 
+def _wait(ready: Callable[..., bool], sock: Any, seconds: float, stop: threading.Event) -> float:
+    """Wait for a socket.
+
+    Returns:
+        the seconds that are left.
+
+    Raises:
+        TimeoutError: when none are.
+        ConnectionAbortedError: when ``stop`` is set.
+    """
+    until = time.monotonic() + seconds
+    while not ready(sock, max(0.0, min(_LOOK, until - time.monotonic()))):
+        if stop.is_set():
+            raise ConnectionAbortedError("stopped")
+        if time.monotonic() >= until:
+            raise TimeoutError("too slow")
+    return until - time.monotonic()
+
+
+def _readable(sock: Any, seconds: float) -> bool:
+    # What TLS has decrypted already, the system does not know of; of what a proxy's TLS holds, nobody tells.
+    if not isinstance(sock, socket.socket) or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+        return True
+    return wait_for_read(sock, seconds)
+
+
 class _Watched(io.RawIOBase):
     """The receiving side of a socket, which gives up on a peer that trickles."""
 
-    def __init__(self, raw: io.RawIOBase, sock: Any, limits: Timeouts) -> None:
+    def __init__(self, raw: io.RawIOBase, sock: Any, limits: Timeouts, stop: threading.Event) -> None:
         self._raw = raw
         self._sock = sock
         self._limits = limits
+        self._stop = stop
         self.renew()
 
     def renew(self) -> None:
@@ -75,7 +107,8 @@ class _Watched(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if self._left <= 0:
             raise TimeoutError("too slow")
-        self._sock.settimeout(self._left)
+        self._left = _wait(_readable, self._sock, self._left, self._stop)
+        self._sock.settimeout(max(self._left, 0.001))
         started = time.monotonic()
         count: int | None = self._raw.readinto(buffer)
         self._left -= time.monotonic() - started
@@ -93,10 +126,11 @@ class _Watched(io.RawIOBase):
 
 class _Answer(http.client.HTTPResponse):
     limits: ClassVar[Timeouts]
+    stop: ClassVar[threading.Event]
 
     def __init__(self, sock: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        self._watched = _Watched(self.fp.detach(), sock, self.limits)
+        self._watched = _Watched(self.fp.detach(), sock, self.limits, self.stop)
         self.fp = io.BufferedReader(self._watched)
 
     def begin(self) -> None:
@@ -108,6 +142,7 @@ class _Paced(_Base):
     """Sends in small steps, each with the limit of a read; urllib3 gives all of a body the limit of a connect."""
 
     limits: ClassVar[Timeouts]
+    stop: ClassVar[threading.Event]
     home: ClassVar[Origin]
     scheme: ClassVar[str]
 
@@ -138,6 +173,7 @@ class _Paced(_Base):
         view = memoryview(data)
         try:
             for start in range(0, len(view), _SENT_AT_ONCE):
+                _wait(wait_for_write, self.sock, self.limits.read, self.stop)
                 super().send(view[start : start + _SENT_AT_ONCE])
         except (ConnectionResetError, ConnectionAbortedError) as error:
             # urllib3 takes this as a peer that answered before it had read all, and looks for that answer.
@@ -150,12 +186,13 @@ class PacedAdapter(HTTPAdapter):
     Args:
         limits: of all connections.
         home: the host that the user named, which is trusted; every other is judged as one that it named.
+        stop: ends every wait within a moment when set.
         options: those of requests' own.
     """
 
-    def __init__(self, limits: Timeouts, home: Origin, **options: Any) -> None:
-        answer = type("Answer", (_Answer,), {"limits": limits})
-        attributes = {"limits": limits, "response_class": answer, "home": home}
+    def __init__(self, limits: Timeouts, home: Origin, *, stop: threading.Event | None = None, **options: Any) -> None:
+        shared = {"limits": limits, "stop": stop or threading.Event()}
+        attributes = {**shared, "response_class": type("Answer", (_Answer,), shared), "home": home}
         self._pools = {
             "http": _pool(
                 HTTPConnectionPool, type("Plain", (_Paced, HTTPConnection), {**attributes, "scheme": "http"})

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import requests
 
-from bentotool.errors import NotFoundError, RemoteError
+from bentotool.errors import NotFoundError, RemoteError, UnsafeError
 from bentotool.oci.auth import Scope
 from bentotool.oci.chunked import ChunkedUpload, LostUploadError
 from bentotool.oci.descriptor import Descriptor
@@ -114,17 +114,23 @@ class Sending:
             return self._blob.size - upload.found
 
     def _upload(self, record: SessionRecord) -> ChunkedUpload:
-        session = record.found
-        begun = session is None
-        if session is None:
-            session = Session.now(*self._begin())
+        found = self._usable(record.found)
+        session = found or Session.now(*self._begin())
+        if not found:
             record.note(session)
-        known = session
         return ChunkedUpload(
             self._transport,
             self._scope,
-            self._transport.resolve(session.location, self._url),
+            session.location,
             max(self._sizes.chunk, session.minimum),
-            note=lambda location: record.note(known.moved(location)),
-            begun=begun,
+            note=lambda location: record.note(session.moved(location)),
+            begun=not found,
         )
+
+    def _usable(self, session: Session | None) -> Session | None:
+        if session is None:
+            return None
+        try:
+            return session.moved(self._transport.resolve(session.location, self._url))
+        except UnsafeError:  # what is noted is judged as what a registry says
+            return None

@@ -81,7 +81,9 @@ class Transport:
         self._answered = False
         if not self._tls.verify:  # the user said so, and was told what it means
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        adapter = PacedAdapter(self.timeouts, home, pool_connections=4, pool_maxsize=connections, max_retries=0)
+        adapter = PacedAdapter(
+            self.timeouts, self.stop, home, pool_connections=4, pool_maxsize=connections, max_retries=0
+        )
         session.mount("http://", adapter)
         session.mount("https://", adapter)
 
@@ -193,6 +195,8 @@ class Transport:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.InvalidHeader):
             raise RemoteError(f"registry {self._registry} is not a valid address") from None
         except _TRANSFER_ERRORS as error:
+            if self.stop.is_set():
+                raise RemoteError("the transfer was stopped") from None
             if (failure := tls_failure(where or f"registry {self._registry}", error)) is not None:
                 raise failure from None
             # A registry that never answered is a typing error or an outage: say so at once.

@@ -65,6 +65,7 @@ class Fault:
         instead: the answer in place of the normal behaviour.
         take: read no more than so many bytes of their body, then hang up; or answer at once where ``instead`` is given.
         hold: before that, read nothing for so many seconds.
+        pause_at: stop reading at so many bytes, and say so with ``paused``, until ``go`` is set; half a minute at most.
     """
 
     method: str
@@ -75,6 +76,9 @@ class Fault:
     instead: Reply | None = None
     take: int | None = None
     hold: float = 0
+    pause_at: int | None = None
+    paused: threading.Event = field(default_factory=threading.Event)
+    go: threading.Event = field(default_factory=threading.Event)
 
     def befalls(self, method: str, path: str) -> bool:
         if method != self.method or self.part not in path or not self.times:
@@ -325,7 +329,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.hold:
             registry.closing.wait(fault.hold)
         take = length if fault is None or fault.take is None else min(fault.take, length)
-        body = self._read(take)
+        body = b""
+        if fault and fault.pause_at is not None:
+            body = self._read(fault.pause_at)
+            fault.paused.set()
+            fault.go.wait(30)
+        body += self._read(take - len(body))
         seen = Seen(self.command, self.path, headers, body)
         if len(body) < length and not (fault and fault.instead):
             registry.broken(seen)
