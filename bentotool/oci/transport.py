@@ -82,7 +82,7 @@ class Transport:
         if not self._tls.verify:  # the user said so, and was told what it means
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         adapter = PacedAdapter(
-            self.timeouts, self.stop, home, pool_connections=4, pool_maxsize=connections, max_retries=0
+            self.timeouts, home, stop=self.stop, pool_connections=4, pool_maxsize=connections, max_retries=0
         )
         session.mount("http://", adapter)
         session.mount("https://", adapter)
