@@ -98,7 +98,7 @@ def inputs_of(planned: Planned) -> dict[str, dict[str, str]]:
 
 def _keys(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, item in value.items():
-        if isinstance(item, Mapping) and item:
+        if isinstance(item, Mapping):
             yield from _keys(item, f"{above}{key}.")
         else:
             yield f"{above}{key}", _plain(item)
