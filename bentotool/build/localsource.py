@@ -91,7 +91,8 @@ def parse_local(project: Path, line: str, where: Where, folder: PurePosixPath = 
     check_text(line, where)
     if "$" in line:
         raise ConfigError(f"variables are not expanded: {shown_url(line)!r}", path=where, hint="write the value")
-    line = re.sub(r"^(-e\b|--editable\b)[\s=]*", "", line).strip().strip("\"'")
+    line = re.sub(r"^(-e\b|--editable\b)[\s=]*", "", line).strip()
+    line = line.strip("\"'") if line[:1] in ("'", '"') else line
     line, *options = re.split(r"\s+(?=--?[A-Za-z])", line)
     if options:
         raise ConfigError(f"{options[0].split('=')[0][:40]} is not supported for a packed package", path=where)

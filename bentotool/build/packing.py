@@ -7,7 +7,6 @@ the sources; the result is kept in a folder of the store and found again by the 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -149,7 +148,7 @@ class Packer:
             _copy_sources(Path(os.path.realpath(self.project / source.place)), folder)
         indexes = requirements.indexes
         write_settings(workspace, indexes, {})
-        arguments = ["build", "--wheel", "--quiet", "--no-progress", "--color", "never", "--out-dir", "made"]
+        arguments = ["build", "--wheel", "--no-progress", "--color", "never", "--out-dir", "made"]
         for link in indexes.find_links:
             arguments += ["--find-links", link]
         arguments += ["--no-index"] if indexes.no_index else []
@@ -163,12 +162,12 @@ class Packer:
                 offline=offline,
                 timeout=self.timeout,
                 purpose=f"building a wheel of {shown_url(source.shown)}",
+                building=True,
                 variables={"SOURCE_DATE_EPOCH": _EPOCH, "PYTHONHASHSEED": "0"},
             )
         except BuildError as error:
-            reason = re.sub(r"^requirements cannot be resolved:? ?", "", error.message)
             raise BuildError(
-                f"no wheel can be built of {shown_url(source.shown)}: {reason}",
+                f"no wheel can be built of {shown_url(source.shown)}: {error.message}",
                 hint=f"uv build --wheel {source.place if source.kind == 'path' else 'in a clone'} shows more",
             ) from None
         made = sorted((workspace / "made").glob("*.whl"))

@@ -164,6 +164,12 @@ def gather(
     lines, sources, index_of = find_sources(
         project.project, (settings, more), lines, (*lock.sources, *found.sources), environment
     )
+    if not project.config.python.pack_git_packages and any(source.kind == "git" for source in sources):
+        raise ConfigError(
+            "python.pack_git_packages is false, and a dependency comes from a git repository",
+            path=(project.origin or "defaults", "python"),
+            hint="pack it, or name a released package: an image has neither git nor the repository's credentials",
+        )
     lean = not any(re.match(r"litestar\s*\[", line, re.IGNORECASE) for line in found.lines)
     beyond = {normal_name(line) for line in lines if re.match(r"[\w.-]+\s*\[", line)} & set(pins)
     inside = {normal_name(line) for line in project.dependencies}

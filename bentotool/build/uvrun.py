@@ -107,12 +107,14 @@ def run_uv(
     timeout: float = 600.0,
     purpose: str = "resolving the requirements",
     variables: Mapping[str, str] | None = None,
+    building: bool = False,
 ) -> bytes:
     """Run uv in a folder with ``uv.toml``, and give what it wrote on stdout.
 
     Args:
         own_default: the settings name a default index, which counts before one of the environment.
         timeout: seconds.
+        building: it builds a package, whose backend says what is wrong.
 
     Raises:
         BuildError, RemoteError: it failed; one line without credentials.
@@ -138,13 +140,31 @@ def run_uv(
     except OSError as error:
         raise BuildError(f"uv could not be started: {error.strerror}", hint="pip install uv") from None
     if done.returncode:
-        raise explain(done.stderr.decode("utf-8", "replace"), offline)
+        report = done.stderr.decode("utf-8", "replace")
+        raise explain_build(report, offline) if building else explain(report, offline)
     return done.stdout
+
+
+def _clean(report: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", re.sub(r"[^\x00-\x7f]+", " ", report))
+
+
+def explain_build(stderr: str, offline: bool) -> BuildError | RemoteError:
+    """What a package's build backend said last, or why it could not be started."""
+    said, _, _ = _clean(stderr).partition("error: Failed to build")
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Building ")]
+    if lines:
+        return BuildError(lines[-1][:300])
+    found = explain(stderr, offline)
+    if isinstance(found, BuildError):
+        message = re.sub(r"^requirements cannot be resolved:? ?|Failed to build `[^`]*` ?|cause: ", "", found.message)
+        return BuildError(message, hint=found.hint)
+    return found
 
 
 def explain(stderr: str, offline: bool) -> BuildError | RemoteError:
     """Turn uv's report into one line; credentials that a URL in it may hold are removed."""
-    words = re.sub(r"//[^/@\s]*@", "//***@", re.sub(r"[^\x00-\x7f]+", " ", stderr))
+    words = _clean(stderr)
     lines = [line for line in words.splitlines() if line.strip() and not line.lstrip().lower().startswith("warning:")]
     said, _, advice = "\n".join(line.strip() for line in lines).partition("\nhint:")
     message = " ".join(said.split()).removeprefix("error: ")

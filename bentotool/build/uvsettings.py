@@ -127,8 +127,9 @@ def find_source(
             url = text_at(raw, "git", where).removeprefix("git+")
             return Source(local=git_source(url, name, (), where, ref=ref, subdirectory=inner))
         if "path" in raw:
-            path = check_relative(text_at(raw, "path", where), where)
-            place = check_relative(posixpath.normpath(posixpath.join(settings.folder, path)), where)
+            # `..` may lead from a member of a workspace to another one, and not out of the project.
+            joined = posixpath.normpath(posixpath.join(settings.folder, text_at(raw, "path", where)))
+            place = check_relative(joined, where)
             return Source(local=path_source(project, place, where, name=name))
         if raw.get("workspace") is True:
             return Source(local=path_source(project, _member(project, root, name, where), where, name=name))
