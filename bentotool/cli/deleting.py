@@ -56,7 +56,7 @@ def delete_found(
 
 def _agreed(state: State, names: str) -> bool:
     if state.json or not sys.stdin.isatty():
-        raise UsageError(f"this would delete {names}", hint="say so with --yes")
+        raise UsageError(f"this deletes {names}, and nobody can be asked here", hint="say so with --yes")
     state.console.note(f"delete {names}? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -21,6 +21,8 @@ from bentotool.errors import PluginError
 
 __all__ = ["Declaration", "LazyGroup", "load_function"]
 
+_PLAIN = ("str", "int", "float")  # the first word of a type's name; "int range" is one too
+
 
 class Declaration(Protocol):
     """What the group reads of a command declaration, ours or a plugin's."""
@@ -62,7 +64,8 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
         if record is None:
             continue
         if param.param_type_name == "argument":
-            sections["Arguments"].append(record)
+            name, text = record
+            sections["Arguments"].append((name, text.removesuffix("  [required]")))  # as the usage line says it
         else:
             sections[getattr(param, "rich_help_panel", None) or "Options"].append(record)
     for title, records in sections.items():
@@ -79,6 +82,10 @@ class _Leaf(TyperCommand):
         if isinstance(ctx.obj, State):  # every option has been parsed, wherever it stood
             ctx.obj.check_disabled()
         return super().invoke(ctx)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Plain names for what must be given; typer puts them into braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)
@@ -182,6 +189,9 @@ class LazyGroup(TyperGroup):
         command = typer.main.get_command(app)
         if not isinstance(command, TyperCommand):
             raise PluginError(f"command target {stub.target!r} is not a plain function")
+        for param in command.params:  # --name NAME, where typer writes --name <str>
+            if param.param_type_name == "option" and param.metavar is None and param.type.name.split()[0] in _PLAIN:
+                param.metavar = str(param.name).upper()
         more = getattr(function, "more_params", None)
         command.params.extend(more(self._options) if more else ())
         command.params.extend(global_params(self._options))

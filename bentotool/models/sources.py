@@ -140,7 +140,10 @@ def fetch(
     if not source:
         raise UsageError("SOURCE is empty", hint="give the path of a model file or folder; . is the current folder")
     if checksum is not None:
-        check_digest(checksum)
+        try:
+            check_digest(checksum)
+        except VerificationError as error:  # of the option, not of the file
+            raise UsageError(f"checksum {error.message}", hint=error.hint) from None
     if "://" in source and urlsplit(source).password is not None:
         raise UsageError("the address holds a password", hint="leave it out: it would end in the shell's history")
     implementation = _source(source, plugins, open_registry, jobs, tls)

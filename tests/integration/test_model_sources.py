@@ -100,3 +100,13 @@ def test_the_help_names_the_sources(run: Callable[..., Any], require_package: Ca
     assert status == 0
     for form in ("PATH", "https://HOST/FILE", "oci://HOST/REPOSITORY[:TAG]", "hf://ORG/REPO[@REVISION]"):
         assert form in out.partition("Sources")[2]
+
+
+def test_a_checksum_that_is_none_is_wrong_usage(run: Callable[..., Any]) -> None:
+    status, _, err = run("model", "import", MODEL, "--checksum", "abc")
+    assert (status, "sha256:" in err) == (2, True)
+
+
+def test_facts_are_shown_as_they_are_given(run: Callable[..., Any]) -> None:
+    run("model", "import", MODEL, "--metadata", 'scores={"a": [1, true]}')
+    assert 'scores={"a": [1, true]}' in run("model", "show", "iris")[1]

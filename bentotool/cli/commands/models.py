@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -198,6 +199,11 @@ def list_models(
     state.console.result(document, human)
 
 
+def _text(value: Any) -> str:
+    """A fact as ``--metadata`` takes it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _shape(spec: dict[str, Any]) -> str:
     axes = ", ".join("?" if axis is None else str(axis) for axis in spec.get("shape") or [])
     return f"{spec.get('name')}: {spec.get('dtype')}[{axes}]"
@@ -238,7 +244,7 @@ def show_model(
                 "outputs": "; ".join(_shape(spec) for spec in details.signature.get("outputs", [])),
                 "requires": ", ".join(details.requirements),
                 "labels": ", ".join(f"{key}={value}" for key, value in details.labels.items()),
-                "metadata": ", ".join(f"{key}={value}" for key, value in details.metadata.items()),
+                "metadata": ", ".join(f"{key}={_text(value)}" for key, value in details.metadata.items()),
             }
         )
         rows = [(file.path, human_size(file.size), state.console.digest(file.sha256)) for file in model.files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -77,3 +78,13 @@ def test_root_help_shows_plugin_commands_and_imports_none(capsys: pytest.Capture
 def test_a_target_that_is_not_there_is_a_plugin_error(target: str) -> None:
     with pytest.raises(PluginError, match="cannot be loaded"):
         load_function(target)
+
+
+def test_help_is_written_for_people(cli) -> None:
+    """No types and braces of the library; what must be given stands bare in the usage line."""
+    from bentotool.cli.table import COMMANDS
+
+    for command in COMMANDS:
+        shown = cli(*command.name.split(), "--help").out
+        assert not re.search(r"<(str|int|float)|\[required\]|\{[A-Z]", shown), shown
+    assert "model tag [OPTIONS] REF TAG\n" in cli("model", "tag", "--help").out
