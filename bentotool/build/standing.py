@@ -55,9 +55,11 @@ class Records:
     room: Room
 
     def _name(self, kind: str) -> str:
-        given = {name: value for name, value in asdict(self.options).items() if name not in _NO_MATTER}
+        given: dict[str, Any] = {name: value for name, value in asdict(self.options).items() if name not in _NO_MATTER}
         if kind == "journal":  # the same files whatever the Bento is called
             given = {"file": self.options.file}
+        if self.options.file:  # which may be named from the working directory
+            given["from"] = os.getcwd()
         return self.room.key(kind, os.path.realpath(self.folder), str(self.layout.root.absolute()), given)
 
     def journal(self) -> Journal | None:

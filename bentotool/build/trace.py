@@ -70,7 +70,8 @@ class Ground:
 
     def variable(self, name: str) -> str:
         """Keyed digest of a variable, or of all for ``*``; empty where it is not set."""
-        value: str | None = self.environment.get(name)
+        # On Windows names have no case, and os.environ holds them in capitals.
+        value: str | None = self.environment.get(name.upper() if os.name == "nt" else name)
         if name == "*":
             value = json.dumps(sorted(item for item in self.environment.items() if item[0] not in _PASSING))
         if value is None:
