@@ -253,16 +253,17 @@ class FaultyRegistry:
         return Reply(202, b"", {"Location": self._location(name, self.uploads[name]), **headers})
 
     def _location(self, name: str, upload: Upload) -> str:
-        state = upload.turn if self.rotate else len(upload.data) if self.strict else "a%2Bb"
-        return f"{self.url if self.absolute else ''}/upload/{name}?_state={state}"
+        return f"{self.url if self.absolute else ''}/upload/{name}?_state={self._state(upload)}"
+
+    def _state(self, upload: Upload) -> str:
+        return str(len(upload.data)) if self.strict else str(upload.turn) if self.rotate else "a%2Bb"
 
     def _upload(self, seen: Seen) -> tuple[Upload | None, Reply]:
         match = re.match(r"/upload/(\w+)\?_state=([\w%]+)", seen.path)
         upload = self.uploads.get(match[1]) if match else None
         if not match or upload is None:
             return None, Reply(404, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')
-        stale = (self.rotate and match[2] != str(upload.turn)) or (self.strict and match[2] != str(len(upload.data)))
-        if stale:
+        if (self.rotate or self.strict) and match[2] != self._state(upload):
             self.uploads[match[1]] = Upload(turn=-1)
             return None, Reply(404, b'{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}')
         return upload, Reply()
