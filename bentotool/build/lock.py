@@ -1,8 +1,9 @@
 """The lock: every distribution of the Bento's environment, pinned with its hashes, for the target, not this host.
 
 Format of ``bento.lock``: four comment lines (format, digest of the inputs, Python, platform), one for the commit of
-each package from git (``# commit: NAME COMMIT``), then a requirements file as PEP 508 and pip's hash-checking mode have
-it. Nothing in it says where the packages came from. A package that the Bento carries as a wheel stands as any other.
+each package from git (``# commit: NAME COMMIT``), one for each package without a wheel for the target (``# source:
+NAME``), then a requirements file as PEP 508 and pip's hash-checking mode have it. Nothing in it says where the packages
+came from. A package that the Bento carries as a wheel stands as any other.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _LIMIT = 4 << 20
 _HEADER = re.compile(
     r"# bento\.lock, format 1: made by `bentotool build`, not to be edited\n"
     r"# inputs: (sha256:[0-9a-f]{64})\n# python: (3\.\d{1,2})\n# platform: (linux/(?:amd64|arm64))\n"
-    r"((?:# commit: [a-z0-9-]+ [0-9a-f]{40,64}\n)*)"
+    r"((?:# commit: [a-z0-9-]+ [0-9a-f]{40,64}\n)*)((?:# source: [a-z0-9-]+\n)*)"
 )
 _PIN = re.compile(r"[A-Za-z0-9][\w.-]*(?:\[[\w.,-]+\])?(?:==[\w.!+]+| @ https?://[^\s@]+)(?: ; [^\\\n]+| ?)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -47,6 +48,7 @@ class Lock:
         platform: ``linux/amd64`` or ``linux/arm64``.
         reused: it stood in the project already.
         commits: of git repositories, by package.
+        built: packages without a wheel for the target: they are built from source where the Bento is installed.
         wheels: of the packages that the Bento carries; they are not part of the file.
     """
 
@@ -56,6 +58,7 @@ class Lock:
     platform: str
     reused: bool = False
     commits: Mapping[str, str] = field(default_factory=dict)
+    built: tuple[str, ...] = ()
     wheels: tuple[PackedWheel, ...] = ()
 
     @property
@@ -135,7 +138,8 @@ def parse_lock(text: str) -> Lock:
             f"{LOCK_FILE}: the last package has no hash", hint=f"delete {LOCK_FILE} and build again"
         )
     commits = dict(line.split()[2:] for line in header.group(4).splitlines())
-    return Lock(text, header.group(1), header.group(2), header.group(3), commits=commits)
+    built = tuple(line.split()[2] for line in header.group(5).splitlines())
+    return Lock(text, header.group(1), header.group(2), header.group(3), commits=commits, built=built)
 
 
 def read_lock(project: Path) -> Lock | None:
@@ -197,11 +201,12 @@ def make_lock(
         )
     wheels = _pack(packer, requirements, python, platform, {}, offline)
     text = previous.text if previous and previous.python == python else ""
-    blocks = resolve(requirements, python, platform, wheels, previous=text, offline=offline, timeout=timeout)
+    blocks, built = resolve(requirements, python, platform, wheels, previous=text, offline=offline, timeout=timeout)
     body = "".join(" \\\n    ".join(block) + "\n" for block in _only_demanded(blocks, demanded_hashes(requirements)))
     header = f"# bento.lock, format {_FORMAT}: made by `bentotool build`, not to be edited\n"
     header += f"# inputs: {inputs}\n# python: {python}\n# platform: {platform}\n"
     header += "".join(f"# commit: {wheel.name} {wheel.commit}\n" for wheel in wheels if wheel.commit)
+    header += "".join(f"# source: {name}\n" for name in built)
     return replace(parse_lock(header + body), wheels=wheels)
 
 

@@ -60,9 +60,6 @@ def choose_lock(
         if changed:
             note(f"{file} is out of date: {changed} differs from pyproject.toml; uv lock brings it up to date")
         found = read_uv_lock(project.project, file, lock, name, environment, extras=python.extras, groups=python.groups)
-    built = [pin.name for pin in found.pins if not pin.has_wheel]
-    if built:
-        note(f"{file} has no wheel of {', '.join(built[:5])}: built from source where the Bento is installed")
     return found
 
 

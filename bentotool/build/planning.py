@@ -172,6 +172,9 @@ class Work:
             requirements, project.python, platform,
             previous=previous, locked=options.locked, offline=options.offline, packer=packer,
         )  # fmt: skip
+        if lock.built:
+            named = ", ".join(lock.built[:5]) + (f" and {len(lock.built) - 5} more" if len(lock.built) > 5 else "")
+            self.note(f"no wheel for {platform}: {named}; built from source where the Bento is installed")
         self.cached["lock"] = lock.reused
         if not lock.reused and not options.dry_run:
             try:

@@ -59,7 +59,7 @@ def read_pylock(
         if local is not None:
             sources[name] = local
         elif "directory" not in entry:
-            pins[name] = _pin(entry, name, where)
+            pins[name] = _pin(entry, name, environment, where)
     return UserLock(file, tuple(pins[name] for name in sorted(pins)), tuple(sources[name] for name in sorted(sources)))
 
 
@@ -122,7 +122,7 @@ def _local(project: Path, file: str, entry: Entry, name: str, where: Where) -> L
     return path_source(project, check_relative(place, where), where, name=name)
 
 
-def _pin(entry: Entry, name: str, where: Where) -> Pinned:
+def _pin(entry: Entry, name: str, environment: dict[str, str], where: Where) -> Pinned:
     files, url = [], ""
     archives = [table_at(entry, key, where) for key in ("sdist", "archive") if key in entry]
     for item in (*archives, *tables_at(entry, "wheels", where)):
@@ -131,4 +131,4 @@ def _pin(entry: Entry, name: str, where: Where) -> Pinned:
     if "archive" in entry:
         url = text_at(table_at(entry, "archive", where), "url", where)
     version = text_at(entry, "version", where)
-    return make_pin(name, version or ("0" if url else ""), files, where, url)
+    return make_pin(name, version or ("0" if url else ""), files, environment, where, url)

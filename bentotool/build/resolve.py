@@ -21,8 +21,10 @@ from bentotool.build.packing import PackedWheel
 from bentotool.build.requirement_line import normal_name
 from bentotool.build.requirements import LITESTAR_NEEDS, Requirements
 from bentotool.build.target import PLATFORMS
+from bentotool.build.tomlfile import parse_toml, tables_at, text_at
 from bentotool.build.uvrun import run_uv, toml_text, write_settings
 from bentotool.build.wheel import make_wheel
+from bentotool.errors import BentotoolError
 
 __all__ = ["resolve"]
 
@@ -36,8 +38,8 @@ def resolve(
     previous: str = "",
     offline: bool = False,
     timeout: float = 600.0,
-) -> list[list[str]]:
-    """The pins: each a list of the requirement and its ``--hash=sha256:…`` options.
+) -> tuple[list[list[str]], tuple[str, ...]]:
+    """The pins, each a list of the requirement and its ``--hash=sha256:…`` options; and names that have no wheel.
 
     Args:
         wheels: of the packages to be packed.
@@ -60,7 +62,10 @@ def resolve(
             blocks = _blocks((workspace / "lock.txt").read_text(encoding="utf-8"))
             needed = {normal_name(block[0]) for block in blocks} & set(absent)
             if not needed:
-                return _as_pinned(blocks, requirements, wheels)
+                built = _without_wheel(workspace, arguments, default)
+                built |= {pin.name for pin in requirements.pinned if not pin.has_wheel}
+                pins = _as_pinned(blocks, requirements, wheels)
+                return pins, tuple(sorted(built & {normal_name(pin[0]) for pin in pins}))
             direct |= needed
 
 
@@ -149,6 +154,25 @@ def _blocks(text: str) -> list[list[str]]:
         else:
             blocks.append([content])
     return blocks
+
+
+def _without_wheel(folder: Path, arguments: list[str], own_default: bool) -> set[str]:
+    """Packages whose files for the target are sources alone: uv's other form of a lock names the files.
+
+    It is made from the lock without a network. Where uv keeps no cache that fails, and nothing is known.
+    """
+    replaced = {"requirements.in": "lock.txt", "lock.txt": "pylock.toml"}
+    again = [replaced.get(item, item) for item in arguments if item not in ("pinned/pyproject.toml", "--offline")]
+    try:
+        run_uv(folder, [*again, "--no-deps", "--format", "pylock.toml", "--offline"], own_default=own_default)
+    except BentotoolError:
+        return set()
+    document = parse_toml((folder / "pylock.toml").read_text(encoding="utf-8"), "pylock.toml")
+    return {
+        normal_name(text_at(entry, "name", ()))
+        for entry in tables_at(document, "packages", ())
+        if "sdist" in entry and not entry.get("wheels")
+    }
 
 
 def _as_pinned(blocks: list[list[str]], requirements: Requirements, wheels: Sequence[PackedWheel]) -> list[list[str]]:

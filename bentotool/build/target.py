@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from bentotool.errors import ConfigError
@@ -10,7 +11,7 @@ from bentotool.errors import ConfigError
 if TYPE_CHECKING:
     from packaging.tags import Tag
 
-__all__ = ["PLATFORMS", "marker_environment", "marker_holds", "target_tags"]
+__all__ = ["PLATFORMS", "any_wheel_fits", "marker_environment", "marker_holds", "target_tags"]
 
 PLATFORMS = {"linux/amd64": "x86_64-manylinux_2_36", "linux/arm64": "aarch64-manylinux_2_36"}
 """Targets, and what uv calls them: the C library of Debian 12, the oldest base that images are made from."""
@@ -65,6 +66,24 @@ def marker_holds(marker: str, environment: dict[str, str], where: tuple[str, ...
 def target_tags(python: str, platform: str) -> frozenset[Tag]:
     """The tags (PEP 425) of the wheels that install on the target."""
     return frozenset(_tags(python, platform))
+
+
+def any_wheel_fits(files: Iterable[str], environment: dict[str, str]) -> bool:
+    """Whether one of some file names is a wheel that installs on the target."""
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    tags: frozenset[Tag] = frozenset()
+    for file in sorted(files, key=lambda name: not name.endswith("-none-any.whl")):
+        if not file.endswith(".whl") or re.search(r"-(win|macosx|musllinux|ios|android)[^-]*\.whl$", file):
+            continue
+        platform = next(name for name in PLATFORMS if _machine(name) == environment["platform_machine"])
+        tags = tags or target_tags(environment["python_version"], platform)
+        try:
+            if parse_wheel_filename(file)[3] & tags:
+                return True
+        except InvalidWheelFilename:
+            continue
+    return False
 
 
 def _tags(python: str, platform: str) -> Iterator[Tag]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bentotool.build.localsource import LocalSource
 from bentotool.build.requirement_line import no_credentials, normal_name
 from bentotool.build.schema import Where
+from bentotool.build.target import any_wheel_fits
 from bentotool.errors import ConfigError
 
 __all__ = ["Pinned", "UserLock", "check_python", "is_ours", "make_pin"]
@@ -21,7 +22,7 @@ class Pinned:
         name: normalised.
         hashes: ``sha256:…`` of its files, sorted.
         url: of an archive that it is taken from; "" for a package of an index.
-        has_wheel: whether one of its files is a wheel; without one it is built where it is installed.
+        has_wheel: whether one of its files is a wheel for the target; without one it is built where it is installed.
     """
 
     name: str
@@ -55,11 +56,14 @@ def is_ours(name: str) -> bool:
     return re.fullmatch(r"bentotool(-.*)?", name) is not None
 
 
-def make_pin(name: str, version: str, files: list[tuple[str, str]], where: Where, url: str = "") -> Pinned:
+def make_pin(
+    name: str, version: str, files: list[tuple[str, str]], environment: dict[str, str], where: Where, url: str = ""
+) -> Pinned:
     """A pin, checked.
 
     Args:
         files: file name and ``sha256:…`` of each of its files.
+        environment: of the target.
 
     Raises:
         ConfigError: it has no version or no file with a SHA-256.
@@ -78,7 +82,9 @@ def make_pin(name: str, version: str, files: list[tuple[str, str]], where: Where
     if url and not re.fullmatch(r"https?://[^\s@\\]+", url):
         no_credentials(url, where)
         raise ConfigError(f"{name} comes from {url[:120]!r}, which is no https archive", path=where)
-    return Pinned(normal_name(name), version, tuple(hashes), url, any(file.endswith(".whl") for file, _ in files))
+    return Pinned(
+        normal_name(name), version, tuple(hashes), url, any_wheel_fits((file for file, _ in files), environment)
+    )
 
 
 def check_python(requires: str, python: str, where: Where) -> None:

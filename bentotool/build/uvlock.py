@@ -91,7 +91,7 @@ class _Walk:
         if "git" in source:
             self.sources[name] = _git(text_at(source, "git", where), name, where)
             return
-        pin = _pin(entry, name, source, where)
+        pin = _pin(entry, name, source, self.environment, where)
         if self.pins.setdefault(name, pin).version != pin.version:
             raise ConfigError(
                 f"{name} stands for {pin.version} and {self.pins[name].version} on the target", path=(self.file,)
@@ -174,7 +174,7 @@ def _git(url: str, name: str, where: Where) -> LocalSource:
     return git_source(place, name, (), where, ref=commit, subdirectory=options.get("subdirectory", ""))
 
 
-def _pin(entry: Entry, name: str, source: Entry, where: Where) -> Pinned:
+def _pin(entry: Entry, name: str, source: Entry, environment: dict[str, str], where: Where) -> Pinned:
     files = []
     sdist = [table_at(entry, "sdist", where)] if "sdist" in entry else []
     for item in (*sdist, *tables_at(entry, "wheels", where)):
@@ -184,7 +184,7 @@ def _pin(entry: Entry, name: str, source: Entry, where: Where) -> Pinned:
     url = text_at(source, "url", where)
     if not url and "registry" not in source:
         raise ConfigError("a source that is not known", path=(*where, "source"))
-    return make_pin(name, version, files, where, url)
+    return make_pin(name, version, files, environment, where, url)
 
 
 def outdated(

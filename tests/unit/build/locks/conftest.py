@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.server
+import io
 import json
 import shutil
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +118,19 @@ class PackageIndex(http.server.ThreadingHTTPServer):
         self.files[file] = make_wheel(name, version, {f"{name}.py": version.encode()}, needs)
         if time:
             self.times[file] = time
+        return self
+
+    def add_source(self, name: str, version: str = "1.0") -> PackageIndex:
+        """A release without a wheel, whose metadata needs no build."""
+        top, buffer = f"{name}-{version}", io.BytesIO()
+        meta = f"Metadata-Version: 2.2\nName: {name}\nVersion: {version}\n"
+        toml = f'[project]\nname = "{name}"\nversion = "{version}"\n'
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for file, text in (("PKG-INFO", meta), ("pyproject.toml", toml)):
+                entry = tarfile.TarInfo(f"{top}/{file}")
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        self.files[f"{top}.tar.gz"] = buffer.getvalue()
         return self
 
     def names(self) -> set[str]:

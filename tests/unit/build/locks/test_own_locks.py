@@ -162,12 +162,13 @@ def test_archives_and_packages_without_a_wheel(gathered: Any, locked: Any) -> No
     )
     text += f'hashes = {{sha256 = "{"1" * 64}"}}\n[[packages]]\nname = "b"\nversion = "2"\n'
     text += f'sdist = {{name = "b-2.tar.gz", hashes = {{sha256 = "{"2" * 64}"}}}}\n'
-    notes: list[str] = []
-    found = gathered({"pylock.toml": text}, note=notes.append)
+    found = gathered({"pylock.toml": text})
     assert [pin.line for pin in found.pinned] == ["a @ https://h/a-1-py3-none-any.whl", "b==2"]
-    assert notes == ["pylock.toml has no wheel of b: built from source where the Bento is installed"]
+    assert [pin.has_wheel for pin in found.pinned] == [True, False]
     lock = locked({"pylock.toml": text, "bentofile.yaml": "python: {no_index: true}"})
     assert lock.pins == ("a @ https://h/a-1-py3-none-any.whl", "b==2")
+    assert lock.built == ("b",)
+    assert "# source: b\n" in lock.text
 
 
 def test_a_script_block_counts(gathered: Any) -> None:

@@ -22,6 +22,7 @@ from bentotool.build.wheel import make_wheel
 from bentotool.build.wheelfile import normalise_wheel
 from bentotool.environments import locked_environment
 from bentotool.errors import BentotoolError, BuildError, ConfigError, NotFoundError, UnsafeError, UsageError
+from bentotool.serving import plan_launch
 
 QUIET = {"bentofile.yaml": "python: {requirements_txt: r.txt, no_index: true}"}
 
@@ -95,6 +96,8 @@ def test_a_bento_carries_its_wheels_and_installs_from_them(write: Any, builder: 
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert shown.stdout.split() == ["1", "3"]
+    launch = plan_launch(result.tag, builder.layout, isolated=True)
+    assert launch.python == str(python)
     (place / "mine-1.5-py3-none-any.whl").unlink()
     (place / "other-1.5-py3-none-any.whl").write_bytes(b"something else")
     with pytest.raises(BentotoolError, match="not what the lock names"):
