@@ -64,8 +64,11 @@ def _test(value: str, fields: Mapping[str, str], others: str) -> Callable[[Ref],
 
 def labels_of(ref: Ref) -> dict[str, str]:
     """Labels of a model or Bento, as its reference repeats them; empty when that is damaged."""
+    text = ref.descriptor.annotations.get("io.bentotool.labels")
+    if text is None:
+        return {}
     try:
-        labels = json.loads(ref.descriptor.annotations.get("io.bentotool.labels", "{}"))
+        labels = json.loads(text)
     except ValueError:
         return {}
     return labels if isinstance(labels, dict) else {}
