@@ -55,6 +55,8 @@ def build_bento(
     if not options.dry_run and not options.fresh:
         standing, reason = records.standing(before)
         if standing is not None:
+            for text in standing.notes:
+                note(text)
             return _unchanged(standing, time.monotonic() - start, options)
     return _build(records, before, note, reason, (start, started_ns))
 
@@ -78,8 +80,14 @@ def _build(
     from bentotool.build.planning import Work
 
     options, room = records.options, records.room
+    notes: list[str] = []
+
+    def noted_down(text: str) -> None:
+        notes.append(text)
+        note(text)
+
     memory = Memory(room, before, fresh=options.fresh)
-    work = Work(records.folder, records.layout, records.plugins, options, note, room, memory, before)
+    work = Work(records.folder, records.layout, records.plugins, options, noted_down, room, memory, before)
     work.seconds["check"] = time.monotonic() - started[0]
     work.cached["build"] = False
     with noting() as noted:
@@ -96,7 +104,8 @@ def _build(
                 {"tag": f"{ref.name}:{ref.tag}", "digest": ref.digest, "plan": plan_digest(planned), "size": ref.size,
                  "descriptor": ref.descriptor.to_dict(), "inputs": inputs}
             )  # fmt: skip
-            records.keep(planned, memory.keep(finding, planned.journal) if finding else None, noted, ref, started[1])
+            finding = memory.keep(finding, planned.journal) if finding else None
+            records.keep(planned, finding, noted, ref, started[1], notes)
             room.tidy()
     result = BuildResult(
         ref.name if ref else plan.name,

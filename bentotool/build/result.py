@@ -61,6 +61,7 @@ class BuildResult:
         cached: what of an earlier build served again: ``{"build": bool, "service": bool, "lock": bool, "wheel": bool,
             "bento": bool, "files": number, "files_read": number}``.
         plan: what was built; None where nothing had changed since an earlier build, so that none was made.
+        notes: what a person was told when it was planned, and is told again.
         explained: what changed since the last build of this name, where that was asked for.
     """
 
@@ -75,6 +76,7 @@ class BuildResult:
     models: tuple[Mapping[str, Any], ...] = ()
     cached: Mapping[str, bool | int] = field(default_factory=dict)
     plan: Plan | None = None
+    notes: tuple[str, ...] = ()
     explained: Mapping[str, Any] | None = None
 
     @property

@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,12 +126,16 @@ class Records:
     def _plugins(self) -> list[list[str]]:
         return [[p.name, p.target, p.distribution, p.version] for p in self.plugins.selection()]
 
-    def keep(self, planned: Planned, finding: Finding | None, noted: Noted, ref: Ref, started_ns: int) -> None:
-        """Write down what a finished build was made from, as far as that is known."""
+    def keep(
+        self, planned: Planned, finding: Finding | None, noted: Noted, ref: Ref, started_ns: int, notes: Sequence[str]
+    ) -> None:
+        """Write down what a finished build was made from, as far as that is known; ``notes`` are said again."""
         journal = planned.journal
         self.room.write(self._name("journal"), journal.to_dict())
         states = self.plugins.states()
         if finding is None or finding.trace is None or any(state.problem for state in states):
+            return
+        if notes and not planned.plan.lock.reused:  # which of them the next build would say again is not known
             return
         if any(_TAKING_PART & set(state.hooks) for state in states):
             return
@@ -161,7 +165,7 @@ class Records:
             },
             "models": dict(planned.models),
             "blobs": _blobs(self.layout, ref),
-            "result": _facts(planned, ref),
+            "result": {**_facts(planned, ref), "notes": list(notes)},
         }
         self.room.write(self._name("build"), document)
 

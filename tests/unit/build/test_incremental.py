@@ -230,3 +230,22 @@ def test_the_json_form_has_all(real: Path, store: Path) -> None:
     assert dry.explained is not None
     assert (dry.digest, dry.version, dry.explained["since"]["digest"]) == ("", first.version, first.digest)
     assert dry.explained["changes"] == []
+
+
+def test_what_every_plan_says_is_said_again(real: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bentotool.build.planning import Work
+
+    plan, said = Work.plan, []
+
+    def noting(work: Work) -> object:
+        work.note("take care")
+        return plan(work)
+
+    monkeypatch.setattr(Work, "plan", noting)
+    cached = []
+    for _ in range(3):
+        time.sleep(0.08)
+        options = BuildOptions(runtime_requirements=("fakestar>=2",), platform="linux/amd64")
+        result = build_bento(real, layout=Layout(store), plugins=load_plugins(), options=options, note=said.append)
+        cached.append(result.cached["build"])
+    assert (said, cached) == (["take care"] * 3, [False, False, True])
