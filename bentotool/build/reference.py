@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from bentotool.build.config import BuildConfig, EnvConfig, IndexConfig, ModelConfig
 from bentotool.build.schema import Key, table_schema
@@ -33,12 +33,13 @@ def reference_page() -> str:
 
 
 def _sections(cls: type[Any], prefix: str) -> Iterator[str]:
-    rows, nested = [], []
+    rows: list[str] = []
+    nested: list[tuple[type[Any], str, str]] = []
     for item in fields(cls):
         declared: Key = item.metadata["key"]
-        name = f"{prefix}{item.name}"
-        if isinstance(item.default_factory, type) and is_dataclass(item.default_factory):
-            nested.append((item.default_factory, name, f"{name}."))
+        name, made_by = f"{prefix}{item.name}", cast("Any", item.default_factory)
+        if isinstance(made_by, type) and is_dataclass(made_by):
+            nested.append((made_by, name, f"{name}."))
             continue
         if name in _ENTRIES:
             nested.append((_ENTRIES[name], f"{name}[]", f"{name}[]."))
