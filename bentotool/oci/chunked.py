@@ -93,12 +93,12 @@ class ChunkedUpload:
             response = self._transport.request(
                 "PATCH", self._location, self._scope, headers=headers, body=source, accept=(202, 416), retry=False
             )
-        except TransientError:
-            source.take_back()
-            raise
         except NotFoundError as error:
             source.take_back()
             raise LostUploadError from error
+        except (TransientError, RemoteError):
+            source.take_back()
+            raise
         with response:
             if response.status_code != requests.codes.accepted:
                 source.take_back()

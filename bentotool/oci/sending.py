@@ -20,6 +20,9 @@ from bentotool.oci.uploads import Advance, BodySource, UploadSizes, begin, put_w
 
 __all__ = ["Sending"]
 
+_NO_PIECES = (405, 501)
+"""What a registry says that takes uploads in one piece alone."""
+
 
 class Sending:
     """One blob on its way into a repository that lacks it.
@@ -110,6 +113,11 @@ class Sending:
                 record.forget()
                 self._advance(-upload.offset)
                 raise TransientError(RemoteError("the registry dropped an upload", hint="try again")) from None
+            except RemoteError as error:
+                if upload.offset or error.details.get("status") not in _NO_PIECES:
+                    raise
+                record.forget()
+                return self._whole(stream)
             record.forget()
             return self._blob.size - upload.found
 

@@ -522,6 +522,15 @@ def test_the_smallest_piece_a_registry_takes_is_kept_to(faulty: Any, fault: Any,
     assert [len(seen.body) for seen in faulty.requests("PATCH")] == [300_000, 300_000, 300_000, 100_000]
 
 
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_registry_that_takes_no_pieces_gets_it_whole(
+    faulty: Any, fault: Any, reply: Any, push: Callable[..., int], status: int
+) -> None:
+    faulty.faults = [fault("PATCH", times=99, instead=reply(status, b'{"errors": [{"code": "UNSUPPORTED"}]}'))]
+    assert push() == CHUNK
+    assert [len(seen.body) for seen in faulty.requests("PUT")] == [len(DATA)]
+
+
 @pytest.mark.parametrize("minimum", ["-1", "x", "9" * 30, "1e3"])
 def test_a_smallest_piece_that_makes_no_sense_is_not_heard(
     faulty: Any, fault: Any, push: Callable[..., int], minimum: str
