@@ -70,7 +70,16 @@ class Memory:
         environment = {**environment, PROBE_VARIABLE: "1"}
         python = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
         base = os.path.realpath(project)
-        place = [base, service, str(store), sys.executable, sys.version, __version__, python]
+        place = [
+            base,
+            service,
+            str(store),
+            sys.prefix,
+            os.path.realpath(sys.executable),
+            sys.version,
+            __version__,
+            python,
+        ]
         ground = Ground(Path(base), Path(store), environment, self._room.salt(), self._journal)
         name = self._room.key("service", *place)
         kept = None if self._fresh else self._room.read(name)

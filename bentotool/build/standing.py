@@ -200,7 +200,7 @@ def _tool() -> str:
     import bentotool
 
     root = os.path.dirname(os.path.abspath(str(bentotool.__file__)))
-    digest = hashlib.sha256(f"{bentotool.__version__}\0{sys.version}\0{sys.executable}".encode())
+    digest = hashlib.sha256(f"{bentotool.__version__}\0{sys.version}\0{sys.prefix}".encode())
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in ("__pycache__", "cli", "_templates"))
         for name in sorted(files):
