@@ -138,7 +138,10 @@ class Transport:
         Args:
             elsewhere: whether it may be of another host: content may lie there, what the registry itself knows may not.
         """
-        url = urldefrag(urljoin(base, location)).url
+        try:
+            url = urldefrag(urljoin(base, location)).url
+        except ValueError:
+            raise UnsafeError(f"the registry named an invalid address {location[:200]!r}") from None
         target = origin_of(url)
         if target != self._home:
             if not elsewhere:

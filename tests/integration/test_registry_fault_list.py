@@ -510,6 +510,21 @@ def test_locations_relative_and_rotating(
         assert "_state=5&digest=" in faulty.requests("PUT")[0].path
 
 
+@pytest.mark.parametrize(
+    "location", ["http://[::1", "//", "http://a:b/", "file:///etc/passwd", "http://u:p@r/x", "\\\\x"]
+)
+@pytest.mark.parametrize("method", ["POST", "PATCH", "GET"])
+def test_a_location_that_makes_no_sense(
+    faulty: Any, fault: Any, push: Callable[..., int], method: str, location: str
+) -> None:
+    faulty.faults = [fault(method, times=9, change=with_headers(Location=location))]
+    if method == "GET":  # the place of an upload, asked for after a break
+        faulty.faults.append(fault("PATCH", skip=1, take=10))
+    with pytest.raises(BentotoolError) as caught:
+        push()
+    assert caught.value.exit_status in (5, 6)
+
+
 def test_a_rotated_state_is_asked_for_after_a_break(faulty: Any, fault: Any, push: Callable[..., int]) -> None:
     faulty.rotate = True
     faulty.faults = [fault("PATCH", skip=2, take=50_000)]

@@ -114,7 +114,7 @@ def test_any_sequence_of_faults_ends_whole_or_with_a_typed_error(
     registry.ranges = rng.choice(["yes", "yes", "ignored", "refused"])
     registry.lifetime = rng.choice([None, 0.02, 60])
     source, target = Layout(tmp_path / "source"), Layout(tmp_path / "target")
-    files = {"w.bin": random.Random(seed).randbytes(250_000), "config.json": b"{}", "sub/t.bin": b"t" * 999}
+    files = {"w.bin": bytes(8) + random.Random(seed).randbytes(250_000), "config.json": b"{}", "sub/t.bin": b"t" * 999}
     model = make_model(source, files=files)
     remote = RemoteReference.parse(f"{registry.host}/r:1")
 
