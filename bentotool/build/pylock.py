@@ -6,7 +6,6 @@ import posixpath
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from bentotool.build.contain import check_relative
 from bentotool.build.localsource import LocalSource, git_source, path_source
@@ -14,7 +13,7 @@ from bentotool.build.requirement_line import normal_name
 from bentotool.build.schema import Where
 from bentotool.build.target import marker_holds
 from bentotool.build.tomlfile import read_toml, table_at, tables_at, text_at, texts_at
-from bentotool.build.userlock import Pinned, UserLock, check_python, is_ours, make_pin
+from bentotool.build.userlock import Pinned, UserLock, check_python, file_name, is_ours, make_pin
 from bentotool.errors import ConfigError
 
 __all__ = ["read_pylock"]
@@ -126,8 +125,8 @@ def _pin(entry: Entry, name: str, environment: dict[str, str], where: Where) -> 
     files, url = [], ""
     archives = [table_at(entry, key, where) for key in ("sdist", "archive") if key in entry]
     for item in (*archives, *tables_at(entry, "wheels", where)):
-        place = text_at(item, "name", where) or urlsplit(text_at(item, "url", where)).path
-        files.append((PurePosixPath(place).name, f"sha256:{text_at(table_at(item, 'hashes', where), 'sha256', where)}"))
+        place = text_at(item, "name", where) or text_at(item, "url", where)
+        files.append((file_name(place), f"sha256:{text_at(table_at(item, 'hashes', where), 'sha256', where)}"))
     if "archive" in entry:
         url = text_at(table_at(entry, "archive", where), "url", where)
     version = text_at(entry, "version", where)

@@ -11,7 +11,7 @@ from bentotool.build.schema import Where
 from bentotool.build.target import any_wheel_fits
 from bentotool.errors import ConfigError
 
-__all__ = ["Pinned", "UserLock", "check_python", "is_ours", "make_pin"]
+__all__ = ["Pinned", "UserLock", "check_python", "file_name", "is_ours", "make_pin"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class UserLock:
     file: str
     pins: tuple[Pinned, ...]
     sources: tuple[LocalSource, ...] = ()
+
+
+def file_name(place: str) -> str:
+    """The last part of a URL or path; a lock may say anything there, and urllib does not take everything."""
+    return re.split(r"[?#]", place)[0].replace("\\", "/").rpartition("/")[2]
 
 
 def is_ours(name: str) -> bool:

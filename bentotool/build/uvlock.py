@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 from bentotool.build.contain import check_relative
 from bentotool.build.localsource import LocalSource, git_source, path_source
@@ -20,7 +19,7 @@ from bentotool.build.requirement_line import normal_name, shown_url
 from bentotool.build.schema import Where
 from bentotool.build.target import marker_holds
 from bentotool.build.tomlfile import read_toml, table_at, tables_at, text_at, texts_at
-from bentotool.build.userlock import Pinned, UserLock, check_python, is_ours, make_pin
+from bentotool.build.userlock import Pinned, UserLock, check_python, file_name, is_ours, make_pin
 from bentotool.errors import ConfigError
 
 __all__ = ["outdated", "read_uv_lock", "uv_lock_document"]
@@ -166,10 +165,9 @@ def _edges(entry: Entry, extra: str, where: Where) -> tuple[Entry, ...]:
 def _git(url: str, name: str, where: Where) -> LocalSource:
     """``https://host/repository?rev=main&subdirectory=x#COMMIT``."""
     bare, _, commit = url.partition("#")
-    parts = urlsplit(bare)
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
         raise ConfigError(f"no commit in {shown_url(url)!r}", path=where, hint="uv lock")
-    options = dict(item.partition("=")[::2] for item in parts.query.split("&") if item)
+    options = dict(item.partition("=")[::2] for item in bare.partition("?")[2].split("&") if item)
     place = bare.split("?")[0]
     return git_source(place, name, (), where, ref=commit, subdirectory=options.get("subdirectory", ""))
 
@@ -179,7 +177,7 @@ def _pin(entry: Entry, name: str, source: Entry, environment: dict[str, str], wh
     sdist = [table_at(entry, "sdist", where)] if "sdist" in entry else []
     for item in (*sdist, *tables_at(entry, "wheels", where)):
         place = text_at(item, "url", where) or text_at(item, "path", where) or text_at(item, "filename", where)
-        files.append((PurePosixPath(urlsplit(place).path).name, text_at(item, "hash", where)))
+        files.append((file_name(place), text_at(item, "hash", where)))
     version = text_at(entry, "version", where)
     url = text_at(source, "url", where)
     if not url and "registry" not in source:
