@@ -6,9 +6,11 @@ the sources; the result is kept in a folder of the store and found again by the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -28,6 +30,7 @@ from bentotool.oci.digest import hash_file, sha256_bytes
 __all__ = ["PackedWheel", "Packer"]
 
 _FORMAT = 1
+_KEEP_S, _DRAFT_S = 60 * 86_400, 86_400
 _EPOCH = "315532800"
 """1980-01-01, the earliest time that a zip can say; given to the backend as SOURCE_DATE_EPOCH."""
 
@@ -106,6 +109,7 @@ class Packer:
                 raise BuildError(f"{shown_url(source.shown)} is {wheel.name}, not {source.name}")
             if wheels.setdefault(wheel.name, wheel) != wheel:
                 raise BuildError(f"two packages to be packed are {wheel.name}: {wheels[wheel.name].file}, {wheel.file}")
+        _tidy(self.cache)
         return tuple(wheels[name] for name in sorted(wheels))
 
     def _given(self, source: LocalSource) -> PackedWheel:
@@ -198,8 +202,19 @@ class _Draft:
             shutil.rmtree(self.draft, ignore_errors=True)
 
 
+def _tidy(cache: Path) -> None:
+    """Remove what no build used for two months, and what a build left that was ended."""
+    with contextlib.suppress(OSError):
+        for folder in cache.iterdir():
+            age = time.time() - folder.stat().st_mtime
+            if age > (_DRAFT_S if folder.name.startswith(".") else _KEEP_S):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def _wheel(path: Path, name: str, version: str, source: LocalSource, commit: str = "") -> PackedWheel:
     digest, size = hash_file(path)
+    with contextlib.suppress(OSError):
+        os.utime(path.parent)
     return PackedWheel(name, version, path.name, digest, size, path, source.extras, commit)
 
 

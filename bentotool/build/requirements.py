@@ -205,6 +205,8 @@ def _configured(
     else:
         for index, line in enumerate(python.packages):
             found.requirement(line, (*where, "packages", str(index)))
+    for index, line in enumerate(project.config.conda.pip):
+        found.requirement(line, (where[0], "conda", "pip", str(index)))
     for index, path in enumerate(python.wheels):
         place = (*where, "wheels", str(index))
         found.sources.append(path_source(project.project, _wheel_path(path, place), place))

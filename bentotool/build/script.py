@@ -45,6 +45,7 @@ def read_script(project: Path, service: str) -> Script | None:
     """
     module = service.split(":", maxsplit=1)[0]
     file = module if module.endswith(".py") else module.replace(".", "/") + ".py"
+    file = file if (project / file).is_file() else f"src/{file}"
     if not (project / file).is_file():
         return None
     text = read_inside(project, file, ("service",), limit=_LIMIT).decode("utf-8", "replace").replace("\r\n", "\n")
