@@ -75,6 +75,13 @@ COMMANDS = (
     ),
     CommandDecl("show", f"{_HERE}.bentos:show_bento", "Show one Bento, or one artifact of a registry", _BENTOS),
     CommandDecl("diff", f"{_HERE}.diff:diff", "Show what changed between two Bentos", _BENTOS),
+    CommandDecl("sbom", f"{_HERE}.documents:sbom", "Print the bill of materials (SBOM) of a Bento", _BENTOS),
+    CommandDecl(
+        "provenance",
+        f"{_HERE}.documents:provenance",
+        "Print how and from what a Bento was built (SLSA provenance)",
+        _BENTOS,
+    ),
     CommandDecl("path", f"{_HERE}.bentos:path_bento", "Print a folder with the Bento's files", _BENTOS),
     CommandDecl("tag", f"{_HERE}.bentos:tag_bento", "Give a Bento another tag", _BENTOS),
     CommandDecl("delete", f"{_HERE}.bentos:delete_bento", "Delete Bentos from the store", _BENTOS),

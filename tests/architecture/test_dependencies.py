@@ -26,6 +26,9 @@ OPTIONAL = {
     "torch": "only when the user's service has it",
     "pydantic": "only when the user's service has it",
     "zstandard": "the zstd extra",
+    "cyclonedx": "the sbom extra",
+    "packageurl": "the sbom extra",
+    "spdx_tools": "the sbom extra",
     "pytest": "bentotool.testing, which runs under it",
 }
 NOT_IMPORTED_BY_NAME = {"tomli", "httptools", "uvloop"}  # by import_module, and by uvicorn
@@ -61,7 +64,7 @@ def test_every_dependency_is_used(project: dict[str, Any]) -> None:
 
 
 def test_every_dependency_has_a_floor_and_no_pre_release(project: dict[str, Any]) -> None:
-    extras = [line for name in ("client", "zstd") for line in project["optional-dependencies"][name]]
+    extras = [line for name in ("client", "sbom", "zstd") for line in project["optional-dependencies"][name]]
     for line in [*project["dependencies"], *extras]:
         assert ">=" in line.split(";")[0]
         assert not re.search(r"\d(a|b|rc|\.dev)\d", line)

@@ -30,6 +30,9 @@ FORBIDDEN = {
     "sklearn",
     "torch",
     "docker",
+    "cyclonedx",
+    "spdx_tools",
+    "bentotool.trust",
     "urllib.request",
     "http.client",
 }

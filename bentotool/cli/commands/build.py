@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,8 @@ def build(
     explain: Annotated[bool, typer.Option("--explain", help="Say what changed since the last build.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Build twice in two ways and compare.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing that earlier builds left.")] = False,
+    no_sbom: Annotated[bool, typer.Option("--no-sbom", help="Attach no bill of materials.")] = False,
+    no_provenance: Annotated[bool, typer.Option("--no-provenance", help="Attach no provenance.")] = False,
 ) -> None:
     """Build a Bento from a project."""
     from bentotool.build.api import BuildOptions, build_bento
@@ -55,11 +58,34 @@ def build(
     if check:
         _check(state, directory, options)
         return
+    started = time.time()
     result = build_bento(
         directory, layout=state.layout, plugins=state.plugins, options=options, note=state.console.note
     )
     document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run and result.plan else {})}
+    if result.plan is not None and not dry_run:  # where nothing changed, all is attached that was asked for then
+        document["attached"] = _attach(state, directory, options, result, started, (not no_sbom, not no_provenance))
     state.console.result(document, lambda: _show(state, result))
+
+
+def _attach(
+    state: State, directory: Path, options: BuildOptions, built: BuildResult, started: float, wanted: tuple[bool, bool]
+) -> list[dict[str, str]]:
+    from datetime import datetime, timezone
+
+    from bentotool.trust.attached import attach_documents
+
+    sbom, provenance = wanted
+    return attach_documents(
+        state.layout,
+        built,
+        directory,
+        options,
+        datetime.fromtimestamp(started, timezone.utc),
+        sbom=sbom,
+        provenance=provenance,
+        note=state.console.note,
+    )
 
 
 def _show(state: State, built: BuildResult) -> None:
