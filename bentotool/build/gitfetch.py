@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess  # git has no other interface; always an argument list
 from pathlib import Path
 
+from bentotool.build.contain import open_inside
 from bentotool.build.localsource import LocalSource
 from bentotool.build.requirement_line import shown_url
-from bentotool.errors import BuildError, NotFoundError, RemoteError
+from bentotool.errors import BuildError, NotFoundError, RemoteError, UnsafeError
 
 __all__ = ["fetch_commit", "find_commit"]
 
 _TIMEOUT_S = 600
+_LIMIT = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.symlinks=false", "-c", "core.autocrlf=false")
 
@@ -60,11 +63,21 @@ def fetch_commit(source: LocalSource, commit: str, folder: Path) -> Path:
         _git(folder, "checkout", "--quiet", "--detach", commit)
     except RemoteError:
         raise NotFoundError(f"{shown_url(source.place)} has no commit {commit[:12]}", hint="name another") from None
-    shutil.rmtree(folder / ".git", ignore_errors=True)
     package = folder / source.subdirectory
     if not package.is_dir():
         raise NotFoundError(f"{shown_url(source.shown)} has no folder {source.subdirectory!r}")
+    if (folder / ".git" / "shallow").is_file() and _version_of_git(package):
+        _git(folder, "fetch", "--quiet", "--unshallow", "--tags", "--", source.place)
     return package
+
+
+def _version_of_git(package: Path) -> bool:
+    """Whether a package seems to take its version from the repository's tags."""
+    for file in ("pyproject.toml", "setup.py", "setup.cfg"):
+        with contextlib.suppress(NotFoundError, UnsafeError), open_inside(package, file) as stream:
+            if re.search(rb"(?i)[-_]scm\b|[-_]vcs\b|versioning|versioneer|\bdunamai|\bpbr\b", stream.read(_LIMIT)):
+                return True
+    return False
 
 
 def _git(folder: Path, *arguments: str) -> bytes:

@@ -10,13 +10,13 @@ import hashlib
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from bentotool.build.collect import collect
+from bentotool.build.collect import CodeFile, collect
 from bentotool.build.contain import check_relative, open_inside
 from bentotool.build.requirement_line import no_credentials, normal_name, shown_url
 from bentotool.build.schema import Where, check_text
@@ -25,7 +25,16 @@ from bentotool.errors import ConfigError, NotFoundError, UnsafeError
 from bentotool.oci.descriptor import canonical_json
 from bentotool.oci.digest import CHUNK, sha256_bytes
 
-__all__ = ["IGNORED", "LocalSource", "git_source", "is_local", "package_name", "parse_local", "path_source"]
+__all__ = [
+    "IGNORED",
+    "LocalSource",
+    "git_source",
+    "is_local",
+    "package_name",
+    "parse_local",
+    "path_source",
+    "tree_digest",
+]
 
 IGNORED = ("build/", "dist/", "*.egg-info/", ".tox/", ".nox/", ".*_cache/")
 """What of a package's folder is a result of building or checking it, and not its source."""
@@ -209,10 +218,14 @@ def path_source(
         raise NotFoundError(f"{' → '.join(where)}: no file or folder {place!r} in the project")
     if not any((folder / file).is_file() for file in ("pyproject.toml", "setup.py")):
         raise ConfigError(f"{place!r} holds neither pyproject.toml nor setup.py", path=where)
-    files = collect(folder, ("*",), IGNORED, where=place)
-    digest = sha256_bytes(canonical_json([[file.name, file.digest] for file in files]))
+    digest = tree_digest(collect(folder, ("*",), IGNORED, where=place))
     found = package_name(project, place)
     return LocalSource("path", place, _same_name(name, found, place, where), extras=extras, digest=digest)
+
+
+def tree_digest(files: Iterable[CodeFile]) -> str:
+    """Digest of a folder's content."""
+    return sha256_bytes(canonical_json([[file.name, file.digest] for file in files]))
 
 
 def _digest(file: BinaryIO) -> str:

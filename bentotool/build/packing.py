@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath
 from bentotool.build.collect import collect, read_unchanged
 from bentotool.build.contain import open_inside
 from bentotool.build.gitfetch import fetch_commit, find_commit
-from bentotool.build.localsource import IGNORED, LocalSource
+from bentotool.build.localsource import IGNORED, LocalSource, tree_digest
 from bentotool.build.requirement_line import shown_url
 from bentotool.build.requirements import Requirements
 from bentotool.build.uvrun import run_uv, write_settings
 from bentotool.build.wheelfile import check_fits, normalise_wheel, wheel_identity
-from bentotool.errors import BuildError
+from bentotool.errors import BuildError, ConfigError
 from bentotool.oci.descriptor import canonical_json
 from bentotool.oci.digest import hash_file, sha256_bytes
 
@@ -99,11 +99,17 @@ class Packer:
             NotFoundError, RemoteError: a git repository, or what it is asked for, is not there.
         """
         wheels: dict[str, PackedWheel] = {}
+        named = {source.name for source in requirements.sources}
+        unnamed = [source for source in requirements.sources if source.kind == "git" and not source.name]
+        rest = [commit for name, commit in commits.items() if name not in named]
+        if len(unnamed) > 1:
+            raise ConfigError(f"{shown_url(unnamed[0].shown)} needs a name", hint="write NAME @ git+https://…")
         for source in requirements.sources:
             if source.kind == "wheel":
                 wheel = self._given(source)
             else:
-                wheel = self._built(source, requirements, commits.get(source.name, ""), offline)
+                commit = commits.get(source.name, "") if source.name else "".join(rest[:1])
+                wheel = self._built(source, requirements, commit, offline)
             check_fits(wheel.file, python, platform)
             if source.name and source.name != wheel.name:
                 raise BuildError(f"{shown_url(source.shown)} is {wheel.name}, not {source.name}")
@@ -149,7 +155,7 @@ class Packer:
         if source.kind == "git":
             folder = fetch_commit(source, commit, folder)
         else:
-            _copy_sources(Path(os.path.realpath(self.project / source.place)), folder)
+            _copy_sources(Path(os.path.realpath(self.project / source.place)), folder, source)
         indexes = requirements.indexes
         write_settings(workspace, indexes, {})
         arguments = ["build", "--wheel", "--no-progress", "--color", "never", "--out-dir", "made"]
@@ -218,9 +224,12 @@ def _wheel(path: Path, name: str, version: str, source: LocalSource, commit: str
     return PackedWheel(name, version, path.name, digest, size, path, source.extras, commit)
 
 
-def _copy_sources(package: Path, folder: Path) -> None:
+def _copy_sources(package: Path, folder: Path, source: LocalSource) -> None:
     """Copy the files whose digest was taken, so that building leaves nothing in the project."""
-    for file in collect(package, ("*",), IGNORED, where=package.name):
+    files = collect(package, ("*",), IGNORED, where=source.place)
+    if tree_digest(files) != source.digest:
+        raise BuildError(f"{source.place} changed during the build", hint="build again")
+    for file in files:
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as copy:

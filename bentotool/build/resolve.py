@@ -51,10 +51,12 @@ def resolve(
     """
     with tempfile.TemporaryDirectory(prefix="bentotool-lock-") as folder:
         workspace = Path(folder)
-        pinned = requirements.indexes.pinned
-        direct = {normal_name(line) for line in requirements.lines} & set(pinned)
+        given = {wheel.name for wheel in wheels}  # as a file: no index is asked
+        given |= {pin.name for pin in requirements.pinned} - set(requirements.extended)
+        pinned = set(requirements.indexes.pinned) - given
+        direct = {normal_name(line) for line in requirements.lines} & pinned
         while True:
-            absent = sorted(set(pinned) - direct)
+            absent = sorted(pinned - direct)
             _prepare(workspace, requirements, wheels, sorted(direct), absent, previous)
             arguments = _arguments(requirements, python, platform, offline, bool(absent))
             default = any(item.default for item in requirements.indexes.used())
@@ -88,7 +90,9 @@ def _prepare(
             lines.append(pin.line)
         elif pin.name not in packed:
             lines.append(f"{pin.name} @ {_stand_in(folder, pin.name, pin.version)}")
-    overrides = [*requirements.overrides, *(f"{name} @ {_stand_in(folder, name, '0')}" for name in absent)]
+    given = packed | {pin.name for pin in requirements.pinned}
+    overrides = [line for line in requirements.overrides if normal_name(line) not in given]
+    overrides += [f"{name} @ {_stand_in(folder, name, '0')}" for name in absent]
     texts = {
         "requirements.in": lines,
         "constraints.txt": requirements.constraints,

@@ -44,6 +44,25 @@ def test_nor_where_another_package_needs_it(new_index: Any, locked: Any) -> None
     assert corp.names() == {"corp", "inner"}
 
 
+def test_what_the_lock_or_a_wheel_gives_is_asked_of_no_index(new_index: Any, locked: Any, package: Any) -> None:
+    public = new_index().add("tiny", needs=("corp", "mine")).add("corp", "9.0").add("mine", "9.0").add("odd", "2.0")
+    corp = new_index().add("corp", "8.0").add("mine", "8.0")
+    files = _pyproject('["tiny", "corp", "mine"]', public.url, corp.url)
+    extra = "[tool.uv]\noverride-dependencies = ['corp==9.0', 'odd==2.0']\n"
+    extra += "[tool.bentotool.python]\npackages = ['./mine']\n"
+    extra += f"indexes = [{{name = 'corp', url = '{corp.url}', packages = ['mine', 'corp']}}]\n"
+    pins = [("corp", "1.0"), ("tiny", "1.0")]
+    text = 'lock-version = "1.0"\n'
+    for name, version in pins:
+        text += f'[[packages]]\nname = "{name}"\nversion = "{version}"\n'
+        text += f'wheels = [{{name = "{name}-{version}-py3-none-any.whl", hashes = {{sha256 = "{"1" * 64}"}}}}]\n'
+    project = files["pyproject.toml"] + extra
+    lock = locked({"pyproject.toml": project, "pylock.toml": text, **package("mine", "mine")})
+    assert lock.pins == ("corp==1.0", "mine==1.0", "tiny==1.0")
+    assert not public.asked
+    assert not corp.asked
+
+
 def test_indexes_of_the_configuration(new_index: Any, locked: Any) -> None:
     public = new_index().add("tiny").add("corp", "9.0")
     corp = new_index().add("corp", "1.0")
@@ -74,7 +93,7 @@ def _without_a_trace(folder: Path) -> None:
             assert CANARY.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("way", ["variables", "netrc"])
+@pytest.mark.parametrize("way", ["variables", "netrc", "keyring"])
 def test_credentials_leave_no_trace(
     new_index: Any, project: Path, builder: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str,
     capfd: pytest.CaptureFixture[str],
@@ -95,6 +114,16 @@ def test_credentials_leave_no_trace(
     if way == "variables":
         monkeypatch.setenv("UV_INDEX_CORP_USERNAME", "me")
         monkeypatch.setenv("UV_INDEX_CORP_PASSWORD", CANARY)
+    elif way == "keyring":
+        if os.name == "nt" or sys.platform == "win32":
+            pytest.skip("a shell script stands for keyring")
+        program = tmp_path / "bin" / "keyring"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho {CANARY}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+        monkeypatch.setenv("UV_KEYRING_PROVIDER", "subprocess")
+        monkeypatch.setenv("UV_INDEX_CORP_USERNAME", "me")
     else:
         netrc = tmp_path / "netrc"
         netrc.write_text(f"machine 127.0.0.1 login me password {CANARY}\n")

@@ -240,6 +240,11 @@ def test_a_git_dependency_is_packed_at_a_commit(repository: Any, locked: Any, tm
     assert locked(files).commits == {"mine": second}
     pinned = {**QUIET, "r.txt": f"git+{url}/@{first}#egg=mine&subdirectory=python\n"}
     assert locked(pinned).wheels[0].digest == lock.wheels[0].digest
+    nameless = {**QUIET, "r.txt": f"git+{url}/@main#subdirectory=python\n"}
+    lock = locked(nameless)
+    third = commit("third")
+    assert locked(nameless, previous=lock, locked=True).commits == {"mine": second}
+    assert locked(nameless).commits == {"mine": third}
     with pytest.raises(NotFoundError, match="no branch or tag 'absent'"):
         locked({**QUIET, "r.txt": f"mine @ git+{url}/@absent\n"})
     with pytest.raises(BentotoolError, match="no folder 'elsewhere'"):
