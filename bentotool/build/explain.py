@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ __all__ = ["Change", "Past", "explanation", "inputs_of", "plan_digest"]
 _STEPS = {"service": "service", "lock": "lock", "wheel": "wheel", "pack": "bento"}
 _UNSAID = 80
 """Values longer than this are not shown; a person sees that they changed."""
+_NAMED = 3
 _SHOWN = ("models", "packages", "runtime", "target")
 """Inputs whose values are shown. Of the others the names are enough, and a value may be nobody's business."""
 
@@ -139,10 +140,24 @@ def explanation(
     since = {"tag": past["tag"], "digest": past["digest"]} if past and "tag" in past and "digest" in past else None
     before = past.get("inputs") if past else None
     changes = list(_changes(before, inputs)) if since and isinstance(before, Mapping) else []
+    reasons = {**_causes(changes), **reasons}
     return {
         "since": since,
         "changes": [change.to_dict() for change in changes],
         "steps": [_step(step, seconds, result.cached, reasons) for step, seconds in result.seconds.items()],
+    }
+
+
+def _causes(changes: Sequence[Change]) -> dict[str, str]:
+    """Why the later steps had to be done."""
+    asked = [change.name for change in changes if change.input in ("requirements", "target")]
+    kinds = list(dict.fromkeys(change.input for change in changes))
+    runtime = [change for change in changes if change.input == "runtime"]
+    named = {"lock": asked, "pack": kinds, "wheel": ["bentotool"] if runtime else []}
+    return {
+        step: f"{', '.join(names[:_NAMED])}{' and more' if len(names) > _NAMED else ''} changed"
+        for step, names in named.items()
+        if names
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from bentotool.build.journal import Journal
 from bentotool.build.room import Room
-from bentotool.build.trace import Ground, Trace, data_digest, take_trace, touched_since
+from bentotool.build.trace import Ground, Trace, data_digest, names_digest, take_trace, touched_since
 
 __all__ = ["Finding", "Memory", "document_digest", "service_environment"]
 
@@ -110,5 +110,6 @@ class Memory:
             else:
                 trace = replace(trace, data=data_digest(finding.ground.project, journal))
         if trace is not None:
+            trace = replace(trace, names=names_digest(finding.ground.project, list(journal.folders)))
             self._room.write(finding.name, {"document": finding.document, "trace": trace.to_dict()})
         return replace(finding, trace=trace)

@@ -68,7 +68,7 @@ class Room:
         with contextlib.suppress(OSError):
             salt = self.salt()
             if not self._salted:  # of two first builds at once the last one's counts; the other's documents cost time
-                write_atomic(self.folder / "salt", salt, mode=0o600)
+                write_atomic(self.folder / _salt_name(), salt, mode=0o600)
                 self._salted = True
             write_atomic(self.folder / name, hashlib.sha256(body).hexdigest().encode() + b"\n" + body, mode=0o600)
 
@@ -82,7 +82,7 @@ class Room:
         """Random bytes of this store. They are written with the first document: what only looks leaves nothing."""
         if self._salt is None:
             with contextlib.suppress(OSError):
-                self._salt = (self.folder / "salt").read_bytes()
+                self._salt = (self.folder / _salt_name()).read_bytes()
         if self._salt is None or len(self._salt) != _SALT:
             self._salt, self._salted = os.urandom(_SALT), False
         return self._salt
@@ -95,5 +95,12 @@ class Room:
         with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
             for entry in entries:
                 age = entry.stat(follow_symlinks=False).st_mtime
-                if age < (time.time() - 3600 if entry.name.endswith(".tmp") else oldest) and entry.name != "salt":
+                if age < (time.time() - 3600 if entry.name.endswith(".tmp") else oldest) and not entry.name.startswith(
+                    "salt"
+                ):
                     os.unlink(entry.path)
+
+
+def _salt_name() -> str:
+    """Each user of a shared store has a salt: nobody can read another's."""
+    return f"salt-{os.geteuid()}" if hasattr(os, "geteuid") else "salt"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bentotool.build.journal import Journal, hash_inside
 from bentotool.build.stamps import SETTLED_NS, Stamp, as_stamp, settled, stamp_at, stamp_of
 from bentotool.errors import BentotoolError
 
-__all__ = ["Ground", "Trace", "data_digest", "take_trace", "touched_since"]
+__all__ = ["Ground", "Trace", "data_digest", "names_digest", "take_trace", "touched_since"]
 
 _CLOCK_NS = 50_000_000
 _SECOND_NS = 1_000_000_000
@@ -90,6 +90,7 @@ class Trace:
         folders: mtime in ns and digest of the names, by absolute path.
         variables: keyed digest by name.
         data: digest of the project's data files where native code could have read them, else empty.
+        names: digest of which files the project had: nothing tells that a service asked whether one exists.
     """
 
     read_ns: int
@@ -98,6 +99,7 @@ class Trace:
     folders: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
+    names: str = ""
 
     def difference(self, ground: Ground) -> str:
         """What is no longer the same, for a person; empty where all is."""
@@ -107,6 +109,15 @@ class Trace:
         for name, digest in self.inside.items():
             if ground.digest(name) != digest:
                 return name
+        if changed := self._elsewhere():
+            return changed
+        if ground.journal is None or self.names != names_digest(ground.project, list(ground.journal.folders)):
+            return "the list of the project's files"
+        if self.data and self.data != data_digest(ground.project, ground.journal):
+            return "a data file"
+        return ""
+
+    def _elsewhere(self) -> str:
         for path, (stamp, digest) in self.outside.items():
             now = stamp_at(path)
             if now != stamp or (stamp is not None and not settled(stamp, self.read_ns) and _digest(path) != digest):
@@ -114,8 +125,6 @@ class Trace:
         for path, (mtime, names) in self.folders.items():
             if not _folder_stands(path, mtime, names, self.read_ns):
                 return path
-        if self.data and self.data != data_digest(ground.project, ground.journal):
-            return "a data file"
         return ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,6 +141,7 @@ class Trace:
                 {path: (int(mtime), str(names)) for path, (mtime, names) in document["folders"].items()},
                 dict(document["variables"]),
                 str(document["data"]),
+                str(document["names"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -207,6 +217,12 @@ def _folder_stands(path: str, mtime: int, names: str, read_ns: int) -> bool:
     except OSError:
         return not mtime and not names
     return (now == mtime and now < read_ns - SETTLED_NS) or _names(path)[1] == names
+
+
+def names_digest(project: Path, folders: Sequence[str]) -> str:
+    """Digest of the names in a project's folders."""
+    listed = {folder: _names(os.path.join(project, folder))[1] for folder in folders}
+    return hashlib.sha256(json.dumps(sorted(listed.items())).encode()).hexdigest()
 
 
 def data_digest(project: Path, journal: Journal | None) -> str:

@@ -143,6 +143,7 @@ class Iris:
             lambda tmp: (tmp / "far/b.py").write_text(""),
         ),
         ("x = os.path.exists('late.txt')", lambda tmp: (tmp / "project/late.txt").write_text("")),
+        ("x = os.path.exists('lib/late.txt')", lambda tmp: (tmp / "project/lib/late.txt").write_text("")),
         ("x = dict(os.environ).get('SEEN')", lambda tmp: os.environ.__setitem__("SEEN", "2")),
     ],
 )
