@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
     from bentotool.sdk import exceptions, validators
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
+    from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
     from bentotool.sdk.dependency import depends
     from bentotool.sdk.importing import importing
+    from bentotool.sdk.secret import Secret
     from bentotool.sdk.service import Service, service
 
 __all__ = [
     "AsyncHTTPClient",
     "Context",
+    "Secret",
     "Service",
     "SyncHTTPClient",
     "api",
@@ -32,12 +35,14 @@ __all__ = [
     "on_shutdown",
     "on_startup",
     "service",
+    "use_arguments",
     "validators",
 ]
 
 _NAMES = {
     "AsyncHTTPClient": "bentotool.client.http",
     "Context": "bentotool.sdk.context",
+    "Secret": "bentotool.sdk.secret",
     "Service": "bentotool.sdk.service",
     "SyncHTTPClient": "bentotool.client.http",
     "api": "bentotool.sdk.api",
@@ -47,6 +52,7 @@ _NAMES = {
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",
     "service": "bentotool.sdk.service",
+    "use_arguments": "bentotool.sdk.arguments",
 }
 _MODULES = {
     "exceptions": "bentotool.sdk.exceptions",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from bentotool.errors import BentotoolError, UsageError
-from bentotool.runtime.bento import find_target
+from bentotool.runtime.bento import find_target, given_arguments
 from bentotool.runtime.supervisor import Settings, Supervisor, bind, report
 
 __all__ = ["main"]
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if options.workers is not None and options.workers < 1:
             raise UsageError(f"--workers {options.workers}: at least 1 is needed")
-        target = find_target(options.target, options.service)
+        target = find_target(options.target, options.service, given_arguments())
         settings = Settings(
             host=options.host,
             port=options.port,

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
+from bentotool.sdk.arguments import check_taken, redacted
 from bentotool.sdk.service import Service
 
 __all__ = ["load_service", "place", "users_part"]
@@ -55,13 +56,15 @@ def _import(name: str, folder: Path) -> Any:
         raise ServiceLoadError(f"{place(error, folder)}: no module named {error.name!r}", hint=hint) from error
     except BentotoolError as error:
         message = f"{place(error, folder)}: {error.message}"
+        if isinstance(error, UsageError) and not isinstance(error, ConfigError):  # an argument, missing or wrong
+            raise UsageError(message, hint=error.hint, details=error.details) from error
         raise ServiceLoadError(message, hint=error.hint, details=error.details) from error
     except (SystemExit, KeyboardInterrupt) as error:
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise ServiceLoadError(f"{place(error, folder)}: exits while it is imported ({what})") from error
+        raise ServiceLoadError(redacted(f"{place(error, folder)}: exits while it is imported ({what})")) from error
     except Exception as error:
         text = str(error).partition("\n")[0]
-        raise ServiceLoadError(f"{place(error, folder)}: {type(error).__name__}: {text}") from error
+        raise ServiceLoadError(redacted(f"{place(error, folder)}: {type(error).__name__}: {text}")) from error
 
 
 def _entry(module: Any, folder: Path) -> Service[Any]:
@@ -90,6 +93,7 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
 
     Raises:
         ServiceLoadError: what is wrong, with file and line.
+        UsageError: an argument is missing, wrong or unknown.
     """
     folder = folder.resolve()
     os.chdir(folder)
@@ -98,6 +102,7 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in ("", *own))]
     module_name, _, attribute = (target or _DEFAULT_MODULE).partition(":")
     module = _import(module_name.removesuffix(".py").replace("/", "."), folder)
+    check_taken()
     if attribute:
         service = getattr(module, attribute, None)
         if service is None:

@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.errors import BentotoolError, ServiceLoadError, UsageError
 from bentotool.runtime.isolation import leave_network
 from bentotool.runtime.witness import watch
+from bentotool.sdk.arguments import declared, find_secret, provide
 from bentotool.sdk.importing import PROBE_VARIABLE
 
 __all__ = ["describe", "main"]
@@ -46,6 +47,7 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
 
     Raises:
         ServiceLoadError: it cannot be imported.
+        UsageError: an argument is missing, wrong or unknown, or a secret would be recorded.
     """
     from bentotool.runtime.loading import load_service
 
@@ -59,7 +61,7 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
         models += [model.reference for model in current.models if model.reference not in models]
         queue += [d.on for d in current.dependencies.values() if d.on not in seen and d.on not in queue]
     image = _plain(service.image)
-    return {
+    description = {
         "service": name,
         "name": _snake(service.name),
         "description": service.description,
@@ -73,7 +75,23 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
         "requirements": list(image.get("requirements", ())) if isinstance(image, dict) else [],
         "depends": [dependency.on.name for dependency in service.dependencies.values()],
         "modules": _modules(folder),
+        "arguments": [argument.to_dict() for argument in declared()],
     }
+    if found := find_secret(description):
+        raise UsageError(
+            f"the secret argument {found[0]!r} would be written into the Bento: {found[1]}",
+            hint="use it in __init__ or in an API, when the service runs",
+        )
+    return description
+
+
+def _given() -> dict[str, Any]:
+    """The template arguments, from standard input; the service finds that empty."""
+    document: dict[str, Any] = json.loads(sys.stdin.buffer.read() or b"{}")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return document
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,6 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     output = options.output.absolute()  # importing the service changes the working directory
     os.environ[PROBE_VARIABLE] = "1"
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as the supervisor does
+    provide(_given(), building=True)
     isolated = leave_network()
     witness = watch()
     try:

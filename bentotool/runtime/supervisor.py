@@ -170,6 +170,8 @@ class Supervisor:
             arguments += ["--middleware", middleware]
         if settings.quiet:
             arguments.append("--quiet")
+        if target.arguments:
+            arguments.append("--arguments")
         if target.service:
             arguments += ["--service", target.service]
         from bentotool.runtime.hosts import is_loopback
@@ -179,6 +181,9 @@ class Supervisor:
         env = {**_QUIET, **os.environ, **target.environment, _METRICS: str(self._metrics.path), _SLOT: str(slot.number)}
         slot.process = spawn("bentotool.runtime.worker", arguments, [self._listener, theirs], env)
         theirs.close()
+        slot.line = ours
+        if target.arguments:
+            self._send(slot, {"type": "arguments", "values": dict(target.arguments)})
         ours.setblocking(False)
         slot.line, slot.buffer, slot.ready, slot.error = ours, b"", False, None
         self._selector.register(ours, selectors.EVENT_READ, slot)
@@ -297,10 +302,12 @@ class Supervisor:
         Raises:
             ServiceLoadError: why.
             UnsafeError: the service loads a model that runs code, without saying that it is trusted.
+            UsageError: an argument is missing or wrong.
         """
         if slot.error is not None:
-            if slot.error.get("code") == UnsafeError.code:
-                raise UnsafeError(slot.error["message"], hint=slot.error.get("hint"))
+            for kind in (UnsafeError, UsageError):
+                if slot.error.get("code") == kind.code:
+                    raise kind(slot.error["message"], hint=slot.error.get("hint"))
             known = {key: value for key, value in slot.error.items() if key not in ("code", "message", "hint")}
             raise ServiceLoadError(slot.error["message"], hint=slot.error.get("hint"), details=known)
         if slot.failures >= _START_ATTEMPTS:

@@ -1,7 +1,8 @@
 """One worker process: the service, a uvicorn server on the inherited socket, a line to the supervisor.
 
 The line is a socket with one JSON object per line. To the supervisor: ``{"type": "ready", "workers": 2}``, ``{"type":
-"failed", "error": {...}}``. From it: ``{"type": "drain"}``, ``{"type": "problem", "message": ...}``. When it closes,
+"failed", "error": {...}}``. From it: ``{"type": "arguments", "values": {...}}`` first of all, where the worker was
+started with ``--arguments``; ``{"type": "drain"}``, ``{"type": "problem", "message": ...}``. When it closes,
 the supervisor is gone and the worker ends too: no worker outlives its supervisor.
 """
 
@@ -62,9 +63,10 @@ def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]
     if isinstance(error, BentotoolError):
         return error.to_dict()
     from bentotool.runtime.loading import place, users_part
+    from bentotool.sdk.arguments import redacted
 
     text = str(error).partition("\n")[0]
-    message = f"{place(error, folder)}: {type(error).__name__}: {text}"
+    message = redacted(f"{place(error, folder)}: {type(error).__name__}: {text}")
     part = users_part(error, folder)
     if form == "json":
         logging.getLogger("bentotool.service").error("the service did not start", exc_info=(type(error), error, part))
@@ -210,6 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=30.0)
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--arguments", action="store_true", help="the first line of the supervisor has them")
     parser.add_argument("--middleware", action="append", default=[], help="module:attribute; outermost first")
     options = parser.parse_args(argv)
     listener, line = receive_sockets_of(options.sockets)
@@ -219,9 +222,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from bentotool.runtime.loading import load_service
         from bentotool.runtime.metrics import DIRECTORY, SLOT, use_slot
+        from bentotool.sdk.arguments import provide
 
         if os.environ.get(DIRECTORY):
             use_slot(os.environ.get(SLOT, "0"))
+        if options.arguments:
+            provide(_arguments(line))
         service, _name = load_service(options.app_dir, options.service)
         from bentotool.runtime.app import Application
 
@@ -238,6 +244,13 @@ def main(argv: list[str] | None = None) -> int:
             line.sendall(json.dumps({"type": "failed", **failure}).encode() + b"\n")
         return FAILED
     return 0
+
+
+def _arguments(line: socket.socket) -> dict[str, Any]:
+    """The arguments of the service. They come over the line: argv and the environment are seen by others."""
+    with line.makefile("rb", buffering=0) as stream:  # unbuffered: what follows is read elsewhere
+        document: dict[str, Any] = json.loads(stream.readline())
+    return document["values"]  # type: ignore[no-any-return]
 
 
 def receive_sockets_of(where: str) -> tuple[socket.socket, socket.socket]:

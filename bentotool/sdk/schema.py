@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bentotool.sdk.arguments import arguments_schema
 from bentotool.sdk.signature import MethodSpec
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def output_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[
 
 
 def service_schema(service: Service[Any]) -> dict[str, Any]:
-    """``{name, type, description, routes: [...], paths: {...}}``."""
+    """``{name, type, description, routes: [...], paths: {...}}``; ``arguments``, a JSON schema, where it takes some."""
     routes = []
     for spec in service.apis.values():
         entry: dict[str, Any] = {
@@ -85,10 +86,12 @@ def service_schema(service: Service[Any]) -> dict[str, Any]:
             schema, shared = describe(spec, _TEMPLATE, True)
             entry[side] = {**schema, "$defs": shared} if shared else schema
         routes.append(entry)
+    arguments = arguments_schema()
     return {
         "name": service.name,
         "type": "service",
         "description": service.description,
         "routes": routes,
         "paths": {spec.route: {"mounted": False} for spec in service.apis.values()},
+        **({"arguments": arguments} if arguments else {}),
     }
