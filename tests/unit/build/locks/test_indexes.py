@@ -123,6 +123,7 @@ def test_credentials_leave_no_trace(
         program.chmod(0o755)
         monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
         monkeypatch.setenv("UV_KEYRING_PROVIDER", "subprocess")
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))  # uv keeps a lock there
         monkeypatch.setenv("UV_INDEX_CORP_USERNAME", "me")
     else:
         netrc = tmp_path / "netrc"
