@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -71,13 +71,11 @@ class Packer:
     Args:
         project: its folder.
         cache: where built wheels are kept.
-        note: told when one is built.
         timeout: seconds for one.
     """
 
     project: Path
     cache: Path
-    note: Callable[[str], None] = lambda text: None
     timeout: float = 600.0
 
     def pack(
@@ -140,7 +138,6 @@ class Packer:
         folder = self.cache / key
         found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
         if not found:
-            self.note(f"building a wheel of {shown_url(source.shown)}")
             with _Draft(folder) as draft, tempfile.TemporaryDirectory(prefix="bentotool-wheel-") as workspace:
                 built = self._build(source, requirements, commit, offline, Path(workspace))
                 normalise_wheel(built, draft / built.name)

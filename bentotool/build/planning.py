@@ -167,7 +167,7 @@ class Work:
         previous = read_lock(self.folder)
         platform = options.platform or (previous.platform if previous else default_platform())
         requirements = gather(project, self.runtime, extra, platform=platform, locked=options.locked, note=self.note)
-        packer = Packer(self.folder, self.layout.root / "cache" / "wheels", self.note)
+        packer = Packer(self.folder, self.layout.root / "cache" / "wheels")
         lock = make_lock(
             requirements, project.python, platform,
             previous=previous, locked=options.locked, offline=options.offline, packer=packer,
