@@ -24,6 +24,7 @@ class Finding:
 
     Args:
         name: of the document in the room.
+        given: keyed digest of the template arguments.
         document: the description, as the probe wrote it.
         trace: what it depended on; None where that is not known.
         hit: whether it was remembered.
@@ -32,6 +33,7 @@ class Finding:
 
     name: str
     ground: Ground = field(repr=False)
+    given: str = ""
     document: dict[str, Any] = field(default_factory=dict, repr=False)
     trace: Trace | None = field(default=None, repr=False)
     hit: bool = False
@@ -62,15 +64,24 @@ class Memory:
         self._journal = journal
         self._fresh = fresh
 
-    def recall(self, project: Path, service: str, store: Path, environment: Mapping[str, str]) -> Finding:
-        """What is remembered of a service, with ``hit`` where it counts."""
+    def recall(
+        self,
+        project: Path,
+        service: str,
+        store: Path,
+        environment: Mapping[str, str],
+        arguments: Mapping[str, Any] | None = None,
+    ) -> Finding:
+        """What is remembered of a service that is imported with some arguments, with ``hit`` where it counts."""
         from bentotool import __version__
         from bentotool.sdk.importing import PROBE_VARIABLE
 
         environment = {**environment, PROBE_VARIABLE: "1"}
         python = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
         base = os.path.realpath(project)
+        given = self._room.key("arguments", dict(arguments or {})) if given is None else given
         place = [
+            given,
             base,
             service,
             str(store),
@@ -79,15 +90,18 @@ class Memory:
             sys.version,
             __version__,
             python,
+            dict(arguments or {}),
         ]
         ground = Ground(Path(base), Path(store), environment, self._room.salt(), self._journal)
         name = self._room.key("service", *place)
         kept = None if self._fresh else self._room.read(name)
         trace = Trace.from_dict(kept["trace"]) if kept and "trace" in kept else None
         if kept is None or trace is None or not isinstance(kept.get("document"), dict):
-            return Finding(name, ground, reason="not imported before")
+            return Finding(name, ground, given, reason="not imported before")
         changed = trace.difference(ground)
-        return Finding(name, ground, kept["document"], trace, hit=not changed, reason=changed and f"{changed} changed")
+        return Finding(
+            name, ground, given, kept["document"], trace, hit=not changed, reason=changed and f"{changed} changed"
+        )
 
     def learn(self, finding: Finding, document: dict[str, Any], seen: Any, started_ns: int, scratch: str) -> Finding:
         """The finding after an import that began at a time and wrote a description."""

@@ -37,7 +37,9 @@ __all__ = ["Records"]
 
 _NO_MATTER = ("dry_run", "explain", "fresh", "locked", "offline", "probe_timeout", "replace", "show_output")
 """Options that do not change what an unchanged build answers."""
-_TAKING_PART = frozenset({"bentotool_plan_build", "bentotool_after_build", "bentotool_runtime_middleware"})
+_TAKING_PART = frozenset(
+    {"bentotool_plan_build", "bentotool_base_image", "bentotool_after_build", "bentotool_runtime_middleware"}
+)
 _SMALL = 16 << 20
 
 Looks = dict[str, list[Any]]
@@ -103,7 +105,10 @@ class Records:
         if journal is None or _tree(journal) != record["tree"]:
             return "the project's files"
         service, root = record["service"], self.layout.root
-        finding = Memory(self.room, before).recall(self.folder, service["name"], root, service_environment(root))
+        environment = service_environment(root)
+        finding = Memory(self.room, before).recall(
+            self.folder, service["name"], root, environment, given=service["given"]
+        )
         if not finding.hit or document_digest(finding.document) != service["digest"]:
             return "the service"
         refs = RefStore(self.layout)
@@ -161,6 +166,7 @@ class Records:
             "tree": _tree(journal),
             "service": {
                 "name": planned.config.service or "service",
+                "given": finding.given,
                 "digest": document_digest(finding.document),
             },
             "models": dict(planned.models),
