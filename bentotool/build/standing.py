@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Records"]
 
-_NO_MATTER = ("dry_run", "explain", "fresh", "locked", "offline", "probe_timeout", "replace", "show_output")
+_NO_MATTER = ("dry_run", "explain", "fresh", "offline", "probe_timeout", "replace", "show_output")
 """Options that do not change what an unchanged build answers."""
 _TAKING_PART = frozenset(
     {"bentotool_plan_build", "bentotool_base_image", "bentotool_after_build", "bentotool_runtime_middleware"}
