@@ -71,8 +71,15 @@ class Memory:
         store: Path,
         environment: Mapping[str, str],
         arguments: Mapping[str, Any] | None = None,
+        *,
+        given: str | None = None,
     ) -> Finding:
-        """What is remembered of a service that is imported with some arguments, with ``hit`` where it counts."""
+        """What is remembered of a service that is imported with some arguments, with ``hit`` where it counts.
+
+        Args:
+            arguments: template arguments; only a keyed digest of them is kept.
+            given: that digest, where it is known already.
+        """
         from bentotool import __version__
         from bentotool.sdk.importing import PROBE_VARIABLE
 
@@ -90,7 +97,6 @@ class Memory:
             sys.version,
             __version__,
             python,
-            dict(arguments or {}),
         ]
         ground = Ground(Path(base), Path(store), environment, self._room.salt(), self._journal)
         name = self._room.key("service", *place)
