@@ -18,6 +18,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from bentotool.interfaces import (
+        ArchiveDecl,
         CommandDecl,
         Credentials,
         FrameworkDecl,
@@ -87,6 +88,31 @@ def bentotool_sources() -> Iterable[SourceDecl]:
         @hookimpl
         def bentotool_sources():
             return [SourceDecl("greeting", "my_plugin.source:Greeting", "A model that greets", schemes=("hello",))]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def bentotool_archives() -> Iterable[ArchiveDecl]:
+    """Declare files of other tools that ``bentotool import`` builds a Bento from.
+
+    When:
+        ``bentotool import`` is given a file that is no archive of bentotool's own; once per process.
+
+    Arguments:
+        None.
+
+    Return:
+        :class:`~bentotool.interfaces.ArchiveDecl` records. Two plugins that declare one suffix are an error.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.interfaces import ArchiveDecl
+
+        @hookimpl
+        def bentotool_archives():
+            return [ArchiveDecl("crate", "my_plugin.crate:Crate", "Crates of that tool", suffixes=(".crate",))]
     """
     raise NotImplementedError
 
@@ -211,7 +237,8 @@ def bentotool_plan_build(config: Mapping[str, object], models: Sequence[object])
 
     Return:
         :class:`~bentotool.interfaces.PlanAddition`, or None: nothing. Two plugins that give one file, variable or label
-        different values are an error.
+        different values, or ask for versions of a package that exclude each other, are an error that names both. A
+        file that the project has is an error too; over labels and variables the configuration decides.
 
     Example::
 
@@ -221,6 +248,32 @@ def bentotool_plan_build(config: Mapping[str, object], models: Sequence[object])
         @hookimpl
         def bentotool_plan_build(models):
             return PlanAddition(labels={"models": str(len(models))})
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def bentotool_base_image(plan: Mapping[str, object]) -> str | None:
+    """Choose the base image that container images of a Bento start from.
+
+    When:
+        A Bento is planned and neither its configuration nor its service names a base image; what is chosen is recorded
+        in the Bento. A failure stops the build: an image on another base would be another image.
+
+    Arguments:
+        ``plan``: the plan as ``build --dry-run --json`` prints it: ``name``, ``python``, ``platform``, ``image``
+        (``distro``, ``cuda_version``, …), ``models`` and the rest.
+
+    Return:
+        An image reference such as ``registry.example/base:1``, or None: no opinion. The first answer counts.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+
+        @hookimpl
+        def bentotool_base_image(plan):
+            return f"registry.example/python:{plan['python']}" if plan["platform"] == "linux/amd64" else None
     """
     raise NotImplementedError
 

@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 __all__ = [
     "API_VERSION",
     "JSON",
+    "ArchiveDecl",
     "CommandDecl",
     "Credentials",
     "FrameworkDecl",
@@ -172,6 +173,22 @@ class SourceDecl(_Declaration):
         _tuple_of(str, self.forms, "forms")
         for scheme in self.schemes:
             _matching(_SCHEME, scheme, "scheme")
+        for suffix in self.suffixes:
+            _matching(_SUFFIX, suffix, "suffix")
+
+
+@dataclass(frozen=True)
+class ArchiveDecl(_Declaration):
+    """Files with a Bento of another tool; ``target`` is an :class:`Archive`, or a class of no arguments.
+
+    Args:
+        suffixes: endings of such files, lower case; a file of any name is meant by ``NAME:FILE``.
+    """
+
+    suffixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for suffix in self.suffixes:
             _matching(_SUFFIX, suffix, "suffix")
 

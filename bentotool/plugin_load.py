@@ -20,6 +20,7 @@ import bentotool.hookspecs
 from bentotool.hookspecs import PROJECT
 from bentotool.interfaces import (
     API_VERSION,
+    ArchiveDecl,
     CommandDecl,
     Credentials,
     FrameworkDecl,
@@ -41,12 +42,14 @@ _MAX_RECORDS = 1000  # of one kind from one plugin: a generator that never ends 
 
 _MANY = {  # hooks that return an iterable, and of what
     "bentotool_frameworks": FrameworkDecl,
+    "bentotool_archives": ArchiveDecl,
     "bentotool_commands": CommandDecl,
     "bentotool_sources": SourceDecl,
     "bentotool_templates": TemplateDecl,
     "bentotool_runtime_middleware": str,
 }
 _ONE = {  # hooks that return one value or None, and of what
+    "bentotool_base_image": str,
     "bentotool_identify_model": str,
     "bentotool_registry_credentials": Credentials,
     "bentotool_plan_build": PlanAddition,

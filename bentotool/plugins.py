@@ -15,13 +15,14 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from bentotool.errors import BentotoolError, MissingDependencyError, PluginError, UsageError
 from bentotool.interfaces import (
+    ArchiveDecl,
     CommandDecl,
     Credentials,
     FrameworkDecl,
@@ -30,15 +31,18 @@ from bentotool.interfaces import (
     TemplateDecl,
 )
 from bentotool.plugin_load import PluginFailure, checked, contained, explain, load, new_manager, stdout_kept_clean
+from bentotool.plugin_merge import base_image, clash, merge_additions
 from bentotool.plugin_scan import FoundPlugin, scan
-from bentotool.protocols import Framework, Source
+from bentotool.protocols import Archive, Framework, Source
 
 __all__ = ["FoundPlugin", "PluginFailure", "PluginState", "Plugins", "load_plugins"]
 
 DISABLE_VARIABLE = "BENTOTOOL_DISABLE_PLUGINS"
 
 # A plugin's failure in these stops the work: going on without it would push what is forbidden, or build another Bento.
-_STOPPING = frozenset({"bentotool_plan_build", "bentotool_before_push", "bentotool_runtime_middleware"})
+_STOPPING = frozenset(
+    {"bentotool_base_image", "bentotool_before_push", "bentotool_plan_build", "bentotool_runtime_middleware"}
+)
 
 
 class _Declared(Protocol):
@@ -136,9 +140,19 @@ class Plugins:
         for plugin, record in self._records("bentotool_sources", SourceDecl):
             for scheme in record.schemes:
                 if scheme in owners:
-                    raise _clash(f"source {scheme!r}", [owners[scheme][0], plugin])
+                    raise clash(f"source {scheme!r}", [owners[scheme][0], plugin])
                 owners[scheme] = plugin, record
         return {scheme: record for scheme, (_, record) in owners.items()}
+
+    def archives(self) -> dict[str, ArchiveDecl]:
+        """Archives of other tools' Bentos by suffix. Raises PluginError where two plugins declare one suffix."""
+        owners: dict[str, tuple[FoundPlugin, ArchiveDecl]] = {}
+        for plugin, record in self._records("bentotool_archives", ArchiveDecl):
+            for suffix in record.suffixes:
+                if suffix in owners:
+                    raise clash(f"archive {suffix!r}", [owners[suffix][0], plugin])
+                owners[suffix] = plugin, record
+        return {suffix: record for suffix, (_, record) in owners.items()}
 
     def commands(self, reserved: Collection[str] = ()) -> dict[str, CommandDecl]:
         """Commands by name; a name in ``reserved``, or taken by two plugins, is left out with a warning.
@@ -185,6 +199,13 @@ class Plugins:
         implementation = self.resolve(decl)
         if not isinstance(implementation, Source):
             raise PluginError(f"{self._owner(decl)}: {decl.target} is not a Source")
+        return implementation
+
+    def archive(self, decl: ArchiveDecl) -> Archive:
+        """The implementation of an archive."""
+        implementation = self.resolve(decl)
+        if not isinstance(implementation, Archive):
+            raise PluginError(f"{self._owner(decl)}: {decl.target} is not an Archive")
         return implementation
 
     def loader_path(self, name: str) -> Path:
@@ -255,20 +276,11 @@ class Plugins:
 
     def plan_build(self, config: Mapping[str, object], models: Sequence[object]) -> PlanAddition:
         """What all plugins add to a Bento, merged. PluginError where two give one key different values."""
-        merged: dict[str, dict[str, object]] = {"files": {}, "env": {}, "labels": {}}
-        owners: dict[tuple[str, str], FoundPlugin] = {}
-        requirements: list[str] = []
-        for plugin, addition in self._answers("bentotool_plan_build", {"config": config, "models": models}):
-            for item in fields(PlanAddition):
-                value = getattr(addition, item.name)
-                if item.name == "requirements":
-                    requirements.extend(text for text in value if text not in requirements)
-                    continue
-                for key, content in value.items():
-                    if merged[item.name].setdefault(key, content) != content:
-                        raise _clash(f"{item.name} {key!r} of the Bento", [owners[item.name, key], plugin])
-                    owners.setdefault((item.name, key), plugin)
-        return PlanAddition(requirements=tuple(requirements), **merged)  # type: ignore[arg-type]
+        return merge_additions(self._answers("bentotool_plan_build", {"config": config, "models": models}))
+
+    def base_image(self, plan: Mapping[str, object]) -> str | None:
+        """The first plugin's base image for a plan, or None. PluginError where it is no image reference."""
+        return base_image(self._answers("bentotool_base_image", {"plan": plan}))
 
     # -- listing -----------------------------------------------------------------------------------------------------
 
@@ -376,7 +388,7 @@ class Plugins:
         records: dict[str, DeclT] = {}
         for plugin, record in self._records(hook, kind):
             if record.name in records:
-                raise _clash(f"{what} {record.name!r}", [owners[record.name], plugin])
+                raise clash(f"{what} {record.name!r}", [owners[record.name], plugin])
             owners[record.name], records[record.name] = plugin, record
         return records
 
@@ -386,13 +398,3 @@ class Plugins:
                 if record is decl:
                     return f"plugin {plugin.name!r} ({plugin.origin})"
         return "plugin"
-
-
-def _clash(what: str, plugins: Iterable[FoundPlugin]) -> PluginError:
-    claims = list(plugins)
-    origins = " and ".join(f"plugin {plugin.name!r} ({plugin.origin})" for plugin in claims)
-    return PluginError(
-        f"{what} is declared by {origins}",
-        hint=f"bentotool --disable-plugin {claims[-1].name} …",
-        details={"plugins": [plugin.name for plugin in claims]},
-    )

@@ -5,14 +5,15 @@ The records they speak in are those of :mod:`bentotool.interfaces`. This module 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from bentotool.interfaces import Match, ModelInfo, SourceFile, SourceModel, SourceRequest
+    from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, SourceModel, SourceRequest
 
-__all__ = ["Framework", "Loader", "Source"]
+__all__ = ["Archive", "ArchivedBento", "Framework", "Loader", "Source"]
 
 
 @runtime_checkable
@@ -83,6 +84,48 @@ class Source(Protocol):
 
     def fetch(self, request: SourceRequest) -> SourceModel:
         """Bring the files to this disk: into the request's folder, or say where they lie."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArchivedBento:
+    """A Bento of another tool, unpacked: what one of ours is built from.
+
+    Args:
+        project: the folder with its code, below the request's folder.
+        config: the configuration of the build, with the keys of ``bentofile.yaml``; checked like one.
+        models: the models that came with it, by the tag by which ``config`` names each, ``name:version``.
+    """
+
+    project: Path
+    config: Mapping[str, JSON]
+    models: Mapping[str, SourceModel]
+
+
+@runtime_checkable
+class Archive(Protocol):
+    """Unpacks a Bento of another tool; executes nothing of it.
+
+    When:
+        ``bentotool import FILE`` where the file's name ends in a declared suffix, or ``NAME:FILE``.
+
+    Arguments:
+        See :class:`SourceRequest`; ``uri`` is the file's path. Names in the file become paths only below ``folder``,
+        and no more than ``max_bytes`` are unpacked.
+
+    Return:
+        See :class:`ArchivedBento`. What is wrong with the file is a :class:`~bentotool.errors.BentotoolError`.
+
+    Example::
+
+        class Zipped:
+            def unpack(self, request):
+                unpack_safely(request.uri, request.folder / "project")
+                return ArchivedBento(request.folder / "project", {"service": "service:Main"}, {})
+    """
+
+    def unpack(self, request: SourceRequest) -> ArchivedBento:
+        """Unpack the file into the request's folder."""
         ...
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.build.journal import Journal
-from bentotool.build.result import BuildOptions, BuildResult
+from bentotool.build.result import BuildOptions, BuildResult, BuiltBento
 from bentotool.build.room import Room
 from bentotool.build.standing import Records
 from bentotool.oci.layout import Layout
@@ -98,7 +98,8 @@ def _build(
     if not options.dry_run:
         with work.step("pack"):
             ref = _packed(planned, work, past.document)
-        records.plugins.call("bentotool_after_build", bento=ref)
+        built = BuiltBento(ref.name, ref.tag, ref.ref, ref.digest, ref.size)
+        records.plugins.call("bentotool_after_build", bento=built)
         with work.step("record"):
             past.keep(
                 {"tag": f"{ref.name}:{ref.tag}", "digest": ref.digest, "plan": plan_digest(planned), "size": ref.size,

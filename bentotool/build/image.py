@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bentotool.build.config import ENV_PATTERN, BuildConfig, CondaConfig, DockerConfig
 from bentotool.build.contain import check_relative, read_inside
@@ -17,7 +17,11 @@ from bentotool.build.schema import Where, check_text, read_table
 from bentotool.build.yamlfile import parse_yaml
 from bentotool.errors import ConfigError
 
-__all__ = ["image_of", "read_image_files"]
+if TYPE_CHECKING:
+    from bentotool.build.plan import Plan
+    from bentotool.plugins import Plugins
+
+__all__ = ["choose_base", "image_of", "read_image_files"]
 
 _LIMIT = 1 << 20
 _CONDA_KEYS = ("channels", "dependencies")
@@ -49,6 +53,20 @@ def image_of(config: BuildConfig, service_image: Any) -> dict[str, Any]:
     chosen["conda"] = {name: list(conda[name]) for name in _CONDA_KEYS if conda[name]}
     chosen["service"] = service_image
     return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items() if value}
+
+
+def choose_base(plan: Plan, plugins: Plugins) -> Plan:
+    """The plan with the base image that a plugin chooses, where neither configuration nor service names one.
+
+    Raises:
+        PluginError: a plugin fails, or names what is no image.
+    """
+    of_service = plan.image.get("service")
+    named = isinstance(of_service, str) or (isinstance(of_service, Mapping) and of_service.get("base_image"))
+    if named or plan.image.get("base_image"):
+        return plan
+    chosen = plugins.base_image(plan.to_dict())
+    return plan if chosen is None else replace(plan, image={**plan.image, "base_image": chosen})
 
 
 def _docker(project: Path, docker: DockerConfig, where: Where) -> DockerConfig:

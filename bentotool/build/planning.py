@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bentotool.build.collect import CodeFile, collect
 from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
 from bentotool.build.configfile import ProjectConfig, load_config
-from bentotool.build.image import image_of
+from bentotool.build.image import choose_base, image_of
 from bentotool.build.journal import Journal
 from bentotool.build.lock import LOCK_FILE, PLATFORMS, Lock, default_platform, make_lock, read_lock
 from bentotool.build.memory import Memory
@@ -123,7 +123,7 @@ class Work:
         with self.step("wheel"):
             runtime_version, wheel, known = cached_runtime_wheel(self.room, self.layout, self.runtime)
             self.cached["wheel"] = known
-        plan = Plan(
+        drawn = Plan(
             name=_bento_name(config, probe),
             version=config.version or "",
             service=probe.service,
@@ -141,7 +141,8 @@ class Work:
             added=addition.files,
             image=image_of(config, probe.image),
             middleware=plugins.runtime_middleware(probe.service),
-        ).settled()
+        )
+        plan = choose_base(drawn, plugins).settled()
         used = {reference: model.digest for reference, model in _wanted(config, probe, stored)}
         return Planned(plan, project, config, probe, requirements, addition, used, tuple(loaders.values()), journal)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bentotool.build.plan import Plan
 
-__all__ = ["BuildOptions", "BuildResult"]
+__all__ = ["BuildOptions", "BuildResult", "BuiltBento"]
 
 
 @dataclass(frozen=True)
@@ -99,3 +99,14 @@ class BuildResult:
             "cached": dict(self.cached),
             **({"explain": dict(self.explained)} if self.explained is not None else {}),
         }
+
+
+@dataclass(frozen=True)
+class BuiltBento:
+    """What ``bentotool_after_build`` is told; ``tag`` is ``name:version``, ``size`` is in bytes, without models."""
+
+    name: str
+    version: str
+    tag: str
+    digest: str
+    size: int

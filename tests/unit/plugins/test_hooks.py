@@ -17,7 +17,7 @@ from bentotool import hookspecs
 from bentotool.errors import PluginError, UnsafeError
 from bentotool.interfaces import Credentials, PlanAddition, SourceFile
 from bentotool.plugin_load import HOOKS, new_manager
-from bentotool.protocols import Framework, Loader
+from bentotool.protocols import Archive, Framework, Loader
 
 SECTIONS = ("When", "Arguments", "Return", "Example")
 FAIL = "@hookimpl\ndef {hook}(): raise ValueError('boom')"
@@ -51,7 +51,7 @@ def test_example_compiles_and_registers(hook: str) -> None:
     assert [implementation.plugin_name for implementation in getattr(manager.hook, hook).get_hookimpls()] == ["example"]
 
 
-@pytest.mark.parametrize("protocol", [Framework, Loader])
+@pytest.mark.parametrize("protocol", [Archive, Framework, Loader])
 def test_protocols_are_documented_and_small(protocol: type) -> None:
     text = inspect.getdoc(protocol) or ""
     assert all(f"{section}:" in text for section in SECTIONS)
@@ -150,10 +150,78 @@ def test_hook_plan_build_clash(make: Any) -> None:
         make.plugins().plan_build({}, [])
 
 
-@pytest.mark.parametrize("hook", ["plan_build", "before_push", "runtime_middleware"])
+@pytest.mark.parametrize(
+    ("one", "other", "what"),
+    [
+        ("files={'x.txt': b'1'}", "files={'x.txt': b'2'}", "files 'x.txt'"),
+        ("files={'x.txt': b'1'}", "files={'X.txt': b'1'}", "files 'X.txt'"),
+        ("labels={'n': '1'}", "labels={'n': '2'}", "labels 'n'"),
+        ("requirements=('a-b==1',)", "requirements=('A_b==2',)", "requirement 'a-b'"),
+        ("requirements=('a>=2',)", "requirements=('a<2',)", "requirement 'a'"),
+        ("requirements=('a==1.*',)", "requirements=('a==1!1',)", "requirement 'a'"),
+        ("requirements=('a @ https://x.example/a-1.whl',)", "requirements=('a==1',)", "requirement 'a'"),
+    ],
+)
+def test_plan_build_conflicts_name_both(make: Any, one: str, other: str, what: str) -> None:
+    make.add("a", ADDITION.format(one))
+    make.add("b", ADDITION.format(other))
+    with pytest.raises(
+        PluginError, match=rf"^{what} of the Bento.*'a' \(dist-a 1\.2\) and .*'b' \(dist-b 1\.2\)"
+    ) as caught:
+        make.plugins().plan_build({}, [])
+    assert caught.value.details == {"plugins": ["a", "b"]}
+    assert make.plugins("b").plan_build({}, [])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a>=1", "a>=2,<3"), ("a>1", "a<1.0.1"), ("a==1.*", "a==1.5.*"), ("a~=1.4", "a<1.5"), ("a", "a[x]==2"),
+        ("a==1; python_version < '3.11'", "a==2; python_version >= '3.11'"), ("a>=2rc1", "a<2.1"), ("a===x", "a===x "),
+    ],
+)  # fmt: skip
+def test_requirements_that_go_together(make: Any, one: str, other: str) -> None:
+    make.add("a", ADDITION.format(f"requirements=({one!r},)"))
+    make.add("b", ADDITION.format(f"requirements=({other!r},)"))
+    assert make.plugins().plan_build({}, []).requirements == (one, other)
+
+
+def test_a_requirement_that_is_none_names_the_plugin(make: Any) -> None:
+    make.add("a", ADDITION.format("requirements=('one',)"))
+    make.add("b", ADDITION.format("requirements=('not one!',)"))
+    with pytest.raises(PluginError, match=r"'b' \(dist-b 1\.2\) adds 'not one!', which is no requirement"):
+        make.plugins().plan_build({}, [])
+
+
+def test_hook_base_image(make: Any) -> None:
+    make.add("a", "@hookimpl\ndef bentotool_base_image(plan): return None")
+    make.add("b", "@hookimpl\ndef bentotool_base_image(plan): return f'b.example/base:{plan[\"python\"]}'")
+    make.add("c", "@hookimpl\ndef bentotool_base_image(): return 'c.example/base'")
+    assert make.plugins().base_image({"python": "3.12"}) == "b.example/base:3.12"
+    assert make.plugins("b", "c").base_image({}) is None
+
+
+def test_a_base_image_that_is_none_stops_the_build(make: Any) -> None:
+    make.add("a", "@hookimpl\ndef bentotool_base_image(): return 'x\\nRUN evil'")
+    with pytest.raises(PluginError, match=r"plugin 'a' \(dist-a 1\.2\): base image .* is no image reference"):
+        make.plugins().base_image({})
+
+
+ARCHIVE = "@hookimpl\ndef bentotool_archives(): yield ArchiveDecl({!r}, 'm:A', 'Crates', suffixes=({!r},))"
+
+
+def test_hook_archives(make: Any) -> None:
+    make.add("a", ARCHIVE.format("crate", ".crate"))
+    assert make.plugins().archives()[".crate"].name == "crate"
+    make.add("b", ARCHIVE.format("box", ".crate"))
+    with pytest.raises(PluginError, match=r"archive '\.crate' is declared by .*dist-a 1\.2.* and .*dist-b 1\.2"):
+        make.plugins().archives()
+
+
+@pytest.mark.parametrize("hook", ["plan_build", "base_image", "before_push", "runtime_middleware"])
 def test_a_failure_stops_the_work_where_going_on_would_be_wrong(make: Any, hook: str) -> None:
     make.add("a", FAIL.format(hook=f"bentotool_{hook}"))
-    arguments = {"config": {}, "models": (), "artifact": None, "service": "s:S"}
+    arguments = {"config": {}, "models": (), "artifact": None, "service": "s:S", "plan": {}}
     with pytest.raises(PluginError, match=rf"plugin 'a' \(dist-a 1\.2\): bentotool_{hook} failed: ValueError: boom"):
         make.plugins().call(f"bentotool_{hook}", **arguments)
 
