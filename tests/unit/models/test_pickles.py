@@ -73,6 +73,12 @@ def test_code_before_damage(tmp_path: Path) -> None:
     assert find_pickle(put(tmp_path, b"\x80\x04cos\nmkdir\n(Vx\ntR\xff\xff")) == "it is a pickle"
 
 
+def test_a_text_with_an_odd_escape_is_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    path.write_bytes(b"\x80\x02cos\nmkdir\nS'a\\qb'\n\x85R.")
+    assert find_pickle(path)
+
+
 @pytest.mark.parametrize("packer", PACKERS)
 def test_compressed(tmp_path: Path, packer: str) -> None:
     for content in (BARE, BARE[:-1] + bytes(1 << 20)):
