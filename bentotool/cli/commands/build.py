@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,7 @@ def build(
     if check:
         _check(state, directory, options)
         return
+    _check_time()
     started = time.time()
     result = build_bento(
         directory, layout=state.layout, plugins=state.plugins, options=options, note=state.console.note
@@ -66,6 +68,14 @@ def build(
     if result.plan is not None and not dry_run:  # where nothing changed, all is attached that was asked for then
         document["attached"] = _attach(state, directory, options, result, started, (not no_sbom, not no_provenance))
     state.console.result(document, lambda: _show(state, result))
+
+
+def _check_time() -> None:
+    """Refuse what the documents could not state before anything is built."""
+    if os.environ.get("SOURCE_DATE_EPOCH"):
+        from bentotool.trust.moments import source_date
+
+        source_date()
 
 
 def _attach(
