@@ -6,6 +6,7 @@ imported there.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,14 +15,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bentotool.build.bentos import BentoStore
 from bentotool.environments import locked_environment, missing_packages
 from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UsageError
 from bentotool.oci.layout import Layout
 from bentotool.paths import STORE_ENV
+from bentotool.runtime.bento import ARGUMENTS_VARIABLE
 
 __all__ = ["Launch", "plan_launch", "running"]
 
@@ -40,6 +43,8 @@ class Launch:
         arguments: after ``python -m bentotool.runtime``.
         environment: set beside what this process has.
         python: the interpreter.
+        values: template arguments by name. They travel in one variable, which the runtime takes out of its environment:
+            an argument list is there for all to see.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Launch:
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def command(self, options: Sequence[str] = ()) -> list[str]:
         """The argument list of the process."""
@@ -54,20 +60,30 @@ class Launch:
 
     def variables(self) -> dict[str, str]:
         """The environment of the process."""
-        return {**os.environ, **self.environment}
+        values = {ARGUMENTS_VARIABLE: json.dumps(dict(self.values))} if self.values else {}
+        inherited = {name: value for name, value in os.environ.items() if name != ARGUMENTS_VARIABLE}
+        return {**inherited, **self.environment, **values}
 
 
-def plan_launch(target: str, layout: Layout, *, isolated: bool = False) -> Launch:
+def plan_launch(
+    target: str, layout: Layout, *, isolated: bool = False, arguments: Mapping[str, Any] | None = None
+) -> Launch:
     """Decide what ``target`` is.
 
     Args:
         target: a folder (a project, or an unpacked Bento), ``module:Service`` in this folder, or a Bento's reference.
         isolated: run a Bento in an environment made from its lock.
+        arguments: template arguments by name; of a Bento the secret ones.
 
     Raises:
         NotFoundError: when it is none of them.
         BentotoolError: when packages that a Bento needs are missing here.
     """
+    launch = _launch(target, layout, isolated)
+    return replace(launch, values={**launch.values, **(arguments or {})})
+
+
+def _launch(target: str, layout: Layout, isolated: bool) -> Launch:
     path = Path(target)
     if path.is_dir():
         bento = next((p for p in (path, path / "home" / "bento") if (p / "bento.json").is_file()), None)
@@ -91,7 +107,7 @@ def _project(folder: Path, layout: Layout) -> Launch:
     variables = {env.name: env.value for env in project.config.envs if env.stage != "build" and env.value}
     variables[STORE_ENV] = str(layout.root)
     arguments = (str(project.project), "--service", project.config.service or "service")
-    return Launch(str(folder), project.project, arguments, variables)
+    return Launch(str(folder), project.project, arguments, variables, values=project.config.args)
 
 
 def _unpacked(root: Path, name: str, python: str = sys.executable) -> Launch:

@@ -82,6 +82,22 @@ class StoredBento:
         return found[0]
 
     @property
+    def arguments(self) -> list[dict[str, Any]]:
+        """Its template arguments: ``{"name", "type", "required", "secret"}``, and ``value`` of those it was built with.
+
+        Raises:
+            VerificationError: they are not in that form.
+        """
+        try:
+            return [
+                {**{key: _text(item[key]) for key in ("name", "type")}, "required": item["required"] is True}
+                | ({"secret": True} if item["secret"] else {"secret": False, **_value(item)})
+                for item in self.config.get("arguments", ())
+            ]
+        except (KeyError, TypeError):
+            raise VerificationError(f"the arguments of Bento {self.tag} are not in the expected form") from None
+
+    @property
     def wheels(self) -> dict[str, Descriptor]:
         """The packages that the Bento carries as wheels: their layers by file name.
 
@@ -252,6 +268,10 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not text")
     return value
+
+
+def _value(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"value": item["value"]} if "value" in item else {}
 
 
 def _model(item: Mapping[str, Any]) -> BentoModelRef:

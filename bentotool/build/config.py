@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bentotool.build.arguments import parse_arguments
 from bentotool.build.moment import moment
 from bentotool.build.schema import (
     Where,
@@ -255,7 +256,7 @@ class BuildConfig:
     conda: CondaConfig = key(table(CondaConfig), CondaConfig, "conda environment")
     models: tuple[ModelConfig, ...] = key(sequence(_model), (), "models beside those that the service names")
     envs: tuple[EnvConfig, ...] = key(parse_envs, (), "environment variables of the service")
-    args: Mapping[str, str] = key(text_map(), {}, "template arguments", refused="write the values into the service")
+    args: Mapping[str, Any] = key(parse_arguments, {}, "template arguments, for use_arguments in the service")
 
     def override(
         self, *, name: str | None = None, version: str | None = None, labels: Mapping[str, str] | None = None

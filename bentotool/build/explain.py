@@ -22,7 +22,7 @@ _STEPS = {"service": "service", "lock": "lock", "wheel": "wheel", "pack": "bento
 _UNSAID = 80
 """Values longer than this are not shown; a person sees that they changed."""
 _NAMED = 3
-_SHOWN = ("models", "packages", "runtime", "target")
+_SHOWN = ("arguments", "models", "packages", "runtime", "target")
 """Inputs whose values are shown. Of the others the names are enough, and a value may be nobody's business."""
 
 
@@ -31,8 +31,8 @@ class Change:
     """One input that differs.
 
     Args:
-        input: ``files``, ``config``, ``requirements``, ``packages``, ``models``, ``runtime``, ``service``, ``plugins``
-            or ``target``.
+        input: ``files``, ``config``, ``arguments``, ``requirements``, ``packages``, ``models``, ``runtime``,
+            ``service``, ``plugins`` or ``target``.
         change: ``added``, ``removed`` or ``changed``.
         name: which file, key, package, model, or part.
         before, after: values, where they may be shown.
@@ -86,7 +86,8 @@ def inputs_of(planned: Planned) -> dict[str, dict[str, str]]:
     added |= {f"middleware {target}": "" for target in plan.middleware}
     return {
         "files": {file.name: file.digest for file in plan.files},
-        "config": {key: _digest(value) for key, value in _keys(asdict(planned.config))},
+        "config": {key: _digest(value) for key, value in _keys(asdict(planned.config)) if not key.startswith("args.")},
+        "arguments": {item["name"]: _argument(item) for item in plan.arguments},
         "requirements": dict.fromkeys((*planned.requirements.lines, *planned.requirements.constraints), ""),
         "packages": {name: version for name, _, version in pins},
         "models": {model.alias: f"{model.name}:{model.version}@{model.digest[:19]}" for model in plan.models},
@@ -95,6 +96,13 @@ def inputs_of(planned: Planned) -> dict[str, dict[str, str]]:
         "plugins": added,
         "target": {"platform": plan.lock.platform, "python": plan.python},
     }
+
+
+def _argument(item: Mapping[str, Any]) -> str:
+    """The value of an argument as it is recorded; of a secret nothing is."""
+    if item["secret"]:
+        return "secret"
+    return canonical_json(item["value"]).decode() if "value" in item else "default"
 
 
 def _keys(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

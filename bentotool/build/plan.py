@@ -64,6 +64,7 @@ class Plan:
         image: what the container image is made from, as far as the configuration says.
         wheel: the embedded runtime.
         api: the API documents, canonical JSON.
+        arguments: ``{"name", "type", "required", "secret"}``, and ``value`` where one was given that is no secret.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Plan:
     added: Mapping[str, bytes] = field(default_factory=dict)
     image: Mapping[str, Any] = field(default_factory=dict)
     middleware: tuple[str, ...] = ()
+    arguments: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def tag(self) -> str:
@@ -123,6 +125,7 @@ class Plan:
             "runtime": {"version": self.runtime_version, "digest": sha256_bytes(self.wheel)},
             "models": [model.brief() for model in self.models],
             **({"wheels": [wheel.brief() for wheel in self.lock.wheels]} if self.lock.wheels else {}),
+            **({"arguments": [dict(argument) for argument in self.arguments]} if self.arguments else {}),
         }
 
     def bento_json(self) -> bytes:
@@ -148,5 +151,6 @@ class Plan:
                 if env["stage"] != "build" and env["value"]
             ],
             "middleware": list(self.middleware),
+            **({"arguments": [dict(argument) for argument in self.arguments]} if self.arguments else {}),
         }
         return canonical_json(document)

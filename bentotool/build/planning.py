@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bentotool.build.arguments import check_secrets, read_arguments
 from bentotool.build.collect import CodeFile, collect
 from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
 from bentotool.build.configfile import ProjectConfig, load_config
@@ -102,6 +103,7 @@ class Work:
             config = project.config.override(name=options.name, version=options.version, labels=options.labels)
         with self.step("service"):
             probe = self.probe(config)
+            self.check_secrets(project, probe)
         with self.step("models"):
             stored = _find_models(config, probe, ModelStore(self.layout))
             models = _plan_models(stored)
@@ -119,6 +121,7 @@ class Work:
                 before=self.before, journal=journal,
             )  # fmt: skip
             _check_added(files, addition)
+            self.check_secrets(project, probe, [file.name for file in files])
             self.cached.update(files=journal.hits, files_read=journal.misses)
         with self.step("wheel"):
             runtime_version, wheel, known = cached_runtime_wheel(self.room, self.layout, self.runtime)
@@ -141,6 +144,7 @@ class Work:
             added=addition.files,
             image=image_of(config, probe.image),
             middleware=plugins.runtime_middleware(probe.service),
+            arguments=probe.arguments,
         )
         plan = choose_base(drawn, plugins).settled()
         used = {reference: model.digest for reference, model in _wanted(config, probe, stored)}
@@ -159,9 +163,14 @@ class Work:
             timeout=self.options.probe_timeout,
             show_output=self.options.show_output,
             memory=self.memory,
+            arguments={**config.args, **read_arguments(self.options.arg_file, self.options.args)},
         )
         self.cached["service"] = probe.finding is not None and probe.finding.hit
         return probe
+
+    def check_secrets(self, project: ProjectConfig, probe: Probe, files: Sequence[str] = ()) -> None:
+        origin, file = project.origin or "the configuration", self.options.arg_file
+        check_secrets(probe.arguments, project.config.args, origin, self.folder, file, files)
 
     def lock(self, project: ProjectConfig, extra: tuple[str, ...]) -> tuple[Requirements, Lock]:
         options = self.options

@@ -9,10 +9,12 @@ import subprocess  # the interpreter is started with an argument list
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bentotool.build.arguments import check_value, without_values
 from bentotool.build.memory import Finding, Memory, service_environment
 from bentotool.build.schema import check_text
 from bentotool.errors import BuildError, ConfigError, NotFoundError, ServiceLoadError
@@ -35,6 +37,8 @@ class Probe:
         service: import string, ``module:Class``.
         models: references of the models it names, as it writes them.
         schema, openapi: its API documents.
+        arguments: ``{"name", "type", "required", "secret"}`` of each template argument, with ``value`` where one was
+            given that is no secret.
         finding: how it was found out, where the build remembers such things.
     """
 
@@ -50,6 +54,7 @@ class Probe:
     image: dict[str, Any] | str | None = None
     requirements: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
+    arguments: tuple[dict[str, Any], ...] = ()
     finding: Finding | None = field(default=None, compare=False, repr=False)
 
 
@@ -61,6 +66,7 @@ def probe_service(
     timeout: float | None = None,
     show_output: bool = False,
     memory: Memory | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Probe:
     """Import the service in a subprocess and read what it declares.
 
@@ -70,6 +76,7 @@ def probe_service(
         timeout: seconds; default 60 or ``$BENTOTOOL_PROBE_TIMEOUT``.
         show_output: let what the service prints appear on stderr.
         memory: where an earlier import's answer may stand; it counts while all it depended on is the same.
+        arguments: template arguments by name. The process gets them by its standard input.
 
     Raises:
         NotFoundError: the service's file or class is not there.
@@ -79,12 +86,12 @@ def probe_service(
     environment = service_environment(store)
     finding = None
     if memory is not None:
-        finding = memory.recall(project, service, store, environment)
+        finding = memory.recall(project, service, store, environment, arguments)
         if finding.hit:
             return replace(_probe(finding.document), finding=finding)
     with tempfile.TemporaryDirectory(prefix="bentotool-probe-") as folder:
         started_ns = time.time_ns()
-        document = _run(project, service, environment, Path(folder), limit, show_output)
+        document = _run(project, service, environment, Path(folder), limit, show_output, arguments or {})
         if "error" in document:
             raise _failure(document, service, is_there=_is_there(project, service))
         seen = document.pop("seen", None)
@@ -95,7 +102,13 @@ def probe_service(
 
 
 def _run(
-    project: Path, service: str, environment: dict[str, str], folder: Path, limit: float, show_output: bool
+    project: Path,
+    service: str,
+    environment: dict[str, str],
+    folder: Path,
+    limit: float,
+    show_output: bool,
+    arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the probe's process wrote."""
     command = [
@@ -115,7 +128,7 @@ def _run(
                 [*command, "--output", str(result)],
                 cwd=project,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                input=json.dumps(dict(arguments)).encode(),
                 stdout=output,
                 stderr=output,
                 timeout=limit,
@@ -128,7 +141,7 @@ def _run(
             ) from None
     document = _read(result)
     if document is None:
-        raise _crash(service, done.returncode, printed)
+        raise _crash(service, done.returncode, printed, arguments)
     return document
 
 
@@ -160,8 +173,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _crash(service: str, status: int, printed: Path) -> ServiceLoadError:
-    tail = printed.read_bytes()[-_OUTPUT_LIMIT:].decode("utf-8", "replace").strip().splitlines()
+def _crash(service: str, status: int, printed: Path, arguments: Mapping[str, Any]) -> ServiceLoadError:
+    output = printed.read_bytes()[-_OUTPUT_LIMIT:].decode("utf-8", "replace")
+    tail = without_values(output, arguments).strip().splitlines()
     last = " ".join(tail[-1].split())[:300] if tail else "it printed nothing"
     how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
     return ServiceLoadError(
@@ -190,6 +204,19 @@ def _failure(
     return (kind if is_there else NotFoundError)(message, hint=hint)
 
 
+def _argument(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What the service says of an argument, checked by the rules of the configuration."""
+    where = ("service", "arguments")
+    value = {"value": check_value(item["value"], where)} if "value" in item and not item["secret"] else {}
+    return {
+        "name": check_text(str(item["name"]), where),
+        "type": check_text(str(item["type"]), where),
+        "required": bool(item["required"]),
+        "secret": bool(item["secret"]),
+        **value,
+    }
+
+
 def _probe(document: dict[str, Any]) -> Probe:
     try:
         where = ("service",)
@@ -206,6 +233,7 @@ def _probe(document: dict[str, Any]) -> Probe:
             image=document.get("image") or None,
             requirements=tuple(str(line) for line in document.get("requirements") or ()),
             depends=tuple(str(name) for name in document.get("depends") or ()),
+            arguments=tuple(_argument(item) for item in document.get("arguments") or ()),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BuildError(f"the service's description is not in the expected form: {error!r}"[:300]) from None

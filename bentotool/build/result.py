@@ -24,6 +24,9 @@ class BuildOptions:
         replace: replace another Bento under the same version.
         dry_run: plan, and write nothing.
         explain: say what changed since the last build of the name, and what each step cost.
+        args: template arguments by name; they win over those of ``arg_file``, and these over ``args`` of the
+            configuration.
+        arg_file: YAML or JSON file with a table of them, from the working folder.
         fresh: use nothing that earlier builds left but the project's lock.
         show_output: let the service's prints appear on stderr.
         probe_timeout: seconds for importing the service.
@@ -35,6 +38,8 @@ class BuildOptions:
     name: str | None = None
     version: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    arg_file: str | None = None
     platform: str | None = None
     locked: bool = False
     offline: bool = False

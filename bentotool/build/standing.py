@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bentotool.build.arguments import read_arguments
 from bentotool.build.journal import Journal
 from bentotool.build.media import KIND
 from bentotool.build.memory import Memory, document_digest, service_environment
@@ -60,6 +61,8 @@ class Records:
         given: dict[str, Any] = {name: value for name, value in asdict(self.options).items() if name not in _NO_MATTER}
         if kind == "journal":  # the same files whatever the Bento is called
             given = {"file": self.options.file}
+        else:
+            given["args"] = read_arguments(self.options.arg_file, self.options.args)
         if self.options.file:  # which may be named from the working directory
             given["from"] = os.getcwd()
         return self.room.key(kind, os.path.realpath(self.folder), str(self.layout.root.absolute()), given)

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from bentotool.errors import UsageError
 
-__all__ = ["count", "human_size", "human_time", "parse_labels", "parse_metadata", "parse_pairs", "parse_size"]
+__all__ = [
+    "count",
+    "human_size",
+    "human_time",
+    "parse_labels",
+    "parse_metadata",
+    "parse_pairs",
+    "parse_size",
+    "shown_argument",
+]
+
+
+def shown_argument(argument: Mapping[str, Any]) -> str:
+    """The value of a Bento's template argument; a secret's is never there."""
+    if argument.get("secret"):
+        return "given when it runs"
+    if "value" not in argument:
+        return "the service's default"
+    value = argument["value"]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def count(number: int, word: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bentotool.cli.formats import human_size, human_time
+from bentotool.cli.formats import human_size, human_time, shown_argument
 from bentotool.cli.names import BentoReference, bento_names
 from bentotool.cli.registries import talks_to_registry
 from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
@@ -114,13 +114,17 @@ def show_bento(
                 "labels": ", ".join(f"{key}={value}" for key, value in bento.labels.items()),
             }
         )
+        if bento.arguments:
+            rows = [(a["name"], a["type"], shown_argument(a)) for a in bento.arguments]
+            state.console.line()
+            state.console.table(("argument", "type", "value"), rows)
         if bento.models:
             rows = [(m.alias, f"{m.name}:{m.version}", state.console.digest(m.digest)) for m in bento.models]
             state.console.line()
             state.console.table(("model", "resolved to", "digest"), rows)
         show_referrers(state, attached)
 
-    state.console.result({**bento.to_dict(), "referrers": attached}, human)
+    state.console.result({**bento.to_dict(), "arguments": bento.arguments, "referrers": attached}, human)
 
 
 def path_bento(reference: BentoReference) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bentotool.cli.formats import count
+from bentotool.cli.formats import count, shown_argument
 
 if TYPE_CHECKING:
     from bentotool.build.result import BuildOptions, BuildResult
@@ -26,6 +26,12 @@ def build(
     name: Annotated[str | None, typer.Option(help="Name of the Bento; default: the project's or service's.")] = None,
     version: Annotated[str | None, typer.Option(help="Version; default: made from the content.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Label; may be repeated.")] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Template argument; may be repeated.")
+    ] = None,
+    arg_file: Annotated[
+        str | None, typer.Option("--arg-file", metavar="FILE", help="YAML or JSON file of template arguments.")
+    ] = None,
     platform: Annotated[str | None, typer.Option(help="linux/amd64 or linux/arm64.")] = None,
     locked: Annotated[bool, typer.Option("--locked", help="Fail when bento.lock is missing or out of date.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Use cached packages and find_links only.")] = False,
@@ -39,6 +45,7 @@ def build(
 ) -> None:
     """Build a Bento from a project."""
     from bentotool.build.api import BuildOptions, build_bento
+    from bentotool.build.arguments import parse_pairs
     from bentotool.cli.state import current
 
     state = current()
@@ -47,6 +54,8 @@ def build(
         name=name,
         version=version,
         labels=_labels(label or []),
+        args=parse_pairs(arg or []),
+        arg_file=arg_file,
         platform=platform,
         locked=locked,
         offline=offline,
@@ -115,6 +124,8 @@ def _show(state: State, built: BuildResult) -> None:
     if dry_run and built.plan is not None:
         for item in built.plan.files:
             console.line(f"  file   {item.name}")
+        for argument in built.plan.arguments:
+            console.line(f"  arg    {argument['name']} = {shown_argument(argument)}")
         for model in built.plan.models:
             console.line(f"  model  {model.alias} = {model.name}:{model.version}")
         for pin in built.plan.lock.pins:

@@ -23,15 +23,24 @@ def serve(
     grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="For requests in flight, when stopping.")
     ] = 30.0,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Template argument; of a Bento, a secret one. May be repeated."),
+    ] = None,
+    arg_file: Annotated[
+        str | None, typer.Option("--arg-file", metavar="FILE", help="YAML or JSON file of template arguments.")
+    ] = None,
     isolated: Annotated[
         bool, typer.Option("--isolated", help="Run a Bento in an environment made from its lock.")
     ] = False,
 ) -> None:
     """Serve a folder, a service or a Bento over HTTP"""
+    from bentotool.build.arguments import parse_pairs, read_arguments
     from bentotool.serving import check_port, plan_launch
 
     state = current()
-    launch = plan_launch(target, state.layout, isolated=isolated)
+    values = read_arguments(arg_file, parse_pairs(arg or []))
+    launch = plan_launch(target, state.layout, isolated=isolated, arguments=values)
     options = ["--host", host, "--port", str(check_port(port))]
     options += ["--drain-delay", str(drain_delay), "--grace", str(grace)]
     if workers is not None:
