@@ -79,7 +79,11 @@ class ModelPart:
 
 @dataclass(frozen=True)
 class Contents:
-    """A Bento, and all that is known to be in it."""
+    """A Bento, and all that is known to be in it.
+
+    Args:
+        arguments: template arguments that it was built with, but for secrets.
+    """
 
     name: str
     version: str
@@ -94,6 +98,7 @@ class Contents:
     runtime_digest: str
     packages: tuple[Package, ...]
     models: tuple[ModelPart, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def purl(self) -> str:
@@ -137,6 +142,7 @@ def contents_of(store: BentoStore, bento: StoredBento) -> Contents:
         bento.layer(WHEEL).digest,
         tuple(packages),
         tuple(sorted(models.values(), key=lambda part: (part.name, part.digest))),
+        _arguments(bento.config.get("arguments")),
     )
 
 
@@ -164,6 +170,12 @@ def read_packages(lock: str) -> tuple[Package, ...]:
 def _own(bento: StoredBento, key: str) -> str:
     value = bento.config.get(key)
     return value if isinstance(value, str) else str(getattr(bento, key))
+
+
+def _arguments(listed: object) -> dict[str, Any]:
+    """Values by name; only of those that are said to be no secret."""
+    items = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    return {str(item.get("name")): item["value"] for item in items if item.get("secret") is False and "value" in item}
 
 
 def _version_of(url: str) -> str:

@@ -71,6 +71,7 @@ def provenance_json(contents: Contents, build: Circumstances) -> bytes:
     """
     revision, run, fixed = build.revision or build.run.revision, build.run, source_date()
     external: dict[str, Any] = {"config": build.config or None, "arguments": dict(build.arguments)}
+    external["args"] = dict(contents.arguments)
     external["folder"] = revision.folder if revision else None
     external["run"] = dict(run.parameters) if run.parameters else None
     metadata = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from bentotool.build.result import BuildOptions
 from bentotool.trust.ci import LOCAL, Run, run_of
-from bentotool.trust.contents import Contents
+from bentotool.trust.contents import Contents, _arguments
 from bentotool.trust.provenance import Circumstances, arguments_of, provenance_json
 from bentotool.trust.revision import Revision, public_url, revision_of
 
@@ -89,6 +90,20 @@ def test_everything_that_went_in_is_named(contents: Contents) -> None:
         "startedOn": "2026-05-04T03:02:01Z",
         "finishedOn": "2026-05-04T03:02:02Z",
     }
+
+
+def test_template_arguments_are_stated_unless_they_may_be_secrets(contents: Contents) -> None:
+    listed = [
+        {"name": "size", "type": "int", "secret": False, "value": 3},
+        {"name": "key", "type": "str", "secret": True, "value": "s3cret"},
+        {"name": "unsaid", "type": "str", "value": "s3cret"},
+        {"name": "open", "secret": False},
+        "s3cret",
+    ]
+    stated = replace(contents, arguments=_arguments(listed))
+    found = predicate(stated, Circumstances(BEGAN, ENDED))["buildDefinition"]["externalParameters"]
+    assert found == {"args": {"size": 3}}
+    assert _arguments(None) == {}
 
 
 def test_a_set_time_makes_it_repeatable(contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
