@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from bentotool.build.wheelfile import check_fits, normalise_wheel, wheel_identit
 from bentotool.errors import BuildError, ConfigError
 from bentotool.oci.descriptor import canonical_json
 from bentotool.oci.digest import hash_file, sha256_bytes
+from bentotool.paths import make_folder
 
 __all__ = ["PackedWheel", "Packer"]
 
@@ -120,22 +122,24 @@ class Packer:
         """A wheel of the project, as it is."""
         file = PurePosixPath(source.place).name
         name, version = wheel_identity(file)
-        folder = self.cache / source.digest.removeprefix("sha256:")
+        folder = self.cache / _key(source.digest, file)
         if not (folder / file).is_file():  # a copy, so that what was hashed is what is packed
             with _Draft(folder) as draft, open_inside(self.project, source.place) as given:
                 with (draft / file).open("wb") as copy:
                     shutil.copyfileobj(given, copy)
                 if hash_file(draft / file)[0] != source.digest:
                     raise BuildError(f"{source.place} changed during the build", hint="build again")
-        return _wheel(folder / file, name, version, source)
+        wheel = _wheel(folder / file, name, version, source)
+        if wheel.digest != source.digest:
+            raise BuildError(f"{wheel.path} is damaged", hint="delete that file and build again")
+        return wheel
 
     def _built(self, source: LocalSource, requirements: Requirements, commit: str, offline: bool) -> PackedWheel:
         if source.kind == "git":
             commit = commit or find_commit(source)
         state = source.digest or f"{source.place}#{commit}#{source.subdirectory}"
         # The backend may come in another release later, unless the time it is taken from stands.
-        key = sha256_bytes(canonical_json([_FORMAT, state, requirements.exclude_newer])).removeprefix("sha256:")
-        folder = self.cache / key
+        folder = self.cache / _key(state, requirements.exclude_newer)
         found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
         if not found:
             with _Draft(folder) as draft, tempfile.TemporaryDirectory(prefix="bentotool-wheel-") as workspace:
@@ -183,6 +187,18 @@ class Packer:
         return made[0]
 
 
+def _key(*parts: str) -> str:
+    """Name of a folder in the cache. Each user of a shared store has their own: nobody installs what another built."""
+    user = os.geteuid() if sys.platform != "win32" else 0
+    return sha256_bytes(canonical_json([_FORMAT, user, *parts])).removeprefix("sha256:")
+
+
+def _check_own(path: Path) -> None:
+    """Raise BuildError for a file that another user put where ours would be."""
+    if sys.platform != "win32" and path.stat().st_uid != os.geteuid():
+        raise BuildError(f"{path} belongs to another user", hint="remove its folder and build again")
+
+
 class _Draft:
     """A folder that appears under its name when it is whole; another process may make the same one first."""
 
@@ -191,7 +207,8 @@ class _Draft:
         self.draft = folder.with_name(f".{os.urandom(8).hex()}")
 
     def __enter__(self) -> Path:
-        self.draft.mkdir(parents=True, mode=0o700)
+        make_folder(self.draft.parent)
+        make_folder(self.draft, private=True)
         return self.draft
 
     def __exit__(self, kind: object, *rest: object) -> None:
@@ -215,6 +232,7 @@ def _tidy(cache: Path) -> None:
 
 
 def _wheel(path: Path, name: str, version: str, source: LocalSource, commit: str = "") -> PackedWheel:
+    _check_own(path)
     digest, size = hash_file(path)
     with contextlib.suppress(OSError):
         os.utime(path.parent)
