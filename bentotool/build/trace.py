@@ -34,7 +34,7 @@ class Ground:
 
     Args:
         project: the folder, its real path.
-        store: the store's folder; its blobs are named by content and not looked at.
+        store: the store's folder; blobs and views are named by content there, and not looked at.
         environment: that of the probe's process.
         salt: key of the digests of variables.
         journal: of an earlier build, to spare reading.
@@ -156,7 +156,7 @@ def take_trace(seen: Any, ground: Ground, started_ns: int, scratch: str) -> Trac
     """
     if not isinstance(seen, dict) or seen.get("unseen"):
         return None
-    own = [os.path.join(os.path.realpath(ground.store), room) + os.sep for room in ("blobs", "tmp", "cache")]
+    own = [os.path.join(os.path.realpath(ground.store), room) + os.sep for room in ("blobs", "views", "tmp", "cache")]
     skipped = (os.path.realpath(scratch), scratch, *own)
     inside: dict[str, str] = {}
     outside: dict[str, tuple[Stamp | None, str]] = {}

@@ -250,3 +250,28 @@ def test_what_every_plan_says_is_said_again(real: Path, store: Path, monkeypatch
         result = build_bento(real, layout=Layout(store), plugins=load_plugins(), options=options, note=said.append)
         cached.append(result.cached["build"])
     assert (said, cached) == (["take care"] * 3, [False, False, True])
+
+
+def test_a_model_that_is_looked_up_or_named_counts(real: Path, store: Path) -> None:
+    from bentotool.models.manifest import ModelDetails, ModelFile
+    from bentotool.models.store import ModelStore
+
+    def add(content: bytes) -> str:
+        layout = Layout(store)
+        blob = layout.put(content, "application/octet-stream")
+        details = ModelDetails("", "raw", "data", "iris.bin", {"inputs": [], "outputs": []}, (), {}, {})
+        return ModelStore(layout).add("iris", None, [ModelFile("iris.bin", blob.size, blob.digest)], details).tag
+
+    first = add(b"one")
+    looked = OUTSIDE.format("x = bentotool.models.get('iris:latest').tag")
+    named = looked.replace("class Iris:", "class Iris:\n    model = bentotool.models.BentoModel('iris:latest')")
+    for source in (looked, named):
+        (real / "service.py").write_text(source)
+        before = build(real, store)
+        assert dict(before.plan.labels)["x"] == first  # type: ignore[union-attr]
+        assert build(real, store).cached["build"] is True
+        second = add(source.encode())
+        after = build(real, store)
+        assert (after.cached["service"], dict(after.plan.labels)["x"]) == (False, second)  # type: ignore[union-attr]
+        assert after.digest != before.digest
+        first = second
