@@ -19,6 +19,16 @@ _SCP = re.compile(r"(?:[^/@:]+@)?([A-Za-z0-9.-]{2,}):(?!//)/?([^:]+)", re.ASCII)
 _URL = re.compile(r"[!-~]{1,2000}", re.ASCII)
 _SAFE = ("--no-optional-locks", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 _ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
+_LFS = frozenset(
+    {
+        "filter.lfs.clean git-lfs clean -- %f",
+        "filter.lfs.smudge git-lfs smudge -- %f",
+        "filter.lfs.smudge git-lfs smudge --skip -- %f",
+        "filter.lfs.process git-lfs filter-process",
+        "filter.lfs.process git-lfs filter-process --skip",
+        "filter.lfs.required true",
+    }
+)
 _LOCK = ":(exclude)bento.lock"
 """A build writes it, and the provenance has its digest."""
 
@@ -51,8 +61,23 @@ def revision_of(project: Path) -> Revision | None:
     if len(lines) < 3 or not _COMMIT.fullmatch(lines[0]) or not _COMMIT.fullmatch(lines[1]):
         return None
     url = _git(program, project, "config", "--get", "remote.origin.url") or ""
-    changed = _git(program, project, "status", "--porcelain", "--untracked-files=normal", "--", ".", _LOCK)
-    return Revision(lines[0], public_url(url.strip()), lines[2].strip("/"), None if changed is None else bool(changed))
+    return Revision(lines[0], public_url(url.strip()), lines[2].strip("/"), _dirty(program, project))
+
+
+def _dirty(program: str, project: Path) -> bool | None:
+    """Whether the folder differs from the commit; None where git would have to run what the repository names."""
+    filters = _git(program, project, "config", "--show-scope", "--includes", "--get-regexp", r"^filter\.", none_found=1)
+    if filters is None or any(_foreign(line) for line in filters.splitlines()):
+        return None
+    asked = ("--porcelain", "--untracked-files=normal", "--ignore-submodules=dirty", "--", ".", _LOCK)
+    changed = _git(program, project, "status", *asked)
+    return None if changed is None else bool(changed)
+
+
+def _foreign(line: str) -> bool:
+    """Whether a line of git's configuration is a filter that the repository brings; git-lfs as it sets itself up is none."""
+    scope, _, setting = line.partition("\t")
+    return scope not in ("system", "global", "command") and setting not in _LFS
 
 
 def public_url(url: str) -> str:
@@ -69,10 +94,13 @@ def public_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def _git(program: str, folder: Path, *arguments: str) -> str | None:
+def _git(program: str, folder: Path, *arguments: str, none_found: int = 0) -> str | None:
+    """What git says; None where it fails with another status than ``none_found``."""
     variables: Mapping[str, str] = {
         **{name: value for name, value in os.environ.items() if name not in _ELSEWHERE},
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch what it lacks
+        "GIT_NO_LAZY_FETCH": "1",
         "LC_ALL": "C",
     }
     try:
@@ -87,4 +115,4 @@ def _git(program: str, folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    return done.stdout.decode("utf-8", "replace") if done.returncode in (0, none_found) else None

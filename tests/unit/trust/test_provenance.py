@@ -16,7 +16,7 @@ from bentotool.build.result import BuildOptions
 from bentotool.trust.ci import LOCAL, Run, run_of
 from bentotool.trust.contents import Contents, _arguments
 from bentotool.trust.provenance import Circumstances, arguments_of, provenance_json
-from bentotool.trust.revision import Revision, public_url, revision_of
+from bentotool.trust.revision import Revision, _foreign, public_url, revision_of
 
 COMMIT = "c" * 40
 BEGAN, ENDED = (datetime(2026, 5, 4, 3, 2, second, 999, timezone.utc) for second in (1, 2))
@@ -235,6 +235,37 @@ def test_a_repository_runs_nothing_of_its_own(repository: Path, tmp_path: Path, 
     assert found is not None
     assert found.dirty is True
     assert not sprung.exists()
+
+
+def test_filters_of_the_repository_are_not_run(repository: Path, tmp_path: Path, require_tool: Any) -> None:
+    require_tool("sh")
+    sprung, project = tmp_path / "sprung", repository / "services" / "a"
+    (repository / ".gitattributes").write_text("*.py filter=lfs\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message", "two")
+    (project / "service.py").write_text("x = 2\n")
+    before = revision_of(project)
+    git(repository, "config", "filter.lfs.clean", f"touch {sprung.as_posix()}; cat")
+    after = revision_of(project)
+    assert before is not None
+    assert after is not None
+    assert (before.dirty, after.dirty) == (True, None)
+    assert before.commit == after.commit
+    assert not sprung.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "foreign"),
+    [
+        ("global\tfilter.x.clean anything", False),
+        ("local\tfilter.lfs.process git-lfs filter-process", False),
+        ("local\tfilter.lfs.process git-lfs filter-process; x", True),
+        ("worktree\tfilter.x.clean cat", True),
+        ("filter.x.clean cat", True),
+    ],
+)
+def test_filters_are_judged_by_where_they_are_set(line: str, foreign: bool) -> None:
+    assert _foreign(line) is foreign
 
 
 def test_without_git_there_is_no_revision(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
