@@ -75,7 +75,7 @@ def _dirty(program: str, project: Path) -> bool | None:
 
 
 def _foreign(line: str) -> bool:
-    """Whether a line of git's configuration is a filter that the repository brings; git-lfs as it sets itself up is none."""
+    """Whether a line of git's configuration is a filter that the repository brings, and not git-lfs as it sets up."""
     scope, _, setting = line.partition("\t")
     return scope not in ("system", "global", "command") and setting not in _LFS
 

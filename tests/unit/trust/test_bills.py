@@ -20,6 +20,12 @@ from bentotool.trust.spdx_document import spdx_json
 Check = Callable[[bytes], dict[str, Any]]
 
 
+@pytest.fixture(autouse=True)
+def _libraries(require_package: Callable[[str], None]) -> None:
+    for package in ("cyclonedx", "jsonschema", "spdx_tools"):
+        require_package(package)
+
+
 def test_a_lock_is_read(lock: str) -> None:
     found = {package.name: package for package in read_packages(lock)}
     assert list(found) == ["direct", "epoch", "from-git", "many-files"]
