@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from bentotool.cli.delivery import COMPRESSED, archive_file, bento_roots
 from bentotool.cli.formats import human_size, parse_size
 from bentotool.cli.names import BentoReference, ModelReference
 from bentotool.cli.registries import note_left_out
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
 
 _STANDARD = "-"
-_COMPRESSED = (".zst", ".tzst")
 
 Target = Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write; - for the standard output.")]
 Source = Annotated[Path, typer.Argument(metavar="FILE", help="An archive written by export; - for the standard input.")]
@@ -60,26 +60,15 @@ def export_model(
 
 def export_bento(reference: BentoReference, file: Target, force: Force = False, zstd: Zstd = False) -> None:
     """Write a Bento and its models to an OCI archive"""
-    from bentotool.build.bentos import BentoStore
-    from bentotool.oci.archive import archive_root
-
     state = current()
-    store = BentoStore(state.layout)
-    bento = store.get(reference)
-    models = {model.digest: state.models.by_digest(model.name, model.digest) for model in bento.models}
-    named = [archive_root(model.descriptor, "model", f"{model.name}:{model.version}") for model in models.values()]
-    ref = store.refs.get("bentos", bento.tag)
-    _export(state, ref, [archive_root(ref.descriptor, "bento", ref.ref), *named], file, force=force, compress=zstd)
+    ref, roots = bento_roots(state, reference)
+    _export(state, ref, roots, file, force=force, compress=zstd)
 
 
 def _export(state: State, ref: Ref, roots: list[Descriptor], file: Path, *, force: bool, compress: bool) -> None:
-    from bentotool.oci.archive import archive_size, with_attached, write_archive
-
-    roots = with_attached(state.layout, roots)
     target = _output(state) if str(file) == _STANDARD else _free(file, ref, force)
-    compress = compress or file.name.endswith(_COMPRESSED)
-    with state.console.progress(archive_size(state.layout, roots), f"export {ref.ref}") as progress:
-        archive, size = write_archive(state.layout, roots, target, progress.advance, compress=compress)
+    compress = compress or file.name.endswith(COMPRESSED)
+    archive, size = archive_file(state, ref, roots, target, compress=compress)
     if not isinstance(target, Path):
         target.flush()
         state.console.note(f"wrote {human_size(size)}: {ref.ref}\n{archive}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bentotool.cli.formats import count, shown_argument
+from bentotool.cli.registries import talks_to_registry
 
 if TYPE_CHECKING:
     from bentotool.build.result import BuildOptions, BuildResult
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 40
 
 
+@talks_to_registry
 def build(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Project folder.", show_default=False)] = Path(),
     *,
@@ -42,10 +44,13 @@ def build(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing that earlier builds left.")] = False,
     no_sbom: Annotated[bool, typer.Option("--no-sbom", help="Attach no bill of materials.")] = False,
     no_provenance: Annotated[bool, typer.Option("--no-provenance", help="Attach no provenance.")] = False,
+    push: Annotated[str | None, typer.Option(metavar="REMOTE", help="Push it to HOST[:PORT]/REPOSITORY[:TAG].")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to an OCI archive too.")] = None,
 ) -> None:
     """Build a Bento from a project."""
     from bentotool.build.api import BuildOptions, build_bento
     from bentotool.build.arguments import parse_pairs
+    from bentotool.cli.delivery import check_delivery, deliver
     from bentotool.cli.state import current
 
     state = current()
@@ -65,6 +70,7 @@ def build(
         fresh=no_cache,
         show_output=state.verbose > 0,
     )
+    check_delivery(push, output, builds=not (dry_run or check))
     if check:
         _check(state, directory, options)
         return
@@ -76,7 +82,7 @@ def build(
     document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run and result.plan else {})}
     if result.plan is not None and not dry_run:  # where nothing changed, all is attached that was asked for then
         document["attached"] = _attach(state, directory, options, result, started, (not no_sbom, not no_provenance))
-    state.console.result(document, lambda: _show(state, result))
+    deliver(state, document, lambda: _show(state, result), push, output)
 
 
 def _check_time() -> None:
