@@ -55,21 +55,11 @@ def build(
 
     state = current()
     options = BuildOptions(
-        file=file,
-        name=name,
-        version=version,
-        labels=_labels(label or []),
-        args=parse_pairs(arg or []),
-        arg_file=arg_file,
-        platform=platform,
-        locked=locked,
-        offline=offline,
-        replace=replace,
-        dry_run=dry_run,
-        explain=explain,
-        fresh=no_cache,
+        file=file, name=name, version=version, labels=_labels(label or []), platform=platform,
+        args=parse_pairs(arg or []), arg_file=arg_file,
+        locked=locked, offline=offline, replace=replace, dry_run=dry_run, explain=explain, fresh=no_cache,
         show_output=state.verbose > 0,
-    )
+    )  # fmt: skip
     check_delivery(push, output, builds=not (dry_run or check))
     if check:
         _check(state, directory, options)
