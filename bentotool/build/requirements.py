@@ -257,14 +257,13 @@ def _indexes(
     )
     for part in settings:
         own = merge_indexes(own, part.indexes, (*where, "indexes"))
+    links = [(link, (*where, "find_links")) for link in python.find_links]
+    links += [(link, (*part.where, "find-links")) for part in settings for link in part.find_links]
     return Indexes(
         check_index(python.index_url, (*where, "index_url")) if python.index_url else found.index_url,
         (*(check_index(url, (*where, "extra_index_url")) for url in python.extra_index_url), *found.extra_index_url),
-        (
-            *(check_links(link, (*where, "find_links"), project.project) for link in python.find_links),
-            *found.find_links,
-        ),
-        python.no_index or found.no_index,
+        (*(check_links(link, place, project.project) for link, place in links), *found.find_links),
+        python.no_index or found.no_index or any(part.no_index for part in settings),
         (*(check_host(host, (*where, "trusted_host")) for host in python.trusted_host), *found.trusted_host),
         own,
         pinned_packages(own, index_of, (*where, "indexes")),

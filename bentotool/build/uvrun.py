@@ -151,10 +151,10 @@ def _clean(report: str) -> str:
 
 def explain_build(stderr: str, offline: bool) -> BuildError | RemoteError:
     """What a package's build backend said last, or why it could not be started."""
-    said, _, _ = _clean(stderr).partition("error: Failed to build")
+    said = re.split(r"(?m)^\s*(?:error: )?Failed to build", _clean(stderr))[0]
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Building ")]
     if lines:
-        return BuildError(lines[-1][:300])
+        return BuildError(lines[-1].removeprefix("error: ")[:300])
     found = explain(stderr, offline)
     if isinstance(found, BuildError):
         message = re.sub(r"^requirements cannot be resolved:? ?|Failed to build `[^`]*` ?|cause: ", "", found.message)

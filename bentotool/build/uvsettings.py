@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from bentotool.build.contain import check_relative
-from bentotool.build.indexes import Index, parse_index
+from bentotool.build.indexes import Index, check_index, parse_index
 from bentotool.build.localsource import LocalSource, git_source, package_name, path_source
 from bentotool.build.moment import moment
 from bentotool.build.requirement_line import check_requirement, no_credentials, normal_name
-from bentotool.build.schema import Where
+from bentotool.build.schema import Where, boolean
 from bentotool.build.target import marker_holds
 from bentotool.build.tomlfile import table_at, tables_at, text_at, texts_at
 from bentotool.errors import ConfigError
@@ -46,6 +46,8 @@ class UvSettings:
     exclude_newer: str = ""
     prerelease: str = ""
     members: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    no_index: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,23 @@ def read_settings(document: Mapping[str, Any], where: Where, folder: str = ".") 
         key: tuple(check_requirement(line, (*place, key)) for line in texts_at(raw, key, place))
         for key in ("constraint-dependencies", "override-dependencies")
     }
-    tables = tables_at(raw, "index", place)
+    indexes = [parse_index(item, (*place, "index", str(n))) for n, item in enumerate(tables_at(raw, "index", place))]
+    # The older keys, which uv asks after the tables.
+    indexes += [Index("", check_index(url, place)) for url in texts_at(raw, "extra-index-url", place)]
+    if (url := text_at(raw, "index-url", place)) and not any(item.default for item in indexes):
+        indexes.append(Index("", check_index(url, (*place, "index-url")), default=True))
     return UvSettings(
         place,
         folder,
         sources,
-        tuple(parse_index(item, (*place, "index", str(number))) for number, item in enumerate(tables)),
+        tuple(indexes),
         lists["constraint-dependencies"],
         lists["override-dependencies"],
         newer,
         prerelease,
         texts_at(table_at(raw, "workspace", place), "members", (*place, "workspace")),
+        texts_at(raw, "find-links", place),
+        boolean(raw.get("no-index", False), (*place, "no-index")),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bentotool.build import uvrun
-from bentotool.errors import ConfigError, RemoteError, UnsafeError
+from bentotool.errors import BentotoolError, ConfigError, RemoteError, UnsafeError
 
 Files = dict[str, str]
 
@@ -186,3 +186,15 @@ def test_offline_with_a_wheelhouse(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     text = f"python: {{packages: [tiny], find_links: ['{wheelhouse.as_posix()}']}}"
     assert locked({"bentofile.yaml": text}, offline=True).pins == ("tiny==2.0", "tinydep==1.5")
+
+
+def test_the_older_settings_of_uv(gathered: Any, tmp_path: Path) -> None:
+    text = "[tool.uv]\nindex-url = 'https://h/a'\nextra-index-url = ['https://h/b']\n"
+    text += "find-links = ['house']\nno-index = true\n"
+    found = gathered({"pyproject.toml": text, "bentofile.yaml": "python: {packages: [six]}"}).indexes
+    assert [(item.url, item.default) for item in found.used()] == [("https://h/b", False), ("https://h/a", True)]
+    assert found.find_links == (str(tmp_path / "written" / "house"),)
+    assert found.no_index
+    for bad in ("index-url = 'https://u:p@h/a'", "find-links = ['../x']", "no-index = 'yes'", "index-url = 3"):
+        with pytest.raises(BentotoolError):
+            gathered({"pyproject.toml": f"[tool.uv]\n{bad}\n"})
