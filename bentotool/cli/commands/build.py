@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,8 @@ from bentotool.cli.formats import count, shown_argument
 from bentotool.cli.registries import talks_to_registry
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from bentotool.build.result import BuildOptions, BuildResult
     from bentotool.cli.state import State
 
@@ -64,8 +65,7 @@ def build(
     if check:
         _check(state, directory, options)
         return
-    _check_time()
-    started = time.time()
+    started = _start()
     result = build_bento(
         directory, layout=state.layout, plugins=state.plugins, options=options, note=state.console.note
     )
@@ -75,31 +75,25 @@ def build(
     deliver(state, document, lambda: _show(state, result), push, output)
 
 
-def _check_time() -> None:
-    """Refuse what the documents could not state before anything is built."""
+def _start() -> datetime:
+    """The time now. A set time that the documents could not state is refused before anything is built."""
+    from datetime import datetime, timezone
+
     if os.environ.get("SOURCE_DATE_EPOCH"):
         from bentotool.trust.moments import source_date
 
         source_date()
+    return datetime.now(timezone.utc)
 
 
 def _attach(
-    state: State, directory: Path, options: BuildOptions, built: BuildResult, started: float, wanted: tuple[bool, bool]
+    state: State, directory: Path, options: BuildOptions, built: BuildResult, started: datetime, wanted: tuple[bool, bool]
 ) -> list[dict[str, str]]:
-    from datetime import datetime, timezone
-
     from bentotool.trust.attached import attach_documents
 
     sbom, provenance = wanted
     return attach_documents(
-        state.layout,
-        built,
-        directory,
-        options,
-        datetime.fromtimestamp(started, timezone.utc),
-        sbom=sbom,
-        provenance=provenance,
-        note=state.console.note,
+        state.layout, built, directory, options, started, sbom=sbom, provenance=provenance, note=state.console.note
     )
 
 
