@@ -87,7 +87,12 @@ def _start() -> datetime:
 
 
 def _attach(
-    state: State, directory: Path, options: BuildOptions, built: BuildResult, started: datetime, wanted: tuple[bool, bool]
+    state: State,
+    directory: Path,
+    options: BuildOptions,
+    built: BuildResult,
+    started: datetime,
+    wanted: tuple[bool, bool],
 ) -> list[dict[str, str]]:
     from bentotool.trust.attached import attach_documents
 
