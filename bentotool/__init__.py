@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
-    from bentotool.sdk import exceptions, validators
+    from bentotool.sdk import exceptions, images, validators
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
     from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
@@ -30,6 +30,7 @@ __all__ = [
     "api",
     "depends",
     "exceptions",
+    "images",
     "importing",
     "on_deployment",
     "on_shutdown",
@@ -56,6 +57,7 @@ _NAMES = {
 }
 _MODULES = {
     "exceptions": "bentotool.sdk.exceptions",
+    "images": "bentotool.sdk.images",
     "validators": "bentotool.sdk.validators",
     "models": "bentotool.models",
 }

@@ -39,7 +39,10 @@ __all__ = [
     "IndexConfig",
     "ModelConfig",
     "PythonConfig",
+    "base_image_text",
     "bento_name",
+    "distro_text",
+    "package_name",
     "parse_envs",
     "parse_labels",
     "python_version",
@@ -143,16 +146,24 @@ def _environment(value: object, where: Where) -> dict[str, str] | str:
     return _variables(value, where)
 
 
+distro_text = one_of("debian", "alpine", "ubi8", "amazonlinux")
+"""Parser of a Linux distribution."""
+base_image_text = text(r"[\w./:@-]+", "an image reference")
+"""Parser of a base image."""
+package_name = text(r"[A-Za-z0-9][\w.+:=~-]*", "the name of a package")
+"""Parser of a package of a distribution."""
+
+
 @dataclass(frozen=True)
 class DockerConfig:
     """``docker``: what a container image of the Bento is made from; kept in the Bento for ``containerize``."""
 
-    distro: str | None = key(one_of("debian", "alpine", "ubi8", "amazonlinux"), None, "Linux distribution of the image")
-    base_image: str | None = key(text(r"[\w./:@-]+", "an image reference"), None, "base image")
+    distro: str | None = key(distro_text, None, "Linux distribution of the image")
+    base_image: str | None = key(base_image_text, None, "base image")
     python_version: str | None = key(python_version, None, "Python of the Bento, X.Y")
     cuda_version: str | None = key(version_text, None, "CUDA version of the image")
     system_packages: tuple[str, ...] = key(
-        sequence(text(r"[A-Za-z0-9][\w.+:=~-]*", "the name of a package"), single=True),
+        sequence(package_name, single=True),
         (),
         "packages of the distribution",
     )

@@ -35,6 +35,7 @@ class ProjectConfig:
         config: the keys; ``service`` and ``description`` are resolved.
         dependencies: ``project.dependencies`` of pyproject.toml.
         python: Python of the Bento, ``X.Y``.
+        of_image: Python packages of the service's image: ``package``, ``file`` or ``pyproject``, and its text.
     """
 
     project: Path
@@ -42,6 +43,7 @@ class ProjectConfig:
     config: BuildConfig
     dependencies: tuple[str, ...]
     python: str
+    of_image: tuple[tuple[str, str], ...] = ()
 
 
 def load_config(project: Path, file: str | None = None) -> ProjectConfig:

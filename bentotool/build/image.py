@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from bentotool.errors import ConfigError
 
 if TYPE_CHECKING:
     from bentotool.build.plan import Plan
+    from bentotool.build.serviceimage import ServiceImage
     from bentotool.plugins import Plugins
 
 __all__ = ["choose_base", "image_of", "read_image_files"]
@@ -42,17 +43,35 @@ def read_image_files(project: Path, config: BuildConfig, where: Where) -> BuildC
     )
 
 
-def image_of(config: BuildConfig, service_image: Any) -> dict[str, Any]:
+def image_of(config: BuildConfig, service: ServiceImage | None = None) -> dict[str, Any]:
     """What ``containerize`` will make the image from; keys that say nothing are left out.
 
     Args:
-        service_image: what the service's own ``image=`` says.
+        service: what the service's own ``image=`` says. The configuration decides where both give one value; steps
+            of both are made, the service's first.
+
+    Returns:
+        ``distro``, ``base_image``, ``cuda_version``, ``env``, ``conda``; ``steps`` before Python packages are installed
+        and ``post_steps`` after, in order, each ``{"system_packages": [...]}``, ``{"run": command}`` or
+        ``{"script": path}``; ``build_include``: paths of the Bento that are in place before.
     """
-    docker, conda = asdict(config.docker), asdict(config.conda)
-    chosen: dict[str, Any] = {name: docker[name] for name in docker if name != "python_version"}
-    chosen["conda"] = {name: list(conda[name]) for name in _CONDA_KEYS if conda[name]}
-    chosen["service"] = service_image
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items() if value}
+    docker, conda = config.docker, config.conda
+    before, after, include = (service.steps, service.post_steps, service.build_include) if service else ((), (), ())
+    steps: list[dict[str, Any]] = [step.to_dict() for step in before]
+    steps += [{"system_packages": list(docker.system_packages)}] if docker.system_packages else []
+    steps += [{"run": command} for command in docker.commands]
+    steps += [{"script": docker.setup_script}] if docker.setup_script else []
+    chosen: dict[str, Any] = {
+        "distro": docker.distro or (service.distro if service else None),
+        "base_image": docker.base_image or (service.base_image if service else None),
+        "cuda_version": docker.cuda_version,
+        "env": dict(docker.env) if isinstance(docker.env, Mapping) else {},
+        "steps": steps,
+        "post_steps": [step.to_dict() for step in after] + [{"run": command} for command in docker.post_commands],
+        "build_include": list(include),
+        "conda": {name: list(getattr(conda, name)) for name in _CONDA_KEYS if getattr(conda, name)},
+    }
+    return {name: value for name, value in chosen.items() if value}
 
 
 def choose_base(plan: Plan, plugins: Plugins) -> Plan:
@@ -61,9 +80,7 @@ def choose_base(plan: Plan, plugins: Plugins) -> Plan:
     Raises:
         PluginError: a plugin fails, or names what is no image.
     """
-    of_service = plan.image.get("service")
-    named = isinstance(of_service, str) or (isinstance(of_service, Mapping) and of_service.get("base_image"))
-    if named or plan.image.get("base_image"):
+    if plan.image.get("base_image"):
         return plan
     chosen = plugins.base_image(plan.to_dict())
     return plan if chosen is None else replace(plan, image={**plan.image, "base_image": chosen})

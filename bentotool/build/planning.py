@@ -23,6 +23,7 @@ from bentotool.build.probe import Probe, probe_service
 from bentotool.build.requirements import RUNTIME_REQUIREMENTS, Requirements, gather
 from bentotool.build.result import BuildOptions
 from bentotool.build.room import Room
+from bentotool.build.serviceimage import check_image_files, read_service_image, with_image
 from bentotool.build.wheel import as_text, cached_runtime_wheel
 from bentotool.errors import BuildError, ConfigError, NotFoundError, UsageError
 from bentotool.interfaces import PlanAddition
@@ -104,6 +105,8 @@ class Work:
         with self.step("service"):
             probe = self.probe(config)
             self.check_secrets(project, probe)
+            image = read_service_image(probe.image)
+            project = with_image(project, image)
         with self.step("models"):
             stored = _find_models(config, probe, ModelStore(self.layout))
             models = _plan_models(stored)
@@ -122,6 +125,7 @@ class Work:
             )  # fmt: skip
             _check_added(files, addition)
             self.check_secrets(project, probe, [file.name for file in files])
+            check_image_files(config, image, [file.name for file in files])
             self.cached.update(files=journal.hits, files_read=journal.misses)
         with self.step("wheel"):
             runtime_version, wheel, known = cached_runtime_wheel(self.room, self.layout, self.runtime)
@@ -142,7 +146,7 @@ class Work:
             models=models,
             loaders={name: as_text(path.read_bytes()) for name, path in loaders.items()},
             added=addition.files,
-            image=image_of(config, probe.image),
+            image=image_of(config, image),
             middleware=plugins.runtime_middleware(probe.service),
             arguments=probe.arguments,
         )

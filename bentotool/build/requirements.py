@@ -213,7 +213,21 @@ def _configured(
     for index, line in enumerate(script.dependencies if script else ()):
         found.requirement(line, (script.file if script else "", "script", "dependencies", str(index)))
     _declared(project, document, found)
+    for index, (kind, value) in enumerate(project.of_image):
+        _of_image(project, kind, value, ("service", "image", "python", str(index)), found)
     return found
+
+
+def _of_image(project: ProjectConfig, kind: str, value: str, where: Where, found: Gathering) -> None:
+    """Take what the service's image says of Python packages."""
+    if kind == "package":
+        found.requirement(value, where)
+    elif kind == "file":
+        found.file(value, where)
+    else:
+        meta = table_at(read_toml(project.project, value), "project", (value,))
+        for line in texts_at(meta, "dependencies", (value, "project")):
+            found.requirement(line, (value, "project", "dependencies"))
 
 
 def _declared(project: ProjectConfig, document: Mapping[str, Any], found: Gathering) -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bentotool.errors import BentotoolError, ServiceLoadError, UsageError
+from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
 from bentotool.runtime.isolation import leave_network
 from bentotool.runtime.witness import watch
 from bentotool.sdk.arguments import declared, find_secret, provide
@@ -37,9 +37,15 @@ def _modules(folder: Path) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """A declared object (an image, say) as JSON; None where it does not say how."""
+    """A declared image as JSON.
+
+    Raises:
+        ConfigError: it does not say how.
+    """
     to_dict = getattr(value, "to_dict", None)
-    return to_dict() if callable(to_dict) else value if isinstance(value, (dict, str)) else None
+    if value is not None and not isinstance(value, (dict, str)) and not callable(to_dict):
+        raise ConfigError(f"image= takes bentotool.images.Image, not {type(value).__name__}", path=("service", "image"))
+    return to_dict() if callable(to_dict) else value
 
 
 def describe(folder: Path, target: str | None) -> dict[str, Any]:

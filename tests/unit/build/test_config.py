@@ -110,12 +110,11 @@ conda: {environment_yml: environment.yml, channels: [extra], dependencies: [scip
         }
     )
     config = load_config(project).config
-    image = image_of(config, None)
+    image = image_of(config)
     assert image == {
         "distro": "debian",
         "env": {"A": "1", "B": "two words", "C": ""},
-        "commands": ["echo hi"],
-        "setup_script": "setup.sh",
+        "steps": [{"run": "echo hi"}, {"script": "setup.sh"}],
         "conda": {"channels": ["conda-forge", "extra"], "dependencies": ["numpy>=2", "scipy"]},
     }
     assert config.conda.pip == ("other", "tiny")
