@@ -251,6 +251,9 @@ def test_they_travel(
         assert (pulled["referrer"], pulled["document"]) == (bill["referrer"], bill["document"])
     assert printed("provenance", "double", *other)["document"] == statement["document"]
 
+    built = printed("build", project, "--name", "pushed", "--push", f"{host}/documents/pushed:1")
+    assert printed("provenance", f"{host}/documents/pushed:1")["digest"] == built["digest"]
+
     printed("build", project, "--name", "bare", "--no-sbom", "--no-provenance")
     printed("push", "bare", f"{host}/documents/bare:1")
     status, _, err = run("sbom", f"{host}/documents/bare:1")
@@ -265,6 +268,11 @@ def test_nothing_of_this_machine_gets_in(
 ) -> None:
     """Secrets in the environment, the repository's address and the configuration; paths and user names anywhere."""
     require_tool("git")
+    (project / "service.py").write_text(
+        "import dataclasses, bentotool\n"
+        "@dataclasses.dataclass\nclass Arguments:\n    size: int\n    key: bentotool.Secret\n"
+        f"arguments = bentotool.use_arguments(Arguments)\n{SERVICE}"
+    )
     (project / "bentofile.yaml").write_text(
         f"service: service:Double\nlabels: {{team: search}}\nenvs: [{{name: TOKEN, value: {SECRET}}}]\n"
     )
@@ -281,6 +289,7 @@ def test_nothing_of_this_machine_gets_in(
     for name in ("USER", "USERNAME", "LOGNAME"):
         monkeypatch.setenv(name, "ada-lovelace")
     command = [sys.executable, "-m", "bentotool", "build", str(project), "--json", "--file", "bentofile.yaml"]
+    command += ["--arg", "size=3", "--arg", f"key={SECRET}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     made = referrers(layout, json.loads(done.stdout)["digest"])
@@ -291,3 +300,4 @@ def test_nothing_of_this_machine_gets_in(
             assert private not in text
     statement = layout.read(referrers(layout, made[0].subject, PROVENANCE)[0].manifest.layers[0].digest)
     assert b"git+https://h.example/org/repo@" in statement
+    assert b'"args":{"size":3}' in statement
