@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.build.bentos import BentoStore, StoredBento
-from bentotool.errors import BentotoolError, MissingDependencyError, NotFoundError, UsageError
+from bentotool.errors import BentotoolError, MissingDependencyError, NotFoundError, UsageError, VerificationError
 from bentotool.oci.attached import Attachment, attach, referrers
 from bentotool.oci.layout import Layout
 from bentotool.trust.contents import Contents, contents_of
@@ -110,7 +110,7 @@ def sbom_of(layout: Layout, bento: StoredBento, form: str = "cyclonedx") -> Docu
         return found
     if absent := _absent():
         raise MissingDependencyError(absent, install=_INSTALL, purpose=f"no SBOM is attached to {bento.tag}")
-    return Document(_MAKERS[form](contents_of(BentoStore(layout), bento)), FORMATS[form])
+    return Document(_made(form, contents_of(BentoStore(layout), bento)), FORMATS[form])
 
 
 def provenance_of(layout: Layout, bento: StoredBento) -> Document:
@@ -165,7 +165,7 @@ def attach_documents(
     if not forms and not provenance:
         return []
     contents = contents_of(store, store.get(f"{result.name}@{digest}"))
-    made = [("sbom", FORMATS[form], _MAKERS[form](contents)) for form in forms]
+    made = [("sbom", FORMATS[form], _made(form, contents)) for form in forms]
     if provenance:
         made.append(("provenance", PROVENANCE, _provenance(contents, folder, options, started)))
     return [
@@ -190,6 +190,16 @@ def _spdx(contents: Contents) -> bytes:
 
 
 _MAKERS: Mapping[str, Callable[[Contents], bytes]] = {"cyclonedx": _cyclonedx, "spdx": _spdx}
+
+
+def _made(form: str, contents: Contents) -> bytes:
+    try:
+        return _MAKERS[form](contents)
+    except BentotoolError:
+        raise
+    except Exception as error:  # a Bento from elsewhere may say of itself what the format does not admit
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise VerificationError(f"no {form} SBOM can be made of {contents.name}@{contents.digest}: {said}") from error
 
 
 def _provenance(contents: Contents, folder: Path, options: BuildOptions, started: datetime) -> bytes:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from bentotool.build.bentos import BentoModelRef, BentoStore, StoredBento
 from bentotool.build.media import LOCK, WHEEL
-from bentotool.errors import NotFoundError
+from bentotool.errors import NotFoundError, VerificationError
 from bentotool.models.manifest import ModelFile
 from bentotool.models.store import ModelStore
 
@@ -20,6 +20,7 @@ __all__ = ["Contents", "ModelPart", "Package", "contents_of", "read_packages"]
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w.,-]+\])?(?:==([^\s;\\]+)| @ ([^\s;\\]+))", re.ASCII)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})", re.ASCII)
 _COMMIT = re.compile(r"# commit: (\S+) ([0-9a-f]{40,64})", re.ASCII)
+_URL = re.compile(r"https?://[!#-;=?-\[\]_a-z~]{1,4000}", re.ASCII)
 _WHEEL_VERSION = re.compile(r"[^/]+?-([^-/]+)-[^/]*\.whl", re.ASCII)
 
 
@@ -122,7 +123,7 @@ def contents_of(store: BentoStore, bento: StoredBento) -> Contents:
     carried = {layer.digest[7:]: name for name, layer in bento.wheels.items()}
     packages = (
         replace(package, file=next((carried[each] for each in package.hashes if each in carried), ""))
-        for package in read_packages(store.requirements(bento))
+        for package in read_packages(_lock_of(store, bento))
     )
     models: dict[str, ModelPart] = {}
     for model in bento.models:  # one may stand under several aliases
@@ -167,6 +168,13 @@ def read_packages(lock: str) -> tuple[Package, ...]:
     )
 
 
+def _lock_of(store: BentoStore, bento: StoredBento) -> str:
+    try:
+        return store.requirements(bento)
+    except UnicodeDecodeError:
+        raise VerificationError(f"the lock of Bento {bento.tag} is no text", hint="build or pull it again") from None
+
+
 def _own(bento: StoredBento, key: str) -> str:
     value = bento.config.get(key)
     return value if isinstance(value, str) else str(getattr(bento, key))
@@ -184,8 +192,13 @@ def _version_of(url: str) -> str:
 
 
 def _bare(url: str) -> str:
-    """An address without what may be a secret: user, password, query and fragment."""
-    parts = urlsplit(url)
+    """An address without what may be a secret: user, password, query and fragment; empty where it is none."""
+    if not _URL.fullmatch(url):
+        return ""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
