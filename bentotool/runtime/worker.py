@@ -43,11 +43,20 @@ class _JSONFormatter(logging.Formatter):
         return json_log_record(record)
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable in Python 3.10
+    """To standard error, without the secrets that the service was given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        from bentotool.sdk.arguments import redacted
+
+        return redacted(super().format(record))
+
+
 def _set_up_logging(form: str, quiet: bool) -> None:
     if form == "json":  # standard output is the supervisor's alone, whatever the service prints
         sys.stdout.flush()
         os.dup2(2, 1)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         _JSONFormatter() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")
     )
@@ -71,7 +80,7 @@ def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]
     if form == "json":
         logging.getLogger("bentotool.service").error("the service did not start", exc_info=(type(error), error, part))
     else:
-        traceback.print_exception(type(error), error, part)
+        sys.stderr.write(redacted("".join(traceback.format_exception(type(error), error, part))))
     return ServiceLoadError(message, hint="the traceback is above").to_dict()
 
 
