@@ -15,6 +15,7 @@ from bentotool.cli.registries import note_left_out
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
+    from bentotool.interfaces import ArchiveDecl
     from bentotool.oci.descriptor import Descriptor
     from bentotool.oci.refs import Ref
 
@@ -30,6 +31,15 @@ Form = Annotated[
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace other content of the same version.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Take models that run code when they are loaded.")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust", help="Take models that run code when loaded, and a foreign Bento's code.")
+]
+BentoSource = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="An archive written by export; - for the standard input; or another tool's, by a plugin."
+    ),
+]
 MaxSize = Annotated[
     str | None,
     typer.Option("--max-size", metavar="SIZE", help="Most that a compressed FILE may unpack to; default 200 GiB."),
@@ -124,13 +134,17 @@ def import_model_archive(
 
 
 def import_bento_archive(
-    file: Source, replace: Replace = False, trust: Trust = False, max_size: MaxSize = None
+    file: BentoSource, replace: Replace = False, trust: TrustCode = False, max_size: MaxSize = None
 ) -> None:
     """Import a Bento's archive"""
     from bentotool.build.bentos import BentoStore
+    from bentotool.build.foreign import find_archive
     from bentotool.models.archives import adopt_archived, archived_name
 
     state = current()
+    if (foreign := find_archive(str(file), state.plugins)) is not None:
+        _import_foreign(state, *foreign, replace=replace, trust=trust, max_size=max_size)
+        return
     roots, notes = _read(state, file, "bento", trust=trust, max_size=max_size)
     for root, kind in roots[1:]:
         if kind == "model":
@@ -138,6 +152,35 @@ def import_bento_archive(
     name, version = archived_name(roots[0][0])
     bento = BentoStore(state.layout).adopt(name, version, roots[0][0].digest, replace=replace)
     note_left_out(state, notes)
+    document = {**bento.to_dict(), "notes": notes} if notes else bento.to_dict()
+    state.console.result(document, f"imported {bento.tag} ({human_size(bento.size)})\n{bento.digest}")
+
+
+def _import_foreign(
+    state: State, decl: ArchiveDecl, path: Path, *, replace: bool, trust: bool, max_size: str | None
+) -> None:
+    from bentotool.build.foreign import import_foreign
+    from bentotool.models.sources import DEFAULT_MAX_BYTES
+
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        state.console.note(text)
+
+    with state.console.progress(None, f"unpack {path.name}") as progress:
+        bento = import_foreign(
+            decl,
+            path,
+            layout=state.layout,
+            plugins=state.plugins,
+            trust=trust,
+            max_bytes=DEFAULT_MAX_BYTES if max_size is None else parse_size(max_size, "--max-size"),
+            replace=replace,
+            show_output=state.verbose > 0,
+            advance=progress.advance,
+            note=note,
+        )
     document = {**bento.to_dict(), "notes": notes} if notes else bento.to_dict()
     state.console.result(document, f"imported {bento.tag} ({human_size(bento.size)})\n{bento.digest}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -100,3 +101,36 @@ def test_a_booster(saved: Path) -> None:
     bring(saved, str(saved / "boost.bentomodel"))
     booster = namespace("xgboost").load_model("boost")
     assert np.array_equal(booster.predict(xgboost.DMatrix(np.load(saved / "X.npy"))), np.load(saved / "boost.npy"))
+
+
+SERVICE = """
+import bentoml
+from bentoml.models import BentoModel
+
+@bentoml.service
+class Doubler:
+    adder = BentoModel("adder:latest")
+
+    @bentoml.api
+    def double(self, x: float) -> float:
+        return 2 * x
+"""
+
+
+def test_an_exported_bento(saved: Path) -> None:
+    project, file = saved / "project", saved / "doubler.bento"
+    project.mkdir()
+    (project / "service.py").write_text(SERVICE)
+    (project / "bentofile.yaml").write_text(
+        "service: service:Doubler\nmodels: ['adder:latest']\npython: {lock_packages: false}\n"
+    )
+    environment = {**os.environ, "BENTOML_HOME": str(saved / "home"), "BENTOML_DO_NOT_TRACK": "True"}
+    for words in (["build", "--version", "1.2", str(project)], ["export", "doubler:1.2", str(file)]):
+        command = [sys.executable, "-m", "bentoml", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert not done.returncode, done.stderr[-2000:]
+    command = [sys.executable, "-m", "bentotool", "import", str(file), "--trust", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert not done.returncode, done.stderr
+    made = json.loads(done.stdout)
+    assert (made["tag"], [model["alias"] for model in made["models"]]) == ("doubler:1.2", ["adder:latest"])

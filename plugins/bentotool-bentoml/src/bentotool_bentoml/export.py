@@ -69,18 +69,18 @@ def _plain(file: BinaryIO, name: str) -> Iterator[bytes]:
         elif decompressor.needs_input:
             data = file.read(_PIECE)
             if not data:
-                raise VerificationError(f"{name} ends early", hint="export the model again")
+                raise VerificationError(f"{name} ends early", hint="export it again")
         try:
             piece = decompressor.decompress(data, _PIECE)
         except Exception as error:  # zlib, bz2 and lzma each have an error of their own
-            raise VerificationError(f"{name} is damaged: {error}", hint="export the model again") from None
+            raise VerificationError(f"{name} is damaged: {error}", hint="export it again") from None
         yield piece
 
 
 def _only_padding(file: BinaryIO, name: str) -> None:
     while piece := file.read(_PIECE):
         if piece.strip(b"\0"):
-            raise VerificationError(f"{name} goes on after its end", hint="export the model again")
+            raise VerificationError(f"{name} goes on after its end", hint="export it again")
 
 
 def _format(head: bytes) -> Callable[[], _Decompressor] | None:
@@ -140,4 +140,4 @@ def _unzip(file: BinaryIO, name: str, unpacker: Unpacker, advance: Callable[[int
                         advance(len(piece))
                     sink.finish()
     except _DAMAGED as error:
-        raise VerificationError(f"{name} is damaged: {error}", hint="export the model again") from None
+        raise VerificationError(f"{name} is damaged: {error}", hint="export it again") from None

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from bentotool.hookspecs import hookimpl
-from bentotool.interfaces import SourceDecl
+from bentotool.interfaces import ArchiveDecl, SourceDecl
+
+
+@hookimpl
+def bentotool_archives() -> list[ArchiveDecl]:
+    return [
+        ArchiveDecl(
+            "bentoml", "bentotool_bentoml.archive:BentoArchive", "BentoML: a Bento that it exported", (".bento",)
+        )
+    ]
 
 
 @hookimpl

@@ -40,15 +40,27 @@ class BentomlSource:
             written_as_path = "/" in rest or "\\" in rest
             source = path if path.is_dir() and (written_as_path or (path / _DOCUMENT).is_file()) else _stored(rest)
             files = _copied(_files_of(source, rest), room, request, rest)
-        by_name = {file.name: file for file in files}
-        left_out = [name for name in (_PICKLED,) if name in by_name]
-        document = read_document(by_name[_DOCUMENT].path, left_out)
-        kept = tuple(file for file in files if file.name not in (_DOCUMENT, *left_out))
-        if not kept:
-            raise UsageError(f"{rest} holds no files but its {_DOCUMENT}", hint="export the model again with BentoML")
-        return SourceModel(
-            kept, document.name, document.version, document.framework, document.labels, document.metadata
-        )
+        return _model(files, rest)
+
+
+def read_model(folder: Path, title: str) -> SourceModel:
+    """The model in a folder with a ``model.yaml``; its files stay where they are.
+
+    Raises:
+        UsageError: it is no model of BentoML.
+        UnsafeError: a link leads out of it.
+    """
+    return _model(_files_of(folder, title), title)
+
+
+def _model(files: list[SourceFile], title: str) -> SourceModel:
+    by_name = {file.name: file for file in files}
+    left_out = [name for name in (_PICKLED,) if name in by_name]
+    document = read_document(by_name[_DOCUMENT].path, left_out)
+    kept = tuple(file for file in files if file.name not in (_DOCUMENT, *left_out))
+    if not kept:
+        raise UsageError(f"{title} holds no files but its {_DOCUMENT}", hint="export the model again with BentoML")
+    return SourceModel(kept, document.name, document.version, document.framework, document.labels, document.metadata)
 
 
 def _stored(text: str) -> Path:
