@@ -125,9 +125,11 @@ def test_an_exported_bento(saved: Path) -> None:
         "service: service:Doubler\nmodels: ['adder:latest']\npython: {lock_packages: false}\n"
     )
     environment = {**os.environ, "BENTOML_HOME": str(saved / "home"), "BENTOML_DO_NOT_TRACK": "True"}
-    for words in (["build", "--version", "1.2", str(project)], ["export", "doubler:1.2", str(file)]):
+    for words in (["build", "--version", "1.2"], ["export", "doubler:1.2", str(file)]):
         command = [sys.executable, "-m", "bentoml", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
         assert not done.returncode, done.stderr[-2000:]
     command = [sys.executable, "-m", "bentotool", "import", str(file), "--trust", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
