@@ -2,7 +2,7 @@
 
 The document is a function of the Bento (and of ``SOURCE_DATE_EPOCH``, where that is set): its serial number is a UUIDv5
 of the Bento's digest, and it states no time of its own. The library knows no model cards (specification 1.6, *Component
-→ Model Card*); they are put into what it writes.
+→ Model Card*); they are put into what it writes, and so are the files of models.
 """
 
 from __future__ import annotations
@@ -50,10 +50,9 @@ def cyclonedx_json(contents: Contents) -> bytes:
         document["metadata"].pop("timestamp", None)
     else:
         document["metadata"]["timestamp"] = stated(moment)
-    cards = {model.purl: _card(model) for model in contents.models}
+    more = {model.purl: {"modelCard": _card(model), **_files(model)} for model in contents.models}
     for component in document["components"]:
-        if component["bom-ref"] in cards:
-            component["modelCard"] = cards[component["bom-ref"]]
+        component.update(more.get(component["bom-ref"], {}))
     return canonical_json(document)
 
 
@@ -112,16 +111,6 @@ def _model(model: ModelPart) -> Component:
     from packageurl import PackageURL
 
     facts = {"framework": model.framework, "format": model.format, "safety": model.safety}
-    files = [
-        Component(
-            name=file.path,
-            type=ComponentType.FILE,
-            bom_ref=f"{model.purl}#{file.path}",
-            hashes=[_sha256(file.sha256)],
-            properties=_properties({"size": str(file.size)}, {}),
-        )
-        for file in model.files
-    ]
     return Component(
         name=model.name,
         version=model.version,
@@ -130,7 +119,6 @@ def _model(model: ModelPart) -> Component:
         purl=PackageURL.from_string(model.purl),
         hashes=[_sha256(model.digest)],
         properties=_properties(facts, model.labels),
-        components=files,
     )
 
 
@@ -143,6 +131,21 @@ def _card(model: ModelPart) -> dict[str, Any]:
         **({"modelParameters": given} if (given := {side: each for side, each in signature.items() if each}) else {}),
         "properties": [{"name": f"bentotool:{key}", "value": value} for key, value in sorted(facts.items()) if value],
     }
+
+
+def _files(model: ModelPart) -> dict[str, Any]:
+    """The files of a model. The library takes seconds for the 10,000 that a model may have."""
+    parts = [
+        {
+            "bom-ref": f"{model.purl}#{file.path}",
+            "type": "file",
+            "name": file.path,
+            "hashes": [{"alg": "SHA-256", "content": file.sha256.removeprefix("sha256:")}],
+            "properties": [{"name": "bentotool:size", "value": str(file.size)}],
+        }
+        for file in model.files
+    ]
+    return {"components": parts} if parts else {}
 
 
 def _tensors(side: object) -> Iterator[dict[str, str]]:
