@@ -143,6 +143,24 @@ def test_a_build_attaches_each_document_once(
     assert model.digest[7:] in {each.get("digest", {}).get("sha256") for each in definition["resolvedDependencies"]}
 
 
+def test_a_build_of_nothing_new_and_one_without_bills_import_no_library(project: Path) -> None:
+    code = """
+import sys
+from bentotool.cli.main import main
+status = main(sys.argv[1:])
+print(status, *sorted({"cyclonedx", "spdx_tools", "packageurl", "bentotool.trust"} & set(sys.modules)))
+"""
+
+    def loaded(*arguments: str) -> str:
+        command = [sys.executable, "-c", code, "build", str(project), "--quiet", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.stdout.splitlines()[-1]
+
+    assert loaded("--no-sbom") == "0 bentotool.trust"
+    assert loaded() == "0"
+    assert loaded("--name", "other") == "0 bentotool.trust cyclonedx packageurl spdx_tools"
+
+
 def test_what_is_not_wanted_is_not_attached_and_bills_are_made_afresh(
     project: Path, layout: Layout, printed: Callable[..., Any], run: Callable[..., Any], tmp_path: Path
 ) -> None:
