@@ -5,8 +5,7 @@ functions, marked with :data:`hookimpl`, and may leave out arguments it does not
 and import nothing heavy. An argument may be added to a hook later; none is ever removed or renamed.
 
 A plugin that fails to import, breaks a contract or raises is named in a warning and does not stop the others, except
-where a hook's text says that its failure stops the work. Hook wrappers are refused: a plugin never sits between
-another and the tool.
+where a hook's text says that its failure stops the work. Hook wrappers are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
+    from bentotool.imagespec import ImageBuilderDecl
     from bentotool.interfaces import (
         ArchiveDecl,
         CommandDecl,
@@ -168,6 +168,31 @@ def bentotool_templates() -> Iterable[TemplateDecl]:
     raise NotImplementedError
 
 
+@hookspec
+def bentotool_image_builders() -> Iterable[ImageBuilderDecl]:
+    """Declare builders of container images, beside the built-in ``oci``.
+
+    When:
+        ``bentotool containerize``; once per process.
+
+    Arguments:
+        None.
+
+    Return:
+        :class:`~bentotool.imagespec.ImageBuilderDecl` records. Two plugins that declare one name are an error.
+
+    Example::
+
+        from bentotool.hookspecs import hookimpl
+        from bentotool.imagespec import ImageBuilderDecl
+
+        @hookimpl
+        def bentotool_image_builders():
+            return [ImageBuilderDecl("kiln", "my_plugin.kiln:Kiln", "Bakes images")]
+    """
+    raise NotImplementedError
+
+
 @hookspec(firstresult=True)
 def bentotool_identify_model(files: Sequence[SourceFile]) -> str | None:
     """Name the framework of a model where suffix and first bytes do not tell.
@@ -215,10 +240,7 @@ def bentotool_registry_credentials(registry: str, repository: str, actions: Sequ
 
         @hookimpl
         def bentotool_registry_credentials(registry):
-            import os
-
-            token = os.environ.get("MY_TOKEN")
-            return Credentials("token", token) if registry == "registry.example" and token else None
+            return Credentials("ada", identity_token="...") if registry == "registry.example" else None
     """
     raise NotImplementedError
 
@@ -297,8 +319,7 @@ def bentotool_after_build(bento: object) -> None:
 
         @hookimpl
         def bentotool_after_build(bento):
-            with open("last-build.txt", "w", encoding="utf-8") as file:
-                file.write(bento.digest)
+            print(bento.digest)
     """
     raise NotImplementedError
 

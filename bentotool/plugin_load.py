@@ -18,6 +18,7 @@ import pluggy
 
 import bentotool.hookspecs
 from bentotool.hookspecs import PROJECT
+from bentotool.imagespec import ImageBuilderDecl
 from bentotool.interfaces import (
     API_VERSION,
     ArchiveDecl,
@@ -44,6 +45,7 @@ _MANY = {  # hooks that return an iterable, and of what
     "bentotool_frameworks": FrameworkDecl,
     "bentotool_archives": ArchiveDecl,
     "bentotool_commands": CommandDecl,
+    "bentotool_image_builders": ImageBuilderDecl,
     "bentotool_sources": SourceDecl,
     "bentotool_templates": TemplateDecl,
     "bentotool_runtime_middleware": str,

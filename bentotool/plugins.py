@@ -5,8 +5,6 @@
     plugins = load_plugins()                  # nothing is imported yet
     plugins.frameworks()                      # loads every plugin's hooks module; {"onnx": FrameworkDecl(...)}
     plugins.framework("onnx").detect(files)   # imports the framework part of one plugin
-
-First-party plugins come through the same door as any other; nothing here knows one by name.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from bentotool.errors import BentotoolError, MissingDependencyError, PluginError, UsageError
+from bentotool.imagespec import ImageBuilderDecl
 from bentotool.interfaces import (
     ArchiveDecl,
     CommandDecl,
@@ -134,25 +133,17 @@ class Plugins:
         """Project templates by name. Raises PluginError where two plugins declare one name."""
         return self._unique("bentotool_templates", TemplateDecl, "template")
 
+    def image_builders(self) -> dict[str, ImageBuilderDecl]:
+        """Builders of container images by name. Raises PluginError where two plugins declare one name."""
+        return self._unique("bentotool_image_builders", ImageBuilderDecl, "image builder")
+
     def sources(self) -> dict[str, SourceDecl]:
         """Sources by URI scheme. Raises PluginError where two plugins declare one scheme."""
-        owners: dict[str, tuple[FoundPlugin, SourceDecl]] = {}
-        for plugin, record in self._records("bentotool_sources", SourceDecl):
-            for scheme in record.schemes:
-                if scheme in owners:
-                    raise clash(f"source {scheme!r}", [owners[scheme][0], plugin])
-                owners[scheme] = plugin, record
-        return {scheme: record for scheme, (_, record) in owners.items()}
+        return self._by_key("bentotool_sources", SourceDecl, "source", lambda record: record.schemes)
 
     def archives(self) -> dict[str, ArchiveDecl]:
         """Archives of other tools' Bentos by suffix. Raises PluginError where two plugins declare one suffix."""
-        owners: dict[str, tuple[FoundPlugin, ArchiveDecl]] = {}
-        for plugin, record in self._records("bentotool_archives", ArchiveDecl):
-            for suffix in record.suffixes:
-                if suffix in owners:
-                    raise clash(f"archive {suffix!r}", [owners[suffix][0], plugin])
-                owners[suffix] = plugin, record
-        return {suffix: record for suffix, (_, record) in owners.items()}
+        return self._by_key("bentotool_archives", ArchiveDecl, "archive", lambda record: record.suffixes)
 
     def commands(self, reserved: Collection[str] = ()) -> dict[str, CommandDecl]:
         """Commands by name; a name in ``reserved``, or taken by two plugins, is left out with a warning.
@@ -300,7 +291,7 @@ class Plugins:
     def check(self) -> tuple[PluginFailure, ...]:
         """Ask for all declarations, so that every failure and clash is known; never raises for one."""
         self.commands()
-        for ask in (self.frameworks, self.templates):
+        for ask in (self.frameworks, self.templates, self.image_builders):
             try:
                 ask()
             except PluginError as error:
@@ -382,6 +373,15 @@ class Plugins:
                 (plugin, record) for plugin, record in self._answers(hook, {}) if isinstance(record, kind)
             ]
         return [(plugin, record) for plugin, record in self._declared[hook] if isinstance(record, kind)]
+
+    def _by_key(self, hook: str, kind: type[DeclT], what: str, of: Callable[..., Sequence[str]]) -> dict[str, DeclT]:
+        owners: dict[str, tuple[FoundPlugin, DeclT]] = {}
+        for plugin, record in self._records(hook, kind):
+            for key in of(record):
+                if key in owners:
+                    raise clash(f"{what} {key!r}", [owners[key][0], plugin])
+                owners[key] = plugin, record
+        return {key: record for key, (_, record) in owners.items()}
 
     def _unique(self, hook: str, kind: type[DeclT], what: str) -> dict[str, DeclT]:
         owners: dict[str, FoundPlugin] = {}

@@ -98,6 +98,15 @@ def test_hook_sources(make: Any) -> None:
         make.plugins().sources()
 
 
+def test_hook_image_builders(make: Any) -> None:
+    source = "from bentotool.imagespec import ImageBuilderDecl\n@hookimpl\ndef bentotool_image_builders():\n"
+    make.add("one", source + "    yield ImageBuilderDecl('kiln', 'a:b', 'Bakes')")
+    assert make.plugins().image_builders()["kiln"].target == "a:b"
+    make.add("two", source + "    yield ImageBuilderDecl('kiln', 'c:d', 'Burns')")
+    with pytest.raises(PluginError, match="kiln"):
+        make.plugins().image_builders()
+
+
 def test_hook_commands(make: Any) -> None:
     make.add("one", "@hookimpl\ndef bentotool_commands(): yield CommandDecl('hello world', 'a:b', 'Say hello')")
     assert make.plugins().commands()["hello world"].panel == "Plugins"
