@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bentotool.build.arguments import check_size
 from bentotool.build.bentos import BentoStore
 from bentotool.environments import locked_environment, missing_packages
 from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UsageError
@@ -77,10 +78,13 @@ def plan_launch(
 
     Raises:
         NotFoundError: when it is none of them.
+        UsageError: the arguments are too large.
         BentotoolError: when packages that a Bento needs are missing here.
     """
     launch = _launch(target, layout, isolated)
-    return replace(launch, values={**launch.values, **(arguments or {})})
+    values = {**launch.values, **(arguments or {})}
+    check_size(values)
+    return replace(launch, values=values)
 
 
 def _launch(target: str, layout: Layout, isolated: bool) -> Launch:

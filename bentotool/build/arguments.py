@@ -6,6 +6,7 @@ secret is known when the service was imported; until then all of them are treate
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from bentotool.sdk.secret import MASK
 __all__ = [
     "ARGUMENT_PATTERN",
     "check_secrets",
+    "check_size",
     "check_value",
     "parse_arguments",
     "parse_pairs",
@@ -29,6 +31,7 @@ __all__ = [
 
 ARGUMENT_PATTERN = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
 _FILE_LIMIT = 1 << 20
+_SIZE_LIMIT = 64 << 10
 _DEPTH = 32
 _SHORT = 6
 
@@ -120,6 +123,19 @@ def read_arguments(file: str | None, given: Mapping[str, Any]) -> dict[str, Any]
             raise ConfigError("not UTF-8 text", path=(file,)) from None
         found = _arguments({} if document is None else document, (file,), multiline=True)
     return found | _arguments(dict(given), ("--arg",), multiline=True)
+
+
+def check_size(values: Mapping[str, Any]) -> None:
+    """Check that the values fit where they have to: the environment of a process holds so much and no more.
+
+    Raises:
+        UsageError: they do not.
+    """
+    if len(json.dumps(dict(values)).encode()) > _SIZE_LIMIT:
+        raise UsageError(
+            f"the arguments are larger than {_SIZE_LIMIT} bytes",
+            hint="put the data into a file of the project, and its name into an argument",
+        )
 
 
 def check_secrets(

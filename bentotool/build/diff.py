@@ -194,6 +194,9 @@ def _config(bento: StoredBento) -> dict[str, str]:
         found[f"envs.{env.get('name')}"] = f"{env.get('value', '')!r} ({env.get('stage', 'all')})"
     for name, value in bento.config.get("image", {}).items():
         found[f"image.{name}"] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    for argument in bento.arguments:
+        value = json.dumps(argument["value"], ensure_ascii=False) if "value" in argument else "default"
+        found[f"arguments.{argument['name']}"] = f"{argument['type']} ({'secret' if argument['secret'] else value})"
     runtime = bento.config.get("runtime", {})
     found["runtime"] = f"{runtime.get('version')}, {str(runtime.get('digest'))[7:19]}"
     return found

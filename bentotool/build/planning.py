@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bentotool.build.arguments import check_secrets, read_arguments
+from bentotool.build.arguments import check_secrets, check_size, read_arguments
 from bentotool.build.collect import CodeFile, collect
 from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
 from bentotool.build.configfile import ProjectConfig, load_config
@@ -160,6 +160,8 @@ class Work:
         return RUNTIME_REQUIREMENTS if given is None else given
 
     def probe(self, config: BuildConfig) -> Probe:
+        arguments = {**config.args, **read_arguments(self.options.arg_file, self.options.args)}
+        check_size(arguments)
         probe = probe_service(
             self.folder,
             config.service or "service",
@@ -167,7 +169,7 @@ class Work:
             timeout=self.options.probe_timeout,
             show_output=self.options.show_output,
             memory=self.memory,
-            arguments={**config.args, **read_arguments(self.options.arg_file, self.options.args)},
+            arguments=arguments,
         )
         self.cached["service"] = probe.finding is not None and probe.finding.hit
         return probe

@@ -55,7 +55,7 @@ def _import(name: str, folder: Path) -> Any:
         hint = f"install {error.name}, or add it to the Bento's python packages"
         raise ServiceLoadError(f"{place(error, folder)}: no module named {error.name!r}", hint=hint) from error
     except BentotoolError as error:
-        message = f"{place(error, folder)}: {error.message}"
+        message = redacted(f"{place(error, folder)}: {error.message}")
         if isinstance(error, UsageError) and not isinstance(error, ConfigError):  # an argument, missing or wrong
             raise UsageError(message, hint=error.hint, details=error.details) from error
         raise ServiceLoadError(message, hint=error.hint, details=error.details) from error

@@ -69,11 +69,12 @@ def _set_up_logging(form: str, quiet: bool) -> None:
 
 
 def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]:
-    if isinstance(error, BentotoolError):
-        return error.to_dict()
     from bentotool.runtime.loading import place, users_part
     from bentotool.sdk.arguments import redacted
 
+    if isinstance(error, BentotoolError):
+        error.message = redacted(error.message)
+        return error.to_dict()
     text = str(error).partition("\n")[0]
     message = redacted(f"{place(error, folder)}: {type(error).__name__}: {text}")
     part = users_part(error, folder)

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,10 @@ class Hello:
     @bentotool.api
     def hello(self) -> list[str]:
         return [args.greeting * args.times, *args.tags, args.token.get_secret_value()]
+
+    @bentotool.api
+    def die(self) -> None:
+        os._exit(7)
 
     @bentotool.api
     def seen(self) -> str:
@@ -160,14 +166,29 @@ def test_a_bento_answers_with_the_values_it_was_built_with(make: Callable[..., P
     assert (checked.returncode, CANARY in checked.stdout + checked.stderr) == (0, False), checked.stderr
 
 
+def _again(ask: Callable[[str], Any]) -> Any:
+    """The answer, as soon as there is a worker to give one."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return ask("hello")
+        except (OSError, HTTPException):
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
 def test_a_folder_is_served_with_arguments(make: Callable[..., Path], tmp_path: Path) -> None:
     folder = make(config="args: {greeting: configured}\n")
     with serving(tmp_path, str(folder)) as ask:
         assert ask("hello") == ["configured", ""]
-    with serving(tmp_path, str(folder), "--arg", "greeting=given", "--arg", f"token={CANARY}", "--workers", "2") as ask:
+    with serving(tmp_path, str(folder), "--arg", "greeting=given", "--arg", f"token={CANARY}") as ask:
         assert ask("hello") == ["given", CANARY]
         commands, environment, shown, _ = ask("seen")
         assert CANARY not in json.dumps([commands, environment, shown])
+        with suppress(OSError, HTTPException):
+            ask("die")
+        assert _again(ask) == ["given", CANARY], "a worker that is started again has its arguments"
     missing = run(tmp_path, "serve", str(make()), "--port", "0")
     assert missing.returncode == 2
     assert "service.py:12: argument 'greeting' (str) is missing" in missing.stderr
