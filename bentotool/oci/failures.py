@@ -11,7 +11,7 @@ import urllib3.exceptions
 
 from bentotool.errors import RemoteError
 
-__all__ = ["timed_out", "tls_failure", "unanswered"]
+__all__ = ["broken", "tls_failure", "unanswered"]
 
 # Codes of OpenSSL's x509_vfy.h.
 _NOT_YET, _EXPIRED = 9, 10
@@ -104,10 +104,27 @@ def unanswered(where: str, error: BaseException) -> RemoteError:
     return RemoteError(f"{where} did not answer" + (f": {why}" if why else ""), hint=hint)
 
 
-def timed_out(error: BaseException) -> bool:
-    """Whether a time limit ended a transfer, rather than the other side."""
-    kinds = (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
-    return any(isinstance(cause, kinds) for cause in _causes(error))
+def broken(where: str, error: BaseException, seconds: float) -> RemoteError:
+    """What ended a transfer with somebody who had answered before.
+
+    Args:
+        seconds: the time limit that a slow one exceeded.
+    """
+    causes = list(_causes(error))
+
+    def has(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    # urllib3 counts a connection that was refused among the time limits.
+    if has(ConnectionRefusedError):
+        return RemoteError(f"{where} broke: nothing listens there any more", hint="the same command goes on with it")
+    if has(requests.exceptions.ProxyError, socket.gaierror):
+        return RemoteError(f"{where} broke: there is no way to it any more", hint="the same command goes on with it")
+    if has(requests.exceptions.ConnectTimeout):
+        return RemoteError(f"{where} broke: it takes no connection any more", hint="the same command goes on with it")
+    late = has(requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+    why = f"too little within {seconds:g} seconds" if late else "connection lost"
+    return RemoteError(f"{where} broke: {why}", hint="the same command goes on with it")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -18,7 +18,7 @@ import urllib3.exceptions
 from bentotool.errors import AuthenticationError, BentotoolError, NotFoundError, RemoteError, UnsafeError
 from bentotool.oci.auth import TOKEN_LIMIT, Authenticator, Scope
 from bentotool.oci.connections import PacedAdapter, Timeouts
-from bentotool.oci.failures import timed_out, tls_failure, unanswered
+from bentotool.oci.failures import broken, tls_failure, unanswered
 from bentotool.oci.origins import Origin, check_reachable, origin_of
 from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
 from bentotool.oci.tls import Tls
@@ -212,8 +212,7 @@ class Transport:
     def _broken(self, where: str, error: BaseException) -> RemoteError:
         if where:
             return unanswered(where, error)
-        cause = f"too little within {self.timeouts.read:g} seconds" if timed_out(error) else "connection lost"
-        return RemoteError(f"the transfer with registry {self._registry} broke: {cause}", hint="try again")
+        return broken(f"the transfer with registry {self._registry}", error, self.timeouts.read)
 
     def _failure(self, method: str, url: str, response: requests.Response) -> BaseException:
         status, body = response.status_code, _start_of(response)
