@@ -95,6 +95,8 @@ class ChunkedUpload:
             )
         except NotFoundError as error:
             source.take_back()
+            if "status" not in error.details:  # it is the source that is not there
+                raise
             raise LostUploadError from error
         except (TransientError, RemoteError):
             source.take_back()

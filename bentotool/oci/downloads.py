@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 import requests
 
-from bentotool.errors import RemoteError, VerificationError
+from bentotool.errors import BentotoolError, NotFoundError, RemoteError, VerificationError
 from bentotool.oci.auth import Scope
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.retry import TransientError
@@ -131,12 +132,17 @@ class Download:
 
 
 class RemoteBlob(io.RawIOBase):
-    """A blob of a registry as a stream, for whoever sends it on and whose receiver checks its digest.
+    """A blob of a registry as a stream, for whoever sends it on.
 
-    A broken connection is opened again at the byte where it broke, a few times in a row.
+    A broken connection is opened again at the byte where it broke, a few times in a row. Read in one go, the last bytes
+    are given out only when the digest is right; where a part is read again, the receiver's check has to do.
+
+    Args:
+        where: the registry and repository, for messages. What fails here is never taken for a refusal of the receiver:
+            errors carry no status.
     """
 
-    def __init__(self, transport: Transport, url: str, scope: Scope, descriptor: Descriptor) -> None:
+    def __init__(self, transport: Transport, url: str, scope: Scope, descriptor: Descriptor, where: str) -> None:
         self._transport = transport
         self._url = url
         self._scope = scope
@@ -146,6 +152,8 @@ class RemoteBlob(io.RawIOBase):
         self._response: requests.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
         self._rest = memoryview(b"")
+        self._where = where
+        self._hash: Any = hashlib.sha256()
 
     def readable(self) -> bool:
         return True
@@ -161,6 +169,7 @@ class RemoteBlob(io.RawIOBase):
         if base + offset != self._position:
             self._hang_up()
             self._position = max(0, base + offset)
+            self._hash = None if self._position else hashlib.sha256()
         return self._position
 
     def readinto(self, buffer: Any) -> int:
@@ -168,7 +177,8 @@ class RemoteBlob(io.RawIOBase):
 
         Raises:
             RemoteError: when the registry breaks off again and again.
-            VerificationError: when the blob has another size than its descriptor says.
+            NotFoundError: when it does not have the blob.
+            VerificationError: when the blob has another size or digest than its descriptor says.
         """
         if self._position >= self._size:
             return 0
@@ -176,6 +186,12 @@ class RemoteBlob(io.RawIOBase):
             self._rest = memoryview(self._transport.retry.run(self._next, self._transport.stop))
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
+        if self._hash is not None:
+            self._hash.update(self._rest[:count])
+            if self._position + count == self._size and f"sha256:{self._hash.hexdigest()}" != self._digest:
+                raise VerificationError(
+                    f"blob {self._digest} of {self._where} has other bytes there than its digest says"
+                )
         self._rest = self._rest[count:]
         self._position += count
         return count
@@ -198,11 +214,24 @@ class RemoteBlob(io.RawIOBase):
     def _call(self) -> None:
         headers = {"Range": f"bytes={self._position}-"} if self._position else {}
         accept = (206,) if self._position else (200,)
-        response = self._transport.request("GET", self._url, self._scope, headers=headers, accept=accept, retry=False)
+        try:
+            response = self._transport.request(
+                "GET", self._url, self._scope, headers=headers, accept=accept, retry=False
+            )
+        except NotFoundError:
+            raise NotFoundError(f"{self._where} has no blob {self._digest}, which its manifest lists") from None
+        except BentotoolError as error:
+            error.details.pop("status", None)
+            raise
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if self._position and (not found or int(found[1]) != self._position):
             response.close()
             raise RemoteError(f"the registry does not give parts of blob {self._digest}", hint="try again")
+        announced = response.headers.get("Content-Length", "")
+        if announced.isascii() and announced.isdigit() and int(announced) != self._size - self._position:
+            response.close()
+            has = int(announced) + self._position
+            raise VerificationError(f"blob {self._digest} of {self._where} has {has} bytes there, not {self._size}")
         self._response = response
         self._pieces = self._transport.chunks(response)
 

@@ -256,9 +256,10 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         Download(self._transport, url, self._scope(repository), descriptor, sink, advance=advance).run()
 
     def open_blob(self, repository: str, descriptor: Descriptor) -> BinaryIO:
-        """A blob as a raw, seekable stream, read while it arrives. Its digest is not checked here."""
+        """A blob as a raw, seekable stream, read while it arrives; see :class:`RemoteBlob` for what is checked."""
         url = self._url(self._container(repository).get_blob_url(check_digest(descriptor.digest)))
-        return RemoteBlob(self._transport, url, self._scope(repository), descriptor)  # type: ignore[return-value]
+        where = f"{self.registry}/{repository}"
+        return RemoteBlob(self._transport, url, self._scope(repository), descriptor, where)  # type: ignore[return-value]
 
     def read_blob(self, repository: str, descriptor: Descriptor, limit: int = MANIFEST_LIMIT) -> bytes:
         """A small blob, verified, in memory.

@@ -136,6 +136,8 @@ def put_whole(transport: Transport, location: str, scope: Scope, digest: str, so
         raise
     except NotFoundError as error:
         source.take_back()
+        if "status" not in error.details:  # it is the source that is not there
+            raise
         raise TransientError(
             RemoteError(f"the registry dropped an upload: {error.message}", hint="try again")
         ) from None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bentotool import transfer
-from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.errors import NotFoundError, VerificationError
 from bentotool.models.store import StoredModel
 from bentotool.oci.credentials import Credentials, CredentialStore
 from bentotool.oci.descriptor import EMPTY, EMPTY_JSON, Descriptor, Manifest
@@ -19,6 +19,7 @@ from bentotool.oci.reference import RemoteReference
 from bentotool.oci.referrers import attach
 from bentotool.oci.refs import Ref, RefStore
 from bentotool.oci.registry import Registry
+from bentotool.oci.uploads import UploadSizes
 from bentotool.transfer.copy import copy
 from bentotool.transfer.remote import inspect, list_remote
 
@@ -141,13 +142,27 @@ def test_a_source_that_lies_is_found_out(faulty: Any, real_registry: Any) -> Non
     config = Descriptor(EMPTY, faulty.add_blob(EMPTY_JSON), len(EMPTY_JSON))
     layer = Descriptor(NOTE, faulty.add_blob(b"right"), 5)
     faulty.add_manifest(Manifest(config, (layer,), artifact_type=NOTE).to_bytes(), "1")
-    for wrong, expected in ((b"wrong", BentotoolError), (b"wrong and longer", VerificationError)):
-        faulty.blobs[layer.digest] = wrong
-        # a failure stops a client for good
+    in_pieces = UploadSizes(chunk=4, chunked_above=1)
+    for wrong, expected in (
+        (b"wrong", "other bytes"),
+        (b"wrong and longer", "16 bytes there, not 5"),
+        (b"", "0 bytes"),
+    ):
+        for sizes in (UploadSizes(), in_pieces):
+            faulty.blobs[layer.digest] = wrong
+            # a failure stops a client for good
+            with (
+                Registry(faulty.host) as reading,
+                Registry(real_registry.host, push=True, sizes=sizes) as writing,
+                pytest.raises(VerificationError, match=f"{layer.digest} of {faulty.host}/r has {expected}"),
+            ):
+                copy(remote(faulty.host, "r:1"), reading, remote(real_registry.host, "lies/a"), writing)
+    del faulty.blobs[layer.digest]
+    for sizes in (UploadSizes(), in_pieces):
         with (
             Registry(faulty.host) as reading,
-            Registry(real_registry.host, push=True) as writing,
-            pytest.raises(expected),
+            Registry(real_registry.host, push=True, sizes=sizes) as writing,
+            pytest.raises(NotFoundError, match=f"{faulty.host}/r has no blob {layer.digest}"),
         ):
             copy(remote(faulty.host, "r:1"), reading, remote(real_registry.host, "lies/a"), writing)
     with Registry(real_registry.host) as registry, pytest.raises(NotFoundError):
