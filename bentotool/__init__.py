@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bentotool import images
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
-    from bentotool.sdk import exceptions, images, validators
+    from bentotool.sdk import exceptions, validators
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
     from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
@@ -57,7 +58,7 @@ _NAMES = {
 }
 _MODULES = {
     "exceptions": "bentotool.sdk.exceptions",
-    "images": "bentotool.sdk.images",
+    "images": "bentotool.images",
     "validators": "bentotool.sdk.validators",
     "models": "bentotool.models",
 }

@@ -30,7 +30,7 @@ _MODULES = (
     "errors.py",
     "exceptions.py",
     "frameworks.py",
-    "images.py",
+    "images/__init__.py",
     "models/__init__.py",
     "models/reader.py",
     "models/trust.py",
