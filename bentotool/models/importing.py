@@ -73,13 +73,38 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda item: item.name)
 
 
-def _contained(path: Path, root: Path, name: str) -> None:
-    """Refuse what is neither a regular file nor a link to one inside ``root``."""
+def _hub_blobs(root: Path) -> Path | None:
+    """Where the files of a revision in a hub's cache lie, to which its folder has links.
+
+    The layout is that of huggingface_hub: ``models--ORG--REPO/snapshots/REVISION`` beside ``models--ORG--REPO/blobs``.
+
+    Raises:
+        UsageError: ``root`` is the folder of the whole repository, which holds each file of each revision.
+    """
+    repository = root.parent.parent
+    if root.parent.name == "snapshots" and repository.name.startswith("models--"):
+        return repository / "blobs"
+    snapshots = root / "snapshots"
+    if root.name.startswith("models--") and snapshots.is_dir():
+        address = root.name.removeprefix("models--").replace("--", "/")
+        revisions = sorted(each.name for each in snapshots.iterdir())
+        example = snapshots / revisions[-1] if revisions else snapshots / "REVISION"
+        raise UsageError(
+            f"{root} is a repository in a hub's cache, not one revision of it",
+            hint=f"give the folder of one, {example}, or hf://{address}",
+        )
+    return None
+
+
+def _contained(path: Path, root: Path, name: str, blobs: Path | None) -> None:
+    """Refuse what is neither a regular file nor a link to one inside ``root``, or to one of a hub's ``blobs``."""
     try:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode
     except (OSError, RuntimeError):
         raise UnsafeError(f"{name} is a link that leads nowhere", hint="replace it by the file itself") from None
+    if path.is_symlink() and blobs is not None and real.parent == blobs and stat.S_ISREG(mode):
+        return
     if path.is_symlink() and not real.is_relative_to(root):
         raise UnsafeError(f"{name} is a link to {real}, outside the model", hint="replace it by the file itself")
     if path.is_symlink() and any(_secret(part) for part in real.relative_to(root).parts):
@@ -111,8 +136,9 @@ def local_files(source: Path, left_out: list[str] | None = None) -> list[SourceF
     root = source.resolve()
     files = []
     try:
+        blobs = _hub_blobs(root)
         for path, name in _walk(root, [] if left_out is None else left_out):
-            _contained(path, root, name)
+            _contained(path, root, name, blobs)
             files.append(SourceFile(path.resolve(), name))
             if len(files) > _MAX_FILES:
                 raise UsageError(
@@ -206,8 +232,11 @@ def import_path(store: ModelStore, source: Path, *, name: str | None = None, **o
 
 
 def name_for(source: Path) -> str:
-    """A valid model name made from the name of a file (without its suffix) or folder."""
+    """A valid model name made from the name of a file (without its suffix) or folder, as ``hf://`` would name it."""
     resolved = source.resolve()
+    repository = resolved.parent.parent.name
+    if resolved.parent.name == "snapshots" and repository.startswith("models--"):  # a revision in a hub's cache
+        return valid_name(repository.removeprefix("models--"))
     return valid_name(resolved.stem if resolved.is_file() else resolved.name)
 
 
