@@ -129,7 +129,8 @@ class JsonLines(_Gathered):
 
     def show(self, now: float) -> None:
         seconds = max(0.0, now - (self.started or now))
-        rate = max(0.0, (self.done - self.before) / seconds) if seconds else None
+        # All in one piece tells nothing of the rate.
+        rate = (self.done - self.before) / seconds if seconds and self.done > self.before else None
         left = max(0, self.total - self.done) / rate if rate and self.total is not None else None
         self._shown = True
         facts = {

@@ -96,6 +96,14 @@ def test_a_total_that_becomes_known_gives_the_time_left(
     assert (line["done"], line["total"], line["rate"], line["seconds_left"]) == (900, 1000, 50.0, 2.0)
 
 
+def test_all_in_one_piece_tells_no_rate(capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]) -> None:
+    with _console(json=True).progress(100, "fetch") as progress:
+        progress.advance(100)
+        clock(0.5)
+    line = _lines(capsys.readouterr().err)[-1]
+    assert (line["done"], line["rate"], line["seconds_left"]) == (100, None, None)
+
+
 def test_a_bar_without_a_total_gets_one(open_terminal: Callable[[], Terminal], clock: Callable[[float], None]) -> None:
     open_terminal()
     with _console().progress(None, "fetch") as progress:
