@@ -164,19 +164,21 @@ class FrameworkNamespace:
         if os.environ.get(BENTO_ENV):
             raise UsageError(f"{name} cannot be saved inside a Bento, which has no model store")
         try:
-            from bentotool.models.api import import_model
+            from bentotool.models.api import save_files
         except ModuleNotFoundError:
             raise UsageError(f"{name} cannot be saved with the runtime alone", hint="pip install bentotool") from None
-        import tempfile  # pulls in much that loading does not need
-
         name, version = split_version(name, version)
         facts = with_signatures(metadata, signatures)
         framework = _plugins().framework(self.name)
-        with tempfile.TemporaryDirectory(prefix="bentotool-save-") as folder:
-            framework.save(model, Path(folder), **options)
-            return import_model(
-                folder, name, version=version, framework=self.name, labels=labels, metadata=facts, trust=trust
-            )
+        return save_files(
+            lambda folder: framework.save(model, folder, **options),
+            name,
+            version=version,
+            framework=self.name,
+            labels=labels,
+            metadata=facts,
+            trust=trust,
+        )
 
     def import_model(self, name: str, source: str | Path, **options: Any) -> Model:
         """Import what lies at a path or an address as a model of this framework.

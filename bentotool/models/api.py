@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import builtins
+import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import NotFoundError, UsageError
 from bentotool.frameworks import split_version, with_signatures
+from bentotool.interfaces import SourceModel
 from bentotool.models.archives import import_archive
+from bentotool.models.importing import local_files
 from bentotool.models.reader import Info, Model
 from bentotool.models.reader import resolve as get
 from bentotool.models.store import ModelStore, StoredModel
+from bentotool.oci.blobs import storage_error
 from bentotool.oci.layout import Layout
+from bentotool.oci.partial import claim_folder
 from bentotool.oci.unarchive import is_archive
 from bentotool.paths import default_store
 
@@ -163,6 +169,51 @@ def _several(name: str, patterns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(patterns, str):
         raise UsageError(f"{name}={patterns!r} is one text", hint=f"give a list: {name}=[{patterns!r}]")
     return tuple(patterns)
+
+
+def save_files(
+    write: Callable[[Path], object],
+    name: str,
+    *,
+    version: str | None,
+    framework: str,
+    labels: Mapping[str, str] | None,
+    metadata: Mapping[str, Any] | None,
+    trust: bool,
+) -> Model:
+    """Store what ``write`` puts into an empty folder. It lies on the store's disk: the files become the blobs.
+
+    Raises:
+        BentotoolError: what :func:`import_model` says; the disk refuses.
+    """
+    from bentotool.models.sources import Fetched, import_fetched
+    from bentotool.plugins import load_plugins
+
+    store = _store()
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(claim_folder(store.layout.temporary(), f"save-{secrets.token_hex(8)}"))
+        except OSError as error:
+            raise storage_error(error, store.layout.root) from None
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        folder = scratch / "model"
+        folder.mkdir()
+        write(folder)
+        files = tuple(local_files(folder))
+        # What has another name as well may be written to by that name.
+        found = Fetched(SourceModel(files, name), owned=all(each.path.stat().st_nlink == 1 for each in files))
+        stored = import_fetched(
+            store,
+            found,
+            plugins=load_plugins(),
+            name=name,
+            version=version,
+            framework=framework,
+            labels=labels,
+            metadata=metadata,
+            trust=trust,
+        )
+    return _model(store, stored)
 
 
 def import_model(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import bentotool
 from bentotool.errors import NotFoundError
-from bentotool.models import Model
+from bentotool.models import Model, importing, intake
 
 MODEL = Path(__file__).parents[3] / "templates" / "quickstart" / "iris.onnx"
 
@@ -70,3 +72,28 @@ def test_a_model_loads_itself(
     require_package("onnxruntime")
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")  # the loader sets it
     assert iris.load_model().get_inputs()[0].name == "measurements"
+
+
+def test_what_is_saved_is_moved_into_the_store_not_copied_through_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_package: Callable[[str], None]
+) -> None:
+    require_package("bentotool_onnx")
+    require_package("onnx")
+    import onnx
+
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    seen: dict[int, Path] = {}
+    taking = intake.take_files
+
+    def take(layout: Any, name: str, files: Any, *more: Any, **options: Any) -> Any:
+        seen.update({file.path.stat().st_ino: file.path for file in files})
+        return taking(layout, name, files, *more, **options)
+
+    monkeypatch.setattr(importing, "take_files", take)
+    model = bentotool.onnx.save_model("iris", onnx.load(MODEL))
+    (written,) = seen.items()
+    assert written[1].is_relative_to(tmp_path / "store" / "tmp")
+    assert (model.path / written[1].name).stat().st_ino == written[0]
+    assert not list((tmp_path / "store" / "tmp").iterdir())
