@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from bentotool.errors import BentotoolError, UsageError
 from bentotool.models.known import KnownBlobs
 from bentotool.models.manifest import ModelFile, check_room, plan_layers
-from bentotool.oci.blobs import BlobWriter, DiskFullError
+from bentotool.oci.blobs import BlobWriter, DiskFullError, without_room
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layers import LayerFile
 from bentotool.oci.layout import Layout
@@ -162,12 +162,7 @@ def _finish(tasks: list[Future[tuple[tuple[LayerFile, ...], str]]], shared: _Sha
     failures = [task.exception() for task in tasks if not task.cancelled()]
     for failure in failures:
         if isinstance(failure, DiskFullError):
-            missing = total - shared.stored
-            raise DiskFullError(
-                f"{failure.message}: {missing} of {total} bytes of the model found no room",
-                hint=failure.hint,
-                details={"missing": missing, "total": total},
-            ) from None
+            raise without_room(failure, shared.stored, total, "model") from None
     for failure in failures:
         if failure and not isinstance(failure, _StoppedError):
             raise failure

@@ -13,6 +13,7 @@ from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from bentotool.errors import NotFoundError, UsageError, VerificationError
+from bentotool.oci.blobs import DiskFullError, without_room
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layout import Layout
@@ -177,9 +178,15 @@ def _unpack_layout(archive: Path, folder: Path, limit: int) -> None:
             if first == MAGIC or first[:2] == b"\x1f\x8b":
                 stream = (Decompressed if first == MAGIC else Gunzipped)(file, archive.name, limit)
             with contextlib.closing(TarSink(Unpacker(folder, max_bytes=limit))) as sink:
-                while data := stream.read(CHUNK):
-                    sink.write(data)
-                sink.finish()
+                done = 0
+                try:
+                    while data := stream.read(CHUNK):
+                        sink.write(data)
+                        done += len(data)
+                    sink.finish()
+                except DiskFullError as error:
+                    total = archive.stat().st_size if stream is file else 0
+                    raise without_room(error, done, total, "archive", folder.parent) from None
     except OSError as error:
         raise UsageError(f"{archive} cannot be read: {error.strerror}") from None
 

@@ -16,6 +16,7 @@ from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.importing import import_files, local_files, name_for, valid_name
 from bentotool.models.web import download, file_name, part_key, public_address
+from bentotool.oci.blobs import DiskFullError, without_room
 from bentotool.oci.digest import check_digest, hash_file
 from bentotool.oci.layout import Layout
 from bentotool.oci.partial import claim_folder
@@ -74,6 +75,12 @@ class _Web:
             expect=request.expect,
             tls=self._tls,
         )
+        with target.open("rb") as file:
+            start = file.read(512).lstrip().lower()
+        if start.startswith((b"<!doctype html", b"<html")):
+            target.unlink()
+            hint = "give the address of the file itself; for a repository of the hub: hf://ORG/REPO"
+            raise UsageError(f"{public_address(request.uri)} is a web page, not a model", hint=hint)
         origin = {"source": public_address(request.uri)}
         return SourceModel((SourceFile(target, name),), PurePosixPath(name).stem, metadata=origin)
 
@@ -155,9 +162,15 @@ def fetch(
         yield Fetched(choice.of(model), left_out=tuple(left_out))
         return
     whole = False
+    seen = _Seen(advance, expect)
     with claim_folder(layout.temporary(), f"fetch-{part_key(source)}") as folder:
         try:
-            model = implementation.fetch(SourceRequest(source, folder, max_bytes, checksum, advance, choice, expect))
+            request = SourceRequest(source, folder, max_bytes, checksum, seen.advance, choice, seen.expect)
+            try:
+                model = implementation.fetch(request)
+            except DiskFullError as error:
+                whole = True  # a full disk needs the room
+                raise without_room(error, seen.done, seen.total, "model", layout.root) from None
             if not isinstance(model, SourceModel):
                 raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
             check_entry_names(file.name for file in model.files)
@@ -166,6 +179,22 @@ def fetch(
         finally:
             if whole or not _has_parts(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Seen:
+    """Notes what is told of a transfer, for when the disk is full."""
+
+    def __init__(self, advance: Callable[[int], None], expect: Callable[[int], None]) -> None:
+        self._advance, self._expect = advance, expect
+        self.done = self.total = 0
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+        self._advance(amount)
+
+    def expect(self, total: int) -> None:
+        self.total = total
+        self._expect(total)
 
 
 def _check_local(path: Path, max_bytes: int, checksum: str | None) -> None:

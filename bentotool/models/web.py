@@ -155,7 +155,7 @@ class _Download:
             hint = (
                 "the same command goes on where this one stopped" if going_on else "check the address and the network"
             )
-            raise TransientError(RemoteError(f"{self.home.host} {told}", hint=hint)) from error
+            raise TransientError(RemoteError(f"{self.home} {told}", hint=hint)) from error
         except OSError as error:
             raise storage_error(error, self.part.path.parent) from error
 
@@ -186,7 +186,7 @@ class _Download:
             )
         except requests.exceptions.SSLError as error:
             raise RemoteError(
-                f"{origin.host} has no valid TLS certificate, does not speak TLS, or asks for a client's certificate",
+                f"{origin} has no valid TLS certificate, does not speak TLS, or asks for a client's certificate",
                 hint="a private authority needs --ca-file; a host that wants a certificate needs --client-cert",
             ) from error
 

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.errors import BentotoolError, NotFoundError, UsageError, VerificationError
 from bentotool.oci import zstd
 from bentotool.oci.attached import indexes, referrers_below
+from bentotool.oci.blobs import DiskFullError, storage_error, without_room
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK
-from bentotool.oci.layout import Layout, storage_error
+from bentotool.oci.layout import Layout
 from bentotool.oci.tar import TarEntry, VirtualTar
 from bentotool.paths import fsync_directory
 
@@ -32,6 +33,7 @@ __all__ = [
     "Advance",
     "archive_root",
     "archive_size",
+    "check_target",
     "with_attached",
     "write_archive",
 ]
@@ -140,6 +142,16 @@ def archive_size(layout: Layout, roots: Sequence[Descriptor]) -> int:
     return _virtual(layout, roots).size
 
 
+def check_target(target: Path) -> None:
+    """Refuse to put an archive in the place of what is no file: a device, a pipe, a folder.
+
+    Raises:
+        UsageError: when something of the kind is there.
+    """
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a regular file", hint="name a file; - stands for the standard output")
+
+
 class _Output:
     """Where an archive goes: written whole, counted and hashed on the way."""
 
@@ -201,11 +213,15 @@ def write_archive(
         NotFoundError: when part of the content is not stored.
         VerificationError: when part of it is damaged.
         MissingDependencyError: when zstd is asked for and not installed.
-        BentotoolError: when the disk is full or refuses.
+        UsageError: when the target is there and no regular file.
+        DiskFullError: with the number of bytes that found no room, where that is known.
+        BentotoolError: when the disk refuses.
     """
     with _virtual(layout, roots) as source:
         if not isinstance(target, Path):
             return _pour(source, target, advance, compress)
+        check_target(target)
+        target = Path(os.path.realpath(target))  # the file that a link names, not the link
         draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
         try:
             with draft.open("xb", buffering=0) as file:
@@ -214,8 +230,20 @@ def write_archive(
             os.replace(draft, target)
             fsync_directory(target.parent)
         except OSError as error:
-            raise storage_error(error, target) from None
+            raise _refused(error, target, draft, None if compress else source.size) from None
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
     return done
+
+
+def _refused(error: OSError, target: Path, draft: Path, total: int | None) -> BentotoolError:
+    failure = storage_error(error, target)
+    failure.hint = "free some space, or choose another disk for the archive"
+    if not isinstance(failure, DiskFullError):
+        failure.hint = "choose a folder of yours"
+        return failure
+    try:
+        return failure if total is None else without_room(failure, draft.stat().st_size, total, "archive")
+    except OSError:  # not even its name found room
+        return failure

@@ -22,7 +22,7 @@ from bentotool.paths import fsync_directory
 if TYPE_CHECKING:
     from bentotool.oci.layout import Layout
 
-__all__ = ["BlobWriter", "DiskFullError", "storage_error"]
+__all__ = ["BlobWriter", "DiskFullError", "storage_error", "without_room"]
 
 _WORTH_KEEPING = 1 << 20  # bytes; less is fetched again sooner than it is looked for
 
@@ -44,6 +44,25 @@ def storage_error(error: OSError, where: Path) -> BentotoolError:
             f"{where} cannot be written: {error.strerror}", hint="choose a folder of yours with --store"
         )
     return BentotoolError(f"{where} cannot be written: {error}")
+
+
+def without_room(error: DiskFullError, done: int, total: int, what: str, where: Path | None = None) -> DiskFullError:
+    """The same failure, saying how many bytes found no room; as it was when that is told already, or not known.
+
+    Args:
+        done, total: bytes.
+        what: what they are bytes of.
+        where: names the disk in place of what the failure named.
+    """
+    missing = total - done
+    if "missing" in error.details or missing <= 0:
+        return error
+    said = error.message if where is None else f"no space left on the disk that holds {where}"
+    return DiskFullError(
+        f"{said}: {missing} of {total} bytes of the {what} found no room",
+        hint=error.hint,
+        details={"missing": missing, "total": total},
+    )
 
 
 class BlobWriter:

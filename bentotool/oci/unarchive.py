@@ -22,6 +22,7 @@ from typing import BinaryIO
 from bentotool.errors import BentotoolError, NotFoundError, UsageError, VerificationError
 from bentotool.oci import zstd
 from bentotool.oci.archive import LAYOUT_FILE, Advance
+from bentotool.oci.blobs import DiskFullError, without_room
 from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor, Index, Manifest
 from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import FILES_ANNOTATION, Layout, layer_files, storage_error
@@ -79,7 +80,7 @@ def _entries(stream: BinaryIO, name: str) -> Iterator[tuple[TarEntry, _Content]]
         VerificationError: for anything that this module would not have written.
     """
     seen: set[str] = set()
-    while (entry := _header(stream, name)) is not None:
+    while (entry := _header(stream, name, first=not seen)) is not None:
         if entry.name in seen:
             raise VerificationError(f"{name} has two entries {entry.name}")
         if len(seen) >= _MAX_ENTRIES:
@@ -95,7 +96,7 @@ def _entries(stream: BinaryIO, name: str) -> Iterator[tuple[TarEntry, _Content]]
         raise VerificationError(f"{name} does not end as it should")
 
 
-def _header(file: BinaryIO, name: str) -> TarEntry | None:
+def _header(file: BinaryIO, name: str, first: bool = False) -> TarEntry | None:
     block = file.read(BLOCK)
     if block == bytes(BLOCK):
         return None
@@ -110,6 +111,11 @@ def _header(file: BinaryIO, name: str) -> TarEntry | None:
     if size is None and digits.isdigit() and not set(digits) & set(b"89"):
         size = int(digits, 8)
     if not _NAME.fullmatch(text) or size is None or tar_header(TarEntry(text, size)) != whole:
+        if first:
+            raise VerificationError(
+                f"{name} is not an archive that bentotool export wrote",
+                hint="a model file or folder, or another tool's archive: bentotool model import",
+            )
         raise VerificationError(
             f"{name} has an entry {text[:100]!r} that is not a plain file of an OCI archive",
             hint="only archives written by bentotool export are accepted",
@@ -199,17 +205,47 @@ class Archive:
 
         Raises:
             VerificationError: when a blob is damaged; whole blobs that came before it stay, nameless.
-            BentotoolError: when the disk is full or refuses.
+            DiskFullError: with the number of bytes that found no room.
+            BentotoolError: when the disk refuses.
         """
         waiting = dict(self._parts)
-        for entry, content in self._read():
-            parts = waiting.pop(entry.name, {}).values()
-            if not all(_stored(layout, part, advance) for part in parts):
-                _take(layout, parts, content, advance)
+        done = 0
+
+        def moved(count: int) -> None:
+            nonlocal done
+            done += count
+            advance(count)
+
+        try:
+            for entry, content in self._read():
+                parts = waiting.pop(entry.name, {}).values()
+                if not all(_stored(layout, part, moved) for part in parts):
+                    self._take(layout, entry, parts, content, moved)
+        except DiskFullError as error:
+            raise without_room(error, done, self.size, "archive") from None
         if waiting:
             raise VerificationError(f"{self.name} changed while it was read")
         for data in self._manifests.values():
             layout.put(data, MANIFEST)
+
+    def _take(
+        self, layout: Layout, entry: TarEntry, parts: Iterable[Descriptor], content: _Content, advance: Advance
+    ) -> None:
+        """Write one entry, and read all of it before any sink finds out that it is damaged."""
+        with contextlib.ExitStack() as stack:
+            sinks = [stack.enter_context(layout.layer_sink(part)) for part in parts]
+            try:
+                for piece in content.pieces():
+                    for sink in sinks:
+                        sink.write(piece)
+                    advance(len(piece))
+                for sink in sinks:
+                    sink.commit()
+            except VerificationError as error:
+                if self.name in error.message:
+                    raise
+                said = f"{entry.name} of {self.name} is damaged: {error.message}"
+                raise VerificationError(said, hint=error.hint or "export or copy it again") from None
 
     def document(self, root: Descriptor) -> bytes:
         """The bytes of one of :attr:`roots`."""
@@ -239,17 +275,6 @@ def _stored(layout: Layout, part: Descriptor, advance: Advance) -> bool:
         return True
     advance(-seen)
     return False
-
-
-def _take(layout: Layout, parts: Iterable[Descriptor], content: _Content, advance: Advance) -> None:
-    with contextlib.ExitStack() as stack:
-        sinks = [stack.enter_context(layout.layer_sink(part)) for part in parts]
-        for piece in content.pieces():
-            for sink in sinks:
-                sink.write(piece)
-            advance(len(piece))
-        for sink in sinks:
-            sink.commit()
 
 
 @contextlib.contextmanager

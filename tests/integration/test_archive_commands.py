@@ -257,3 +257,35 @@ def test_other_tools_read_what_was_compressed(
     other = ("--store", tmp_path / "other")
     taken = run("model", "import-archive", tmp_path / "m.tar.zst", "--json", *other)
     assert json.loads(taken.stdout)["digest"] == model
+
+
+@posix
+def test_an_export_never_takes_the_place_of_what_is_no_file(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for more in ((), ("--force",)):
+        done = run("model", "export", "m", tmp_path / "pipe", *more)
+        assert (done.returncode, b"pipe is not a regular file" in done.stderr) == (2, True)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "newest.tar").symlink_to("real.tar")
+    assert run("model", "export", "m", tmp_path / "newest.tar").returncode == 0
+    assert run("model", "export", "m", tmp_path / "newest.tar", "--force").returncode == 0
+    assert (tmp_path / "newest.tar").is_symlink()
+    assert (tmp_path / "real.tar").stat().st_size > SIZE
+
+
+def test_what_is_no_archive_is_said_so(model: str, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x08:\x7f" + os.urandom(2000))
+    refused = run("model", "import-archive", tmp_path / "net.onnx")
+    assert refused.returncode == 4
+    assert refused.stderr.startswith(b"error: net.onnx is not an archive that bentotool export wrote\n")
+    assert b"bentotool model import" in refused.stderr
+
+
+def test_a_damaged_archive_is_named(model: str, tmp_path: Path) -> None:
+    assert run("model", "export", "m", tmp_path / "m.tar").returncode == 0
+    with (tmp_path / "m.tar").open("r+b") as file:
+        file.seek(SIZE // 2)
+        file.write(b"damage")
+    refused = run("model", "import-archive", tmp_path / "m.tar", "--store", tmp_path / "other")
+    assert refused.returncode == 4
+    assert b" of m.tar is damaged: " in refused.stderr

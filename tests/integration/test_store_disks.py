@@ -20,6 +20,7 @@ import pytest
 from bentotool.interfaces import SourceFile
 from bentotool.models.intake import take_files
 from bentotool.models.manifest import ModelDetails
+from bentotool.models.sources import fetch
 from bentotool.models.store import ModelStore
 from bentotool.oci.archive import archive_root, write_archive
 from bentotool.oci.blobs import DiskFullError
@@ -29,6 +30,7 @@ from bentotool.oci.layout import Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.registry import Registry
 from bentotool.oci.unarchive import read_archive
+from bentotool.plugins import load_plugins
 from bentotool.transfer import pull, push_model
 
 MIB = 1 << 20
@@ -200,12 +202,29 @@ def test_a_full_disk_in_an_archive_read_or_written(full: Path, tmp_path: Path, e
     model = ModelStore(elsewhere).get("m:1")
     roots = [archive_root(model.descriptor, "model", model.tag)]
     write_archive(elsewhere, roots, tmp_path / "m.tar")
-    with pytest.raises(DiskFullError, match="no space left"):
+    with pytest.raises(DiskFullError, match=r"no space left .*/store: \d+ of \d+ bytes of the archive found no room"):
         read_archive(Layout(full / "store"), tmp_path / "m.tar")
     check_clean(full)
-    with pytest.raises(DiskFullError, match="no space left"):
+    with pytest.raises(DiskFullError, match=r"no space left .*m\.tar: \d+ of \d+ bytes of the archive found") as caught:
         write_archive(elsewhere, roots, full / "m.tar")
+    assert 19 * MIB <= int(str(caught.value.details["missing"])) <= 28 * MIB
+    assert "--store" not in str(caught.value.hint)
     assert {path.name for path in full.iterdir()} <= {"store", "ballast", "lost+found"}
+
+
+@pytest.mark.parametrize("form", ["archive", "layout"])
+def test_a_full_disk_in_an_import_from_a_layout(full: Path, tmp_path: Path, elsewhere: Layout, form: str) -> None:
+    model = ModelStore(elsewhere).get("m:1")
+    source = f"oci:{elsewhere.root}@{model.digest}"
+    if form == "archive":
+        write_archive(elsewhere, [archive_root(model.descriptor, "model", model.tag)], tmp_path / "m.tar")
+        source = f"oci:{tmp_path / 'm.tar'}"
+    said = rf"^no space left on the disk that holds {full / 'store'}\S*: \d+ of \d+ bytes of the (archive|model) found"
+    layout = Layout(full / "store")
+    with pytest.raises(DiskFullError, match=said), fetch(source, layout, load_plugins()):
+        pass
+    assert not list(layout.temporary().iterdir())
+    check_clean(full)
 
 
 def test_a_full_disk_in_a_pull(full: Path, elsewhere: Layout, real_registry: Any) -> None:

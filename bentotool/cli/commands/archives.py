@@ -92,9 +92,11 @@ def _export(state: State, ref: Ref, roots: list[Descriptor], file: Path, *, forc
 
 def _free(file: Path, ref: Ref, force: bool) -> Path:
     from bentotool.errors import ConflictError, NotFoundError, UsageError
+    from bentotool.oci.archive import check_target
 
     if file.is_dir():
         raise UsageError(f"{file} is a folder", hint=f"name a file in it: {file / f'{ref.name}-{ref.tag}.tar'}")
+    check_target(file)
     if file.exists() and not force:
         raise ConflictError(f"{file} exists", hint="choose another name, or give --force")
     if not file.absolute().parent.is_dir():

@@ -13,6 +13,7 @@ from bentotool.interfaces import SourceDecl, SourceFile, SourceModel, SourceRequ
 from bentotool.models import sources
 from bentotool.models.sources import fetch, import_fetched
 from bentotool.models.store import ModelStore
+from bentotool.oci.blobs import DiskFullError
 from bentotool.oci.layout import Layout
 
 
@@ -156,3 +157,24 @@ def test_the_users_words_come_before_the_sources(layout: Layout, plugins: Any, m
     with fetch("parcel:x", layout, plugins) as found:
         mine = import_fetched(store, found, plugins=plugins, name="mine", version="8", labels={"b": "2"})
     assert (mine.tag, mine.details.labels) == ("mine:8", {"a": "1", "b": "2"})
+
+
+class Flood:
+    """A source that says how much there is, and then finds the disk full."""
+
+    def fetch(self, request: SourceRequest) -> Any:
+        (request.folder / "model.txt.part").write_bytes(bytes(300))
+        request.expect(1000)
+        request.advance(300)
+        raise DiskFullError("no space left on the disk that holds a deep folder", hint="free some")
+
+
+def test_a_full_disk_leaves_nothing_and_says_how_much_is_missing(
+    layout: Layout, plugins: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "parcel", Flood())
+    said = r"holds \S*store: 700 of 1000 bytes of the model found no room$"
+    with pytest.raises(DiskFullError, match=said) as caught, fetch("parcel:x", layout, plugins):
+        pass
+    assert caught.value.details == {"missing": 700, "total": 1000}
+    assert not list(layout.temporary().iterdir())

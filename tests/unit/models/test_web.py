@@ -21,6 +21,7 @@ from bentotool.models.web import download, file_name, public_address
 from bentotool.oci.layout import Layout
 from bentotool.oci.retry import RetryPolicy
 from bentotool.oci.tls import Tls
+from bentotool.plugins import load_plugins
 
 CONTENT = bytes(range(256)) * 4000
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -295,3 +296,12 @@ def test_the_source_is_recorded(server: Server, tmp_path: Path) -> None:
     plugins: Any = NoPlugins()
     with fetch(server.url + "?token=abc", Layout(tmp_path / "store"), plugins, checksum=CHECKSUM) as found:
         assert found.model.metadata == {"source": server.url}
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>", b"\n <html lang=en>"])
+def test_a_web_page_is_no_model(server: Server, tmp_path: Path, page: bytes) -> None:
+    server.content = page
+    layout = Layout(tmp_path / "store")
+    with pytest.raises(UsageError, match="is a web page, not a model"), fetch(server.url, layout, load_plugins()):
+        pass
+    assert not list(layout.temporary().iterdir())
