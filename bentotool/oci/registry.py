@@ -48,6 +48,7 @@ from bentotool.oci.uploads import Advance, UploadSizes
 __all__ = ["FetchedManifest", "Registry", "ignore_progress"]
 
 _MAX_PAGES = 200
+_MANIFESTS = (INDEX, MANIFEST)
 _PATH = re.compile(r"/v2/(?P<repository>.+)/(?:blobs|manifests|tags|referrers)/")
 _ANY_STATUS = tuple(range(200, 600))
 
@@ -180,16 +181,27 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         except NotFoundError:
             raise RemoteError(f"{self.registry} is not an OCI registry") from None
 
-    def blob_exists(self, repository: str, digest: str) -> bool:
+    def blob_exists(self, repository: str, digest: str, size: int | None = None) -> bool:
         """Whether a repository is known to have a blob.
 
         403 and 405 count as no: storage behind some registries refuses HEAD though it allows GET, and where access is
         really refused the next request says so.
+
+        Raises:
+            VerificationError: when it has another size there; registries take no blob again that they think they have.
         """
         url = self._url(self._container(repository).get_blob_url(check_digest(digest)))
         accept = (200, 403, 404, 405)
         with self._transport.request("HEAD", url, self._scope(repository), accept=accept) as response:
-            return response.status_code == requests.codes.ok
+            found = response.status_code == requests.codes.ok
+            announced = response.headers.get("Content-Length", "")
+        # Some answer HEAD with a length of 0 or none.
+        if found and size and announced.isascii() and announced.isdigit() and int(announced) not in (0, size):
+            raise VerificationError(
+                f"{self.registry}/{repository} has {int(announced)} bytes, not {size}, for blob {digest}",
+                hint="it is damaged there, and its operator has to delete it; then push again",
+            )
+        return found
 
     def upload_blob(
         self,
@@ -212,7 +224,7 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
         Returns:
             The bytes sent: 0, or ``descriptor.size`` less what an earlier process had sent.
         """
-        if self.blob_exists(repository, descriptor.digest):
+        if self.blob_exists(repository, descriptor.digest, descriptor.size):
             advance(descriptor.size)
             return 0
         for source in mount_from:
@@ -277,21 +289,21 @@ class Registry(oras.provider.Registry):  # type: ignore[misc]
             raise VerificationError(f"registry {self.registry} gave other bytes for {descriptor.digest}")
         return bytes(buffer.data)
 
-    def get_manifest(self, repository: str, reference: str) -> FetchedManifest:
-        """The manifest or index under a tag or digest: exact bytes, at most 4 MiB, verified.
+    def get_manifest(self, repository: str, reference: str, types: Sequence[str] = _MANIFESTS) -> FetchedManifest:
+        """The manifest or index under a tag or digest, of one of ``types``: exact bytes, at most 4 MiB, verified.
 
         Raises:
             NotFoundError: when there is none.
             VerificationError: when its digest, type or shape is not what it must be.
         """
         url = self._url(self._container(repository).manifest_url(reference))
-        headers = {"Accept": f"{INDEX}, {MANIFEST}"}
+        headers = {"Accept": ", ".join(types)}
 
         def attempt() -> FetchedManifest:
             response = self._transport.request("GET", url, self._scope(repository), headers=headers, retry=False)
             with response:
                 data = read_body(self._transport, response, MANIFEST_LIMIT, f"the manifest of {repository}")
-            return check_manifest(response.headers, data, reference, f"the manifest of {repository}")
+            return check_manifest(response.headers, data, reference, f"the manifest of {repository}", types)
 
         try:
             return self._transport.retry.run(attempt, self._transport.stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 import threading
@@ -516,3 +517,20 @@ def test_a_stop_ends_a_wait(faulty: Any, reply: Any) -> None:
     threading.Timer(0.2, stop.set).start()
     with Registry(faulty.host, stop=stop) as registry, pytest.raises(RemoteError, match="stopped"):
         registry.get_manifest("r", "1")
+
+
+def test_a_blob_that_is_damaged_in_the_registry_is_not_taken_for_pushed(faulty: Any, reply: Any) -> None:
+    """Registries keep what they have under a digest, so nothing but an error tells that the tag could not be pulled."""
+    data = b"whole"
+    blob = blob_of(faulty, data)
+
+    def push() -> int:
+        with client(faulty.host, push=True) as registry:
+            return registry.upload_blob("r", blob, lambda: io.BytesIO(data))
+
+    for length in (0, len(data)):  # some state no length
+        faulty.on_head = lambda seen, length=length: reply(200, length=length)
+        assert push() == 0
+    faulty.on_head = lambda seen: reply(200, length=3)
+    with pytest.raises(VerificationError, match=f"{faulty.host}/r has 3 bytes, not 5, for blob {blob.digest}"):
+        push()
