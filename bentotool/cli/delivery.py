@@ -46,10 +46,12 @@ class _Artifact:
     size: int
 
 
-def push_ref(state: State, ref: Ref, remote: str | None, *, raw: bool = False) -> Transferred:
+def push_ref(state: State, ref: Ref, remote: str | None, *, raw: bool = False, referrers: bool = True) -> Transferred:
     """Push a stored Bento or model.
 
     Args:
+        raw: a model's files as they are.
+        referrers: whether what is attached to it goes out too.
         remote: ``HOST[:PORT]/REPOSITORY[:TAG]``; None: below the registry that the environment names.
 
     Raises:
@@ -64,7 +66,8 @@ def push_ref(state: State, ref: Ref, remote: str | None, *, raw: bool = False) -
     state.plugins.call("bentotool_before_push", artifact=artifact)
     with open_registry(state, target.registry, push=True) as registry:
         jobs = state.options.registry.jobs
-        done = move(state.layout, ref, target, registry, jobs=jobs, progress=transfer_progress(state))
+        progress = transfer_progress(state)
+        done = move(state.layout, ref, target, registry, referrers=referrers, jobs=jobs, progress=progress)
     state.plugins.call("bentotool_after_push", artifact=artifact, digest=done.digest)
     return done
 

@@ -147,8 +147,10 @@ class _Push:
     def put(self, reference: str, data: bytes, media_type: str = MANIFEST) -> None:
         self.registry.upload_manifest(self.remote.repository, reference, data, media_type)
 
-    def put_referrers(self, digests: Iterable[str], label: str) -> int:
-        """Attach there what the store has attached to manifests that were put."""
+    def put_referrers(self, digests: Iterable[str], label: str, *, wanted: bool) -> int:
+        """Attach there what the store has attached to manifests that were put, if that is wanted."""
+        if not wanted:
+            return 0
 
         def send(parts: Sequence[Descriptor]) -> None:
             self.send_blobs([_Blob(part, partial(self.layout.open_layer, part)) for part in parts], label)
@@ -163,6 +165,7 @@ def push_model(
     registry: Registry,
     *,
     raw: bool = False,
+    referrers: bool = True,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
@@ -174,6 +177,7 @@ def push_model(
         registry: a client made with ``push=True``.
         raw: send each file as it is instead of in tar layers, for tools that do not unpack; there is no volume view
             then. Whoever pulls it with bentotool gets the model's own digest.
+        referrers: whether what is attached to it in the store goes out too.
         jobs: files sent at once.
 
     Raises:
@@ -194,12 +198,12 @@ def push_model(
     blobs = model.blobs(layout, places.find(remote.registry, ref.digest))
     work.send_blobs([*blobs, _Blob(view.config_descriptor, partial(io.BytesIO, view.config))], f"push {ref.ref}")
     work.put(ref.digest, model.data)
-    referrers = work.put_referrers([ref.digest], f"push {ref.ref}")
+    attached = work.put_referrers([ref.digest], f"push {ref.ref}", wanted=referrers)
     work.put(work.tag + VOLUME, view.manifest)
     work.put(work.tag, model.data)
     places.remember(remote.registry, remote.repository, ref.digest)
     there = str(remote.with_tag(work.tag))
-    return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, there, work.sent, referrers=referrers)
+    return Transferred("model", ref.name, ref.tag, ref.digest, ref.size, there, work.sent, referrers=attached)
 
 
 def _push_files(work: _Push, ref: Ref) -> Transferred:
@@ -222,6 +226,7 @@ def push_bento(
     remote: RemoteReference,
     registry: Registry,
     *,
+    referrers: bool = True,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
 ) -> Transferred:
@@ -253,7 +258,7 @@ def push_bento(
     work.put(index, data, INDEX)
     known = (ref.digest, *(model.descriptor.digest for _, model in models))
     pushed = (index, *known, *(image.descriptor.digest for image in images))
-    referrers = work.put_referrers(pushed, f"push {ref.ref}")
+    attached = work.put_referrers(pushed, f"push {ref.ref}", wanted=referrers)
     work.put(work.tag, data, INDEX)
     places.remember(remote.registry, remote.repository, *known)
     return Transferred(
@@ -267,7 +272,7 @@ def push_bento(
         index=index,
         models=tuple(needed.tag for needed, _ in models),
         images=tuple(filter(None, map(platform_of, entries))),
-        referrers=referrers,
+        referrers=attached,
     )
 
 

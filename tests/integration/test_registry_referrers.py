@@ -133,6 +133,15 @@ def test_they_go_out_with_a_push_and_come_back(host: str, here: Layout, bento: R
     assert referrers_below(Layout(tmp_path / "c"), subjects) == []
 
 
+def test_a_push_leaves_them_where_they_are_not_wanted(host: str, here: Layout, bento: Ref) -> None:
+    sign_all(here, bento)
+    for reference, command in (("svc", ("push",)), ("iris", ("model", "push"))):
+        target = f"{host}/refs/without-{reference}:1"
+        assert main([*command, reference, target, "--no-referrers", "--store", str(here.root)]) == 0
+        with Registry(host) as registry:
+            assert inspect(registry, RemoteReference.parse(target)).referrers == ()
+
+
 def test_a_push_from_where_they_were_pulled_is_the_same(host: str, here: Layout, bento: Ref, tmp_path: Path) -> None:
     made, there = sign_all(here, bento), Layout(tmp_path / "b")
     with Registry(host, push=True) as registry:

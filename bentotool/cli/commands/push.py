@@ -24,6 +24,10 @@ _Remote = Annotated[
     ),
 ]
 
+_Referrers = Annotated[
+    bool, typer.Option("--referrers/--no-referrers", help="Send signatures, SBOMs and the like along.")
+]
+
 
 @talks_to_registry
 def push(
@@ -31,6 +35,7 @@ def push(
         str, typer.Argument(metavar="REF", help="A Bento: NAME[:VERSION].", autocompletion=bento_names)
     ],
     remote: _Remote = None,
+    referrers: _Referrers = True,
 ) -> None:
     """Push a Bento and its models to a registry"""
     state = current()
@@ -45,7 +50,7 @@ def push(
             ref = refs.get("models", reference)
         except NotFoundError:
             raise error from None
-    _push(state, ref, remote)
+    _push(state, ref, remote, referrers=referrers)
 
 
 @talks_to_registry
@@ -60,6 +65,7 @@ def push_model(
             "--format", metavar="tar|raw", help="raw: each file as it is, for tools that do not unpack layers."
         ),
     ] = "tar",
+    referrers: _Referrers = True,
 ) -> None:
     """Push a model to a registry"""
     state = current()
@@ -67,9 +73,9 @@ def push_model(
 
     if form not in ("tar", "raw"):
         raise UsageError(f"--format {form!r} is neither tar nor raw")
-    _push(state, RefStore(state.layout).get("models", reference), remote, raw=form == "raw")
+    _push(state, RefStore(state.layout).get("models", reference), remote, raw=form == "raw", referrers=referrers)
 
 
-def _push(state: State, ref: Ref, remote: str | None, *, raw: bool = False) -> None:
-    done = push_ref(state, ref, remote, raw=raw)
+def _push(state: State, ref: Ref, remote: str | None, *, raw: bool = False, referrers: bool = True) -> None:
+    done = push_ref(state, ref, remote, raw=raw, referrers=referrers)
     state.console.result(done.to_dict("sent"), lambda: show_pushed(state, done))
