@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bentotool.build.bentos import BentoStore, StoredBento
+from bentotool.build.contents import project_name
 from bentotool.build.media import CODE
 from bentotool.oci.tar import untar
 
 __all__ = ["SECTIONS", "BentoDiff", "Change", "FilePatch", "diff_bentos", "patch_files"]
 
 SECTIONS = ("files", "packages", "models", "config", "api")
-_APP = "home/bento/app/"
-_LOADERS = "home/bento/"
 _PATCH_LIMIT = 256 << 10
 _CONFIG_KEYS = ("service", "python", "platform", "description")
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*(?:\[[\w.,-]+\])?)(?:==| @ )([^\s;\\]+)")
@@ -117,14 +116,6 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Change, ..
     return tuple(Change(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name))
 
 
-def _shown_name(entry: str) -> str | None:
-    """A file as its project calls it; a framework's loader by its place; ``bento.json`` says nothing of its own."""
-    if entry.startswith(_APP):
-        return entry[len(_APP) :]
-    name = entry.removeprefix(_LOADERS)
-    return None if name == "bento.json" else name
-
-
 def _files(store: BentoStore, bento: StoredBento) -> dict[str, str]:
     found = {}
     with store.layout.open_layer(bento.layer(CODE)) as stream:
@@ -132,7 +123,7 @@ def _files(store: BentoStore, bento: StoredBento) -> dict[str, str]:
             digest = hashlib.sha256()
             for piece in pieces:
                 digest.update(piece)
-            name = _shown_name(entry.name)
+            name = project_name(entry.name)
             if name is not None:
                 found[name] = f"{entry.size} bytes, {digest.hexdigest()[:12]}"
     return found
@@ -141,7 +132,7 @@ def _files(store: BentoStore, bento: StoredBento) -> dict[str, str]:
 def _texts(store: BentoStore, bento: StoredBento, wanted: frozenset[str]) -> Iterator[tuple[str, str]]:
     with store.layout.open_layer(bento.layer(CODE)) as stream:
         for entry, pieces in untar(stream):
-            name = _shown_name(entry.name)
+            name = project_name(entry.name)
             if name is None or name not in wanted or entry.size > _PATCH_LIMIT:
                 for _ in pieces:
                     pass

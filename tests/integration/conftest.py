@@ -22,6 +22,7 @@ from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
 from bentotool.oci.layout import Layout
 from bentotool.oci.refs import Ref, RefStore
+from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, tar_header
 
 DETAILS = ModelDetails("test", "raw", "data", "w.bin", {"inputs": [], "outputs": []}, (), {"team": "a"}, {})
 FILES = {"w.bin": b"weights" * 50_000, "empty.bin": b"", "config.json": b"{}", "README.md": b"# hi", "sub/t.bin": b"t"}
@@ -160,8 +161,10 @@ def make_bento() -> Callable[..., Ref]:
                 "models": entries,
             }
         )
+        code = b"# code " * 5000
+        entry = tar_header(TarEntry("home/bento/app/service.py", len(code))) + code + bytes(-len(code) % BLOCK)
         layers = (
-            layout.put(b"code " * 5000, "application/vnd.bentotool.bento.code.v1.tar"),
+            layout.put(entry + TRAILER, "application/vnd.bentotool.bento.code.v1.tar"),
             layout.put(b"lock", "application/vnd.bentotool.bento.lock.v1+txt"),
         )
         manifest = Manifest(

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bentotool.cli.formats import human_size, human_time, shown_argument
+from bentotool.cli.formats import human_size, human_time
 from bentotool.cli.names import BentoReference, bento_names
 from bentotool.cli.registries import talks_to_registry
-from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
+from bentotool.cli.remote import is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
 if TYPE_CHECKING:
@@ -89,42 +89,30 @@ def show_bento(
             autocompletion=bento_names,
         ),
     ],
+    files: Annotated[bool, typer.Option("--files", help="List its files too.")] = False,
+    deps: Annotated[bool, typer.Option("--deps", help="List the packages of its lock too.")] = False,
 ) -> None:
     """Show one Bento, or one artifact of a registry"""
     state = current()
     if is_remote(reference):
         show_remote(state, reference)
         return
+    from bentotool.build.contents import contents_of
     from bentotool.oci.attached import indexes, notes_of
 
-    bento = _bentos().get(reference)
+    store = _bentos()
+    bento = store.get(reference)
+    contents = contents_of(store, bento)
     parts = (*(model.digest for model in bento.models), *(each.digest for each in indexes(state.layout, bento.digest)))
     attached = notes_of(state.layout, [bento.digest, *parts])
 
     def human() -> None:
-        state.console.fields(
-            {
-                "tag": bento.tag,
-                "digest": bento.digest,
-                "size": human_size(bento.size),
-                "created": human_time(bento.created),
-                "service": bento.service,
-                "python": bento.python,
-                "description": (bento.description or "").partition("\n")[0],
-                "labels": ", ".join(f"{key}={value}" for key, value in bento.labels.items()),
-            }
-        )
-        if bento.arguments:
-            rows = [(a["name"], a["type"], shown_argument(a)) for a in bento.arguments]
-            state.console.line()
-            state.console.table(("argument", "type", "value"), rows)
-        if bento.models:
-            rows = [(m.alias, f"{m.name}:{m.version}", state.console.digest(m.digest)) for m in bento.models]
-            state.console.line()
-            state.console.table(("model", "resolved to", "digest"), rows)
-        show_referrers(state, attached)
+        from bentotool.cli.showing import show_contents
 
-    state.console.result({**bento.to_dict(), "arguments": bento.arguments, "referrers": attached}, human)
+        show_contents(state, bento, contents, attached, files=files, packages=deps)
+
+    document = {**bento.to_dict(), "arguments": bento.arguments, **contents.to_dict(), "referrers": attached}
+    state.console.result(document, human)
 
 
 def path_bento(reference: BentoReference) -> None:

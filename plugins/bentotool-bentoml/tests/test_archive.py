@@ -287,7 +287,7 @@ def test_packages_are_those_asked_for_at_their_locked_versions(tmp_path: Path) -
     asked = (archived.project / "bentoml-requirements.txt").read_text()
     assert asked == "--no-index\n--find-links wheels\ntiny\n-c bentoml-constraints.txt\n"
     assert (archived.project / "bentoml-constraints.txt").read_text() == "tiny==1.0\nstarlette==0.50.0\n"
-    assert archived.config["docker"] == {"distro": "debian", "system_packages": ["curl"]}
+    assert archived.config["docker"] == {"system_packages": ["curl"]}
     assert archived.config["envs"] == [{"name": "LEVEL", "value": "3", "stage": "all"}]
     assert archived.config["python"] == {"version": "3.11", "requirements_txt": "bentoml-requirements.txt"}
 

@@ -28,6 +28,7 @@ _DOCKER = (
     *("distro", "base_image", "cuda_version", "system_packages", "commands", "post_commands", "setup_script"),
     "dockerfile_template",
 )
+_DEFAULT = ("distro", "debian")  # BentoML writes it down even where the service chooses another
 _ALIAS = '''\
 """In this Bento ``import bentoml`` means bentotool: the service was written for BentoML."""
 
@@ -130,7 +131,7 @@ def _config(
     """
     name, version = str(said.get("name") or ""), str(said.get("version") or "")
     docker, envs = _table(written, "docker"), [item for item in said.get("envs") or [] if isinstance(item, dict)]
-    image = {key: docker[key] for key in _DOCKER if key in docker}
+    image = {key: docker[key] for key in _DOCKER if key in docker and (key, docker[key]) != _DEFAULT}
     stated = {item.get("name") for item in envs}
     variables = docker.get("env")
     if isinstance(variables, dict) and set(variables) - stated:
