@@ -1,9 +1,14 @@
-"""``python -m bentotool.runtime TARGET``: serve a Bento on disk, or a project folder."""
+"""``python -m bentotool.runtime TARGET``: serve a Bento on disk, or a project folder.
+
+Each option that says how to listen, log and end has its default from a variable, ``BENTOTOOL_`` and its name; the port
+from ``PORT`` too, as platforms that run containers give it. So an image is set up without a shell.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +18,8 @@ from bentotool.runtime.supervisor import Settings, Supervisor, bind, report
 
 __all__ = ["main"]
 
+_FORMATS = ("text", "json")
+
 
 def _seconds(text: str) -> float:
     seconds = float(text)
@@ -21,17 +28,25 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _set(name: str, default: str) -> str:
+    """A default that the environment sets; argparse judges it as if it had been given."""
+    return os.environ.get(f"BENTOTOOL_{name}") or default
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bentotool.runtime", description=__doc__)
     parser.add_argument("target", nargs="?", default=".", help="a Bento on disk, its home/bento, or a project folder")
     parser.add_argument("--service", help="module:Class, for a project folder")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=3000, help="0 picks a free one")
-    parser.add_argument("--workers", type=int, help="worker processes; default: what the service declares")
-    parser.add_argument("--drain-delay", type=_seconds, default=0.0, help="seconds to go on accepting after SIGTERM")
-    parser.add_argument("--grace", type=_seconds, default=30.0, help="seconds for requests in flight after SIGTERM")
+    parser.add_argument("--host", default=_set("HOST", "127.0.0.1"))
+    port = _set("PORT", os.environ.get("PORT") or "3000")
+    parser.add_argument("--port", type=int, default=port, help="0 picks a free one")
+    workers = _set("WORKERS", "") or None
+    parser.add_argument("--workers", type=int, default=workers, help="processes; default: what the service declares")
+    drain, grace, form = _set("DRAIN_DELAY", "0"), _set("GRACE", "30"), _set("LOG_FORMAT", "text")
+    parser.add_argument("--drain-delay", type=_seconds, default=drain, help="seconds to go on accepting after SIGTERM")
+    parser.add_argument("--grace", type=_seconds, default=grace, help="seconds for requests in flight after SIGTERM")
     parser.add_argument("--port-file", type=Path, help="gets the port when the server is ready")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="json: standard output too")
+    parser.add_argument("--log-format", choices=_FORMATS, default=form, help="json: standard output too")
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     return parser
 
@@ -40,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until a signal comes; give the exit status."""
     options = _parser().parse_args(argv)
     try:
+        if options.log_format not in _FORMATS:  # argparse does not look at a default among choices
+            options.log_format = "text"
+            raise UsageError("BENTOTOOL_LOG_FORMAT is neither text nor json")
         if options.workers is not None and options.workers < 1:
             raise UsageError(f"--workers {options.workers}: at least 1 is needed")
         target = find_target(options.target, options.service, given_arguments())
