@@ -14,7 +14,7 @@ from pathlib import Path
 from bentotool.errors import BentotoolError, MissingDependencyError
 from bentotool.paths import make_private_directory
 
-__all__ = ["locked_environment", "missing_packages"]
+__all__ = ["locked_environment", "missing_packages", "with_wheels"]
 
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==", re.ASCII | re.MULTILINE)
 _TIMEOUT_S = 1800
@@ -70,7 +70,7 @@ def _uv(arguments: list[str], purpose: str) -> None:
         )
 
 
-def _with_wheels(lock: str, wheels: Path) -> str:
+def with_wheels(lock: str, wheels: Path) -> str:
     """The lock with each package that has its wheel in a folder as that file, so that no index is asked for it."""
     found = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in sorted(wheels.glob("*.whl"))}
     lines, left = lock.splitlines(), set(found)
@@ -109,7 +109,7 @@ def locked_environment(folder: Path, lock: str, python: str, wheels: Path | None
     try:
         _make(python, draft)
         listing = draft / "bento.lock"
-        known = _with_wheels(lock, wheels) if wheels is not None and wheels.is_dir() else lock
+        known = with_wheels(lock, wheels) if wheels is not None and wheels.is_dir() else lock
         listing.write_text(known, encoding="utf-8", newline="\n")
         interpreter = str(_interpreter(draft))
         _uv(

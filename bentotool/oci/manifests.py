@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bentotool.errors import RemoteError, VerificationError
@@ -21,13 +21,16 @@ class FetchedManifest:
     descriptor: Descriptor
 
 
-def check_manifest(headers: Mapping[str, str], data: bytes, reference: str, what: str) -> FetchedManifest:
+def check_manifest(
+    headers: Mapping[str, str], data: bytes, reference: str, what: str, types: Sequence[str] = (MANIFEST, INDEX)
+) -> FetchedManifest:
     """Judge a manifest that was fetched.
 
     Args:
         headers: of the answer, with names of any case.
         reference: the tag or digest asked for.
         what: names the manifest in messages.
+        types: media types that will do.
 
     Raises:
         VerificationError: when its digest or type is not what it must be.
@@ -41,7 +44,7 @@ def check_manifest(headers: Mapping[str, str], data: bytes, reference: str, what
         raise VerificationError(f"the registry gave other bytes for {reference}: {digest}")
     check_stated_digest(headers, digest, what)
     media_type = headers.get("Content-Type", "").partition(";")[0].strip()
-    if media_type not in (MANIFEST, INDEX):
+    if media_type not in types:
         raise VerificationError(f"{what} is of type {media_type[:100]!r}, which is not supported")
     # The same bytes read as two types are two different things (CVE-2021-41190).
     body = parse_json_object(data, what)

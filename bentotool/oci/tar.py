@@ -101,13 +101,14 @@ def _octal(value: int, width: int) -> bytes:
     return f"{value:0{width - 1}o}\0".encode()
 
 
-def _ustar(name: bytes, size: int, typeflag: bytes) -> bytes:
+def _ustar(name: bytes, size: int, typeflag: bytes, mode: int = 0o644, link: bytes = b"") -> bytes:
     block = bytearray(BLOCK)
     block[0 : len(name)] = name
-    block[100:108], block[108:116], block[116:124] = _octal(0o644, 8), _octal(0, 8), _octal(0, 8)
+    block[100:108], block[108:116], block[116:124] = _octal(mode, 8), _octal(0, 8), _octal(0, 8)
     block[124:136], block[136:148] = _octal(size, 12), _octal(0, 12)
     block[148:156] = b" " * 8
     block[156:157] = typeflag
+    block[157 : 157 + len(link)] = link
     block[257:265] = b"ustar\x0000"
     block[329:337], block[337:345] = _octal(0, 8), _octal(0, 8)
     block[148:156] = f"{sum(block):06o}\0 ".encode()
@@ -128,8 +129,13 @@ def _padding(size: int) -> int:
     return -size % BLOCK
 
 
-def tar_header(entry: TarEntry) -> bytes:
-    """All bytes that stand before the content of ``entry``; a multiple of 512."""
+def tar_header(entry: TarEntry, *, mode: int = 0o644, link: str = "") -> bytes:
+    """All bytes that stand before the content of ``entry``; a multiple of 512.
+
+    Args:
+        mode: permission bits; layers of models and Bentos have no others than 0644.
+        link: what the entry is a symbolic link to, at most 100 ASCII characters; only layers of images have such.
+    """
     name = entry.name.encode()
     records = b""
     if len(name) > _NAME_LIMIT or not name.isascii():
@@ -137,7 +143,8 @@ def tar_header(entry: TarEntry) -> bytes:
     if entry.size >= _USTAR_SIZE_LIMIT:
         records += _pax_record("size", str(entry.size))
     size = entry.size if entry.size < _USTAR_SIZE_LIMIT else 0
-    header = _ustar(name[:_NAME_LIMIT] if name.isascii() else b"@PaxHeader", size, b"0")
+    kind = b"2" if link else b"0"
+    header = _ustar(name[:_NAME_LIMIT] if name.isascii() else b"@PaxHeader", size, kind, mode, link.encode("ascii"))
     if not records:
         return header
     return _ustar(b"@PaxHeader", len(records), b"x") + records + bytes(_padding(len(records))) + header
