@@ -16,6 +16,7 @@ from typing import Any
 from bentotool.build.schema import Parser, Where, check_text, text, wrong_type
 from bentotool.build.yamlfile import parse_yaml
 from bentotool.errors import ConfigError, NotFoundError, UsageError
+from bentotool.sdk.arguments import texts_in
 from bentotool.sdk.secret import MASK
 
 __all__ = [
@@ -179,7 +180,7 @@ def check_secrets(
 
 def without_values(message: str, arguments: Mapping[str, Any]) -> str:
     """A message without the arguments' values, for a service that ended before it said which are secret."""
-    for value in arguments.values():
-        if isinstance(value, str) and len(value) >= _SHORT:
+    for value in texts_in(dict(arguments)):
+        if len(value) >= _SHORT:
             message = message.replace(value, MASK)
     return message

@@ -14,7 +14,7 @@ from typing import Any
 from bentotool.errors import ConfigError, UsageError
 from bentotool.sdk.secret import Secret
 
-__all__ = ["Form", "FormField", "WrongValue", "form_of", "json_text", "secret_in", "shown_type"]
+__all__ = ["Form", "FormField", "WrongValue", "form_of", "json_text", "read_json", "secret_in", "shown_type"]
 
 
 class WrongValue(Exception):
@@ -108,6 +108,14 @@ def _texts(values: Mapping[str, Any]) -> dict[str, Any]:
 def json_text(value: Any) -> str:
     """A value as a person would write it after ``--arg``."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def read_json(text: str) -> Any:
+    """A list or a table as it is written on a command line, in JSON; None for any other text."""
+    try:
+        return json.loads(text) if text.lstrip()[:1] in ("[", "{") else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def shown_type(tp: Any) -> str:
@@ -224,10 +232,10 @@ def _converted(name: str, value: Any, tp: Any) -> Any:
         return msgspec.convert(value, tp, strict=False, dec_hook=decode)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
         reason = str(error)
-    # On a command line a list or a table is written as JSON.
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+    read = read_json(value) if isinstance(value, str) else None
+    if read is not None:
         try:
-            return msgspec.convert(json.loads(value), tp, strict=False, dec_hook=decode)
-        except (msgspec.ValidationError, TypeError, ValueError, RecursionError) as error:
+            return msgspec.convert(read, tp, strict=False, dec_hook=decode)
+        except (msgspec.ValidationError, TypeError, ValueError) as error:
             reason = str(error)
     raise WrongValue(name, reason.replace("`", ""))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, overload
 
 from bentotool.errors import UsageError
-from bentotool.sdk.argument_forms import Form, FormField, WrongValue, form_of, json_text
+from bentotool.sdk.argument_forms import Form, FormField, WrongValue, form_of, json_text, read_json
 from bentotool.sdk.secret import MASK
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "find_secret",
     "provide",
     "redacted",
+    "texts_in",
     "use_arguments",
     "variable_of",
 ]
@@ -65,7 +66,7 @@ class _State:
     schemas: list[dict[str, Any]] = field(default_factory=list)
     open: bool = False
     asked: bool = False
-    hidden: dict[str, str] = field(default_factory=dict)
+    hidden: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 _state = _State()
@@ -145,7 +146,7 @@ def _found(form: Form, state: _State) -> Iterator[tuple[str, Any]]:
         else:
             continue
         if item.secret and value != "":
-            state.hidden[item.name] = json_text(value)
+            state.hidden[item.name] = tuple(texts_in(value))
         yield item.name, value
 
 
@@ -212,10 +213,28 @@ def check_taken() -> None:
 
 def redacted(text: str) -> str:
     """A text without the secrets that this process was given."""
-    for secret in _state.hidden.values():
-        if len(secret) >= _SHORT or text == secret:
-            text = text.replace(secret, MASK)
+    for secrets in _state.hidden.values():
+        for secret in secrets:
+            if len(secret) >= _SHORT or text == secret:
+                text = text.replace(secret, MASK)
     return text
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """The texts of a value: the whole before its parts, where it is a list or a table, or one written as JSON."""
+    if isinstance(value, str):
+        yield value
+        read = read_json(value)
+        if read is not None:
+            yield from texts_in(read)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from texts_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from texts_in(item)
+    elif value is not None and not isinstance(value, bool):
+        yield json_text(value)
 
 
 def find_secret(value: Any, where: str = "") -> tuple[str, str] | None:
@@ -223,7 +242,7 @@ def find_secret(value: Any, where: str = "") -> tuple[str, str] | None:
     if hasattr(value, "get_secret_value"):
         return next((name for name, item in _state.arguments.items() if item.secret), "?"), where
     if isinstance(value, str):
-        return next(((name, where) for name, secret in _state.hidden.items() if _holds(value, secret)), None)
+        return next(((name, where) for name, secrets in _state.hidden.items() if _holds(value, secrets)), None)
     parts = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     )
@@ -234,6 +253,6 @@ def find_secret(value: Any, where: str = "") -> tuple[str, str] | None:
     return None
 
 
-def _holds(text: str, secret: str) -> bool:
+def _holds(text: str, secrets: tuple[str, ...]) -> bool:
     """Whether a text gives a secret away, or shows that one was written into it."""
-    return text == secret or MASK in text or (len(secret) >= _SHORT and secret in text)
+    return MASK in text or any(text == secret or (len(secret) >= _SHORT and secret in text) for secret in secrets)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pydantic
 
 from bentotool.errors import ConfigError
-from bentotool.sdk.argument_forms import Form, FormField, WrongValue, secret_in, shown_type
+from bentotool.sdk.argument_forms import Form, FormField, WrongValue, read_json, secret_in, shown_type
 
 __all__ = ["pydantic_form"]
 
@@ -59,8 +58,7 @@ def _make(cls: Any, values: Mapping[str, Any]) -> Any:
         return cls.model_validate(dict(values))
     except pydantic.ValidationError as error:
         wrong = _errors(error)
-    # On a command line a list or a table is written as JSON.
-    read = {name: _read(values[name]) for name, _ in wrong if isinstance(values.get(name), str)}
+    read = {name: read_json(values[name]) for name, _ in wrong if isinstance(values.get(name), str)}
     try:
         return cls.model_validate({**values, **{name: value for name, value in read.items() if value is not None}})
     except pydantic.ValidationError as error:
@@ -72,12 +70,3 @@ def _errors(error: pydantic.ValidationError) -> list[tuple[str, str]]:
     """Name and reason of each; the value itself is left out, as it may be a secret."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return [(str(item["loc"][0]) if item["loc"] else "", item["msg"]) for item in found]
-
-
-def _read(text: str) -> Any:
-    if text.lstrip()[:1] not in ("[", "{"):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -185,6 +185,13 @@ def test_pydantic_models(require_package: Callable[[str], None]) -> None:
             use_arguments(Model)
         assert message in caught.value.message
 
+    for inner in ({"key": "inner-secret"}, '{"key": "inner-secret"}'):
+        provide({"epochs": 1, "inner": inner})
+        assert use_arguments(Model).inner == Inner(key=pydantic.SecretStr("inner-secret"))
+        assert redacted("so inner-secret") == "so **********"
+        assert find_secret(["x inner-secret"]) == ("inner", "0")
+        assert "inner-secret" not in json.dumps([a.to_dict() for a in declared()])
+
     class Open(pydantic.BaseModel, extra="allow"):
         epochs: int = 1
 
