@@ -74,11 +74,17 @@ def tls_for(state: State, host: str) -> Tls:
 
 
 def open_registry(
-    state: State, registry: str, *, push: bool = False, credentials: CredentialStore | None = None
+    state: State,
+    registry: str,
+    *,
+    push: bool = False,
+    credentials: CredentialStore | None = None,
+    plain_http: bool | None = None,
 ) -> Registry:
     """The client for a registry, made as the user's options say.
 
     Args:
+        plain_http: for this registry, whatever ``--plain-http`` and ``--tls`` say; None goes by them.
         credentials: in place of those that plugins and files give.
     """
     from bentotool.oci.registry import Registry
@@ -87,7 +93,7 @@ def open_registry(
     return Registry(
         registry,
         push=push,
-        plain_http=options.plain_http,
+        plain_http=options.plain_http if plain_http is None else plain_http,
         credentials=credentials or credential_store(state),
         tls=tls_for(state, registry),
         connections=options.jobs + 2,

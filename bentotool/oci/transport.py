@@ -218,7 +218,7 @@ class Transport:
         status, body = response.status_code, _start_of(response)
         told = _told(body)
         error: BentotoolError
-        if status == requests.codes.bad_request and self._home.scheme == "http" and b"HTTPS" in body:
+        if status == requests.codes.bad_request and self._speaks_tls(method, body):
             error = RemoteError(f"registry {self._registry} speaks TLS, and was asked without", hint="use --tls")
         elif status in (401, 403):
             hint = f"bentotool login {self._registry}"
@@ -236,6 +236,18 @@ class Transport:
         if raced or status in RETRIED_STATUSES:
             return TransientError(error, retry_after_seconds(response.headers.get("Retry-After")))
         return error
+
+    def _speaks_tls(self, method: str, body: bytes) -> bool:
+        """Whether a registry that was asked without TLS said that it wants it; an answer to HEAD cannot say so."""
+        if self._home.scheme != "http":
+            return False
+        if method == "HEAD":
+            try:
+                with self._send("GET", f"{self._home}/v2/", {}, None, None) as response:
+                    body = _start_of(response) if response.status_code == requests.codes.bad_request else b""
+            except (BentotoolError, TransientError):
+                return False
+        return b"HTTPS" in body
 
     def fetch_token(
         self, method: str, url: str, headers: Mapping[str, str], parameters: list[tuple[str, str]]

@@ -81,6 +81,31 @@ def test_plain_http_and_tls_are_not_mixed_up(tls_registry: str, real_registry: A
     assert run(f"{real_registry.host}/r:1", "--insecure-skip-tls-verify")[0] == 5
 
 
+def test_tls_is_named_where_it_was_not_spoken(
+    tls_registry: str, tmp_path: Path, make_model: Callable[..., StoredModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A push begins with HEAD, whose answer says no more than a status."""
+    layout = Layout(tmp_path / "store")
+    make_model(layout)
+    for command in (("model", "push", "iris", f"{tls_registry}/r:1"), ("show", f"{tls_registry}/r:1")):
+        assert main([*command, "--store", str(layout.root), "--json"]) == 5
+        error = json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+        assert error["hint"] == "use --tls", error
+
+
+def test_a_copy_speaks_tls_with_one_side_alone(
+    tls_registry: str, real_registry: Any, files: Path, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca = ("--ca-file", str(files / "ca.pem"))
+    first, second = f"{real_registry.host}/sides/a:1", f"{tls_registry}/sides/b:1"
+    assert run(first, "--plain-http")[0] == 0
+    assert main(["copy", first, second, "--to-tls", *ca]) == 0
+    assert main(["copy", second, f"{first}-back", "--from-tls", *ca]) == 0
+    assert main(["copy", second, f"{first}-back", "--tls", "--to-plain-http", *ca]) == 0
+    assert main(["copy", second, f"{first}-back", "--tls", *ca]) == 5
+    assert "--to-plain-http" in capsys.readouterr().err
+
+
 def test_a_client_shows_its_certificate(strict_registry: str, files: Path, run: Any) -> None:
     ca = ("--ca-file", str(files / "ca.pem"))
     assert run(f"{strict_registry}/r:1", *ca)[0] == 5

@@ -9,6 +9,7 @@ import typer
 from bentotool.cli.formats import human_size
 from bentotool.cli.registries import note_left_out, open_registry, talks_to_registry, transfer_progress
 from bentotool.cli.state import current
+from bentotool.errors import RemoteError
 
 __all__ = ["copy"]
 
@@ -20,6 +21,12 @@ def copy(
     referrers: Annotated[
         bool, typer.Option("--referrers/--no-referrers", help="Take signatures, SBOMs and the like along.")
     ] = True,
+    from_plain_http: Annotated[
+        bool | None, typer.Option("--from-plain-http/--from-tls", help="Speak HTTP or HTTPS with SRC alone.")
+    ] = None,
+    to_plain_http: Annotated[
+        bool | None, typer.Option("--to-plain-http/--to-tls", help="Speak HTTP or HTTPS with DST alone.")
+    ] = None,
 ) -> None:
     """Copy an artifact between registries, by mount or stream"""
     state = current()
@@ -27,19 +34,24 @@ def copy(
     from bentotool.transfer.copy import copy as copy_artifact
 
     reading, writing = RemoteReference.parse(source), RemoteReference.parse(target)
-    with (
-        open_registry(state, reading.registry) as source_registry,
-        open_registry(state, writing.registry, push=True) as target_registry,
-    ):
-        done = copy_artifact(
-            reading,
-            source_registry,
-            writing,
-            target_registry,
-            referrers=referrers,
-            jobs=state.options.registry.jobs,
-            progress=transfer_progress(state),
-        )
+    try:
+        with (
+            open_registry(state, reading.registry, plain_http=from_plain_http) as source_registry,
+            open_registry(state, writing.registry, push=True, plain_http=to_plain_http) as target_registry,
+        ):
+            done = copy_artifact(
+                reading,
+                source_registry,
+                writing,
+                target_registry,
+                referrers=referrers,
+                jobs=state.options.registry.jobs,
+                progress=transfer_progress(state),
+            )
+    except RemoteError as error:
+        if reading.registry != writing.registry:
+            error.hint = _of_one_side(error.hint)
+        raise
 
     note_left_out(state, done.notes)
 
@@ -55,3 +67,11 @@ def copy(
         )
 
     state.console.result(done.to_dict(), human)
+
+
+def _of_one_side(hint: str | None) -> str | None:
+    """A hint at an option for both sides, which would break the other one, made one at those for each."""
+    for option in ("tls", "plain-http"):
+        if hint and f" --{option}" in hint:
+            return hint.replace(f"--{option}", f"--from-{option} or --to-{option}")
+    return hint
