@@ -35,6 +35,8 @@ _PREFIX = "BENTOTOOL_ARG_"
 _SHORT = 6
 """Secrets shorter than this are looked for as whole values only: they stand in other texts by chance."""
 
+_VALUES = ("config", "envs", "image", "labels")
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -242,7 +244,7 @@ def find_secret(value: Any, where: str = "") -> tuple[str, str] | None:
     if hasattr(value, "get_secret_value"):
         return next((name for name, item in _state.arguments.items() if item.secret), "?"), where
     if isinstance(value, str):
-        return next(((name, where) for name, secrets in _state.hidden.items() if _holds(value, secrets)), None)
+        return next(((name, where) for name, secrets in _state.hidden.items() if _holds(value, secrets, where)), None)
     parts = (
         value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     )
@@ -253,6 +255,8 @@ def find_secret(value: Any, where: str = "") -> tuple[str, str] | None:
     return None
 
 
-def _holds(text: str, secrets: tuple[str, ...]) -> bool:
-    """Whether a text gives a secret away, or shows that one was written into it."""
-    return MASK in text or any(text == secret or (len(secret) >= _SHORT and secret in text) for secret in secrets)
+def _holds(text: str, secrets: tuple[str, ...], where: str) -> bool:
+    """Whether a text gives a secret away, or shows that one was written into it where a value is meant."""
+    if MASK in text and where.partition(".")[0] in _VALUES:
+        return True
+    return any(text == secret or (len(secret) >= _SHORT and secret in text) for secret in secrets)

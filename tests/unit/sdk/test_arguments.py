@@ -147,7 +147,8 @@ def test_a_secret_shows_itself_nowhere(caplog: pytest.LogCaptureFixture) -> None
     assert find_secret({"a": [{"b": "x hunter2-hunter2"}]}) == ("token", "a.0.b")
     assert find_secret({"hunter2-hunter2": 1}) == ("token", "")
     assert find_secret({"a": secret}) == ("token", "a")
-    assert find_secret({"a": ["other", 3, None]}) is None
+    assert find_secret({"a": ["other", 3, None], "description": "a line of **********"}) is None
+    assert find_secret({"labels": {"a": f"Bearer {secret}"}}) == ("token", "labels.a")
     schema = json.dumps(arguments_schema())
     assert "default-token" not in schema
     assert json.loads(schema)["properties"]["token"] == {"type": "string", "format": "password", "writeOnly": True}
