@@ -16,11 +16,12 @@ import subprocess  # the type of what handover starts
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bentotool.errors import BentotoolError, ConflictError, ServiceLoadError, UnsafeError, UsageError
+from bentotool.runtime import door
 from bentotool.runtime.bento import Target
 from bentotool.runtime.handover import spawn
 from bentotool.runtime.leftovers import MetricsFolder, sweep
@@ -104,11 +105,6 @@ class _Slot:
     error: dict[str, Any] | None = None
 
 
-@dataclass
-class _Signals:
-    received: deque[int] = field(default_factory=deque)
-
-
 class Supervisor:
     """Runs until a signal comes, or the service turns out not to start.
 
@@ -122,7 +118,7 @@ class Supervisor:
         self._target, self._settings, self._listener = target, settings, listener
         self._slots = [_Slot(number) for number in range(settings.workers or 1)]
         self._selector = selectors.DefaultSelector()
-        self._signals = _Signals()
+        self._signals: deque[int] = deque()
         sweep()
         self._metrics = MetricsFolder()
         self._announced = False
@@ -130,22 +126,27 @@ class Supervisor:
         self._kill_at = 0.0
         self._crashes: deque[float] = deque()
         self._problem: str | None = None
+        self._door: door.Door | None = None
+        self._shut_out = False
 
     def run(self) -> int:
-        """Serve; give the exit status: 0 after SIGTERM, 130 after ctrl-C.
+        """Serve; give the exit status: 0 after SIGTERM, 130 after ctrl-C, 1 after the keeper of the port has gone.
 
         Raises:
             ServiceLoadError: the service does not start.
         """
         self._catch_signals()
         try:
+            if lent := os.environ.get(door.VARIABLE):
+                self._door = door.take(lent)
+                self._selector.register(self._door.line, selectors.EVENT_READ, self._door)
             for slot in self._slots:
                 self._start(slot)
             while not self._finished():
                 self._turn()
         finally:
             self._clean_up()
-        return 130 if self._stopping == signal.SIGINT else 0
+        return 1 if self._shut_out else 130 if self._stopping == signal.SIGINT else 0
 
     def _finished(self) -> bool:
         return self._stopping is not None and all(slot.process is None for slot in self._slots)
@@ -158,7 +159,7 @@ class Supervisor:
         self._wakeup = (ours, theirs)
         self._selector.register(ours, selectors.EVENT_READ, None)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda received, _frame: self._signals.received.append(received))
+            signal.signal(number, lambda received, _frame: self._signals.append(received))
 
     def _start(self, slot: _Slot) -> None:
         settings, target = self._settings, self._target
@@ -179,13 +180,13 @@ class Supervisor:
         if is_loopback(self._listener.getsockname()[0]):
             arguments.append("--loopback")
         env = {**_QUIET, **os.environ, **target.environment, _METRICS: str(self._metrics.path), _SLOT: str(slot.number)}
-        slot.process = spawn("bentotool.runtime.worker", arguments, [self._listener, theirs], env)
+        listeners = [self._listener, *([self._door.listener] if self._door else [])]
+        slot.process = spawn("bentotool.runtime.worker", arguments, [*listeners, theirs], env)
         theirs.close()
-        slot.line = ours
+        slot.line, slot.buffer, slot.ready, slot.error = ours, b"", False, None
         if target.arguments:
             self._send(slot, {"type": "arguments", "values": dict(target.arguments)})
         ours.setblocking(False)
-        slot.line, slot.buffer, slot.ready, slot.error = ours, b"", False, None
         self._selector.register(ours, selectors.EVENT_READ, slot)
         if self._problem:
             self._send(slot, {"type": "problem", "message": self._problem})
@@ -195,10 +196,12 @@ class Supervisor:
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup[0].recv(64)
+            elif isinstance(key.data, door.Door):
+                self._lose_port(key.data)
             else:
                 self._receive(key.data)
-        while self._signals.received:
-            self._stop(self._signals.received.popleft())
+        while self._signals:
+            self._stop(self._signals.popleft())
         now = time.monotonic()
         if self._stopping is not None:
             if now >= self._kill_at:
@@ -209,6 +212,13 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is None and now >= slot.restart_at:
                 self._start(slot)
+
+    def _lose_port(self, lent: door.Door) -> None:
+        self._selector.unregister(lent.line)
+        if self._stopping is None:
+            self._shut_out = True
+            self._note("whoever keeps the port has gone; this server ends, to be started again")
+            self._stop(signal.SIGTERM)
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None: nothing but an event."""
@@ -339,6 +349,8 @@ class Supervisor:
             return
         self._stopping = number
         settings = self._settings
+        if self._door is not None:
+            self._door.listener.close()
         self._kill_at = time.monotonic() + settings.drain_delay + settings.grace + 5.0
         for slot in self._slots:
             if slot.process is not None and not slot.ready:
@@ -359,6 +371,8 @@ class Supervisor:
                 slot.process.wait()
         self._selector.close()
         self._listener.close()
+        if self._door is not None:
+            self._door.close()
         signal.set_wakeup_fd(-1)
         for end in self._wakeup:
             end.close()

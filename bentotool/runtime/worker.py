@@ -91,7 +91,7 @@ class Worker:
     Args:
         app: the service.
         asgi: what is served: the service, inside its middleware.
-        listener: bound socket.
+        listeners: bound sockets. What comes after the first is lent: others accept from it too.
         line: to the supervisor.
         drain_delay: seconds in which requests are still accepted after readiness went away.
         grace: seconds for requests in flight.
@@ -101,12 +101,12 @@ class Worker:
         self,
         app: Application,
         asgi: Any,
-        listener: socket.socket,
+        listeners: list[socket.socket],
         line: socket.socket,
         drain_delay: float,
         grace: float,
     ) -> None:
-        self.app, self.asgi, self.listener, self.line = app, asgi, listener, line
+        self.app, self.asgi, self.listeners, self.line = app, asgi, listeners, line
         self.drain_delay, self.grace = drain_delay, grace
         self._server: uvicorn.Server | None = None
         self._draining = False
@@ -142,7 +142,7 @@ class Worker:
         with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
             loop.add_signal_handler(signal.SIGTERM, self.drain)
         try:
-            await server.serve(sockets=[self.listener])
+            await server.serve(sockets=self.listeners)
         finally:
             await self.app.stop()
             if self._orphaned:  # the supervisor cannot remove its folder any more
@@ -155,7 +155,22 @@ class Worker:
             return
         self._draining = True
         self.app.ready = False
+        self._send_clients_away()
         self._spawn(self._stop_after_delay())
+
+    def _send_clients_away(self) -> None:
+        """From now on every answer is the last of its connection; those that are new on a lent port are for others.
+
+        A connection that is merely cut loses the request that is on its way just then.
+        """
+        if self._server is None:
+            return
+        self._server.config.encoded_headers.append((b"connection", b"close"))
+        self._server.server_state.default_headers = [
+            *self._server.server_state.default_headers, (b"connection", b"close"),
+        ]  # fmt: skip
+        for server in self._server.servers[1:] if self._server.started else ():
+            server.close()
 
     async def _stop_after_delay(self) -> None:
         await asyncio.sleep(self.drain_delay)
@@ -225,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arguments", action="store_true", help="the first line of the supervisor has them")
     parser.add_argument("--middleware", action="append", default=[], help="module:attribute; outermost first")
     options = parser.parse_args(argv)
-    listener, line = receive_sockets_of(options.sockets)
+    *listeners, line = receive_sockets_of(options.sockets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
     _set_up_logging(options.log_format, options.quiet)
     worker: Worker | None = None
@@ -245,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         from bentotool.runtime.middleware import with_middleware
 
         asgi = with_middleware(app, options.middleware)
-        worker = Worker(app, asgi, listener, line, options.drain_delay, options.grace)
+        worker = Worker(app, asgi, listeners, line, options.drain_delay, options.grace)
         _run(worker.serve())
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         # the latter two are of the service's own making: SIGINT is ignored here
@@ -263,12 +278,11 @@ def _arguments(line: socket.socket) -> dict[str, Any]:
     return document["values"]  # type: ignore[no-any-return]
 
 
-def receive_sockets_of(where: str) -> tuple[socket.socket, socket.socket]:
-    """Listener and line, in the order in which the supervisor hands them over."""
+def receive_sockets_of(where: str) -> list[socket.socket]:
+    """The listeners and, last, the line, in the order in which the supervisor hands them over."""
     from bentotool.runtime.handover import receive_sockets
 
-    listener, line = receive_sockets(where)
-    return listener, line
+    return receive_sockets(where)
 
 
 if __name__ == "__main__":
