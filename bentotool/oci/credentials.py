@@ -165,8 +165,12 @@ def _helper(config: Mapping[str, Any], registry: str) -> str | None:
 
 
 def _from_config(config: Mapping[str, Any], registry: str, repository: str) -> Credentials | None:
-    if (helper := _helper(config, registry)) and (found := _from_helper(helper, hub_key(registry))):
-        return found
+    if helper := _helper(config, registry):
+        # A store for all registries is often that of another machine; a helper for this one was meant to be asked.
+        if helper != config.get("credsStore"):
+            _program(helper)
+        if found := _from_helper(helper, hub_key(registry)):
+            return found
     auths = config.get("auths", {})
     for key in dict.fromkeys(_keys(registry, repository)):
         if isinstance(entry := auths.get(key), dict) and (found := _from_entry(entry, key)):
@@ -217,16 +221,21 @@ def _from_helper(helper: str, key: str) -> Credentials | None:
     return Credentials(username, secret) if username or secret else None
 
 
-def _run_helper(helper: str, verb: str, text: str, *, check: bool = True) -> str | None:
-    """Run ``docker-credential-<helper> <verb>``: its answer, or None when it knows nothing and ``check`` is off."""
+def _program(helper: str) -> str:
     program = shutil.which(f"docker-credential-{helper}")
     if program is None:
-        if not check:
-            return None
         raise AuthenticationError(
             f"credential helper docker-credential-{helper} is not installed",
             hint="install it, or remove it from the Docker configuration",
         )
+    return program
+
+
+def _run_helper(helper: str, verb: str, text: str, *, check: bool = True) -> str | None:
+    """Run ``docker-credential-<helper> <verb>``: its answer, or None when it knows nothing and ``check`` is off."""
+    if not check and shutil.which(f"docker-credential-{helper}") is None:
+        return None
+    program = _program(helper)
     try:
         # The name is checked above, and the secret travels on standard input only.
         done = subprocess.run(

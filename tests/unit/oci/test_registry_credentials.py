@@ -200,6 +200,15 @@ def test_a_helper_that_is_missing_cannot_keep(docker: Path, environ: dict[str, s
         CredentialStore(environ=environ).save("r.example", Credentials("u", "p"))
 
 
+def test_a_helper_that_is_missing_is_named_where_it_is_this_registrys(docker: Path, environ: dict[str, str]) -> None:
+    """Asking on without it would end in "log in", for somebody who is."""
+    write(docker, {"credHelpers": {"r.example": "does-not-exist"}})
+    store = CredentialStore(environ=environ)
+    assert store.find("other.example") is None
+    with pytest.raises(AuthenticationError, match="docker-credential-does-not-exist is not installed"):
+        store.find("r.example")
+
+
 @pytest.mark.parametrize("text", ['{"auths": {"r": {"auth": "czNjcmV0"', "[]", '{"auths": []}', '{"auths": "s3cret"}'])
 def test_a_damaged_file_is_named_and_not_quoted(docker: Path, environ: dict[str, str], text: str) -> None:
     docker.parent.mkdir()
