@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
+from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError, VerificationError
 from bentotool.oci.descriptor import INDEX, Descriptor, canonical_json
 from bentotool.oci.fileview import FileViews
 from bentotool.oci.layout import Layout, storage_error
@@ -31,6 +32,8 @@ __all__ = ["Ref", "RefStore", "check_name", "check_version", "split_reference"]
 
 _NEARNESS = 0.8  # of a name that is suggested: a letter or two of ten apart
 _KINDS = {"models": "model", "bentos": "Bento"}
+_DERIVED = re.compile("[0-9a-f]{12,64}")
+_TELLING = 4  # characters of a version made from content that stand for it where it is deleted
 _PAUSES = (0.0, 0.05, 0.2, 1.0)
 """Seconds to wait, in turn, for a collection to put back what it had set aside."""
 
@@ -255,12 +258,19 @@ class RefStore:
         Raises:
             NotFoundError: when there is none, with what is near.
             UsageError: when a prefix fits several digests.
+            VerificationError: when the entry is damaged, or a damaged one may be newer than the newest sound one, which
+                must not stand in for it.
         """
         name, version, digest = split_reference(reference)
+        self.damaged = []
         exact = self._read(kind, name, version) if version and version != "latest" else None
         if exact and digest in (None, exact.digest):
             return exact
+        if self.damaged:
+            raise self._is_damaged(kind, reference)
         refs = self.list(kind, name)
+        if self.damaged and not digest and version in (None, "", "latest") and not self._surely_newest(kind, refs):
+            raise self._is_damaged(kind, reference)
         if digest:
             refs = [ref for ref in refs if ref.digest == digest]
         elif version and version != "latest":
@@ -272,6 +282,18 @@ class RefStore:
         if not refs:
             raise self._missing(kind, reference, name)
         return refs[0]
+
+    def _is_damaged(self, kind: str, reference: str) -> VerificationError:
+        what = f"{_KINDS[kind]} {reference} is damaged in the store {self._layout.root}: {self.damaged[-1].name}"
+        return VerificationError(what, hint="see: bentotool store verify; --repair sets it aside")
+
+    def _surely_newest(self, kind: str, refs: Sequence[Ref]) -> bool:
+        """Whether the newest sound entry was written after every damaged one was last changed."""
+        try:
+            known = self._path(kind, refs[0].name, refs[0].tag).stat().st_mtime_ns
+            return all(path.stat().st_mtime_ns < known for path in self.damaged)
+        except (IndexError, OSError):
+            return False
 
     def _missing(self, kind: str, reference: str, name: str) -> NotFoundError:
         word = _KINDS[kind]
@@ -290,12 +312,20 @@ class RefStore:
     def matching(self, kind: str, reference: str) -> tuple[Ref, ...]:
         """What a command that takes several versions means: all of a bare name, else the one that fits.
 
+        It deletes them, so ``:1`` never stands for ``:10``: a prefix has four characters at least, and is that of a
+        version made from content.
+
         Raises:
             NotFoundError: when there is none.
         """
         name, version, digest = split_reference(reference)
+        if not version and not digest:
+            return tuple(self.list(kind, name)) or (self.get(kind, reference),)
         found = self.get(kind, reference)
-        return (found,) if version or digest else tuple(self.list(kind, name))
+        told = len(version or "") >= _TELLING and _DERIVED.fullmatch(found.tag)
+        if version not in (None, "", "latest", found.tag) and not told:
+            raise self._missing(kind, reference, name)
+        return (found,)
 
     def alias(self, kind: str, reference: str, version: str, *, replace: bool = False) -> Ref:
         """Give an entry one more version name. It keeps its age, so ``latest`` does not move.

@@ -1,8 +1,9 @@
-"""A blob that the disk damaged: who is told what, and what mends it."""
+"""A blob or a name that the disk damaged: who is told what, and what mends it."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 
 from bentotool import transfer
 from bentotool.cli.main import main
-from bentotool.errors import VerificationError
+from bentotool.errors import NotFoundError, VerificationError
+from bentotool.interfaces import SourceFile
+from bentotool.models.intake import take_files
+from bentotool.models.manifest import ModelDetails
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.layout import Layout
 from bentotool.oci.reference import RemoteReference
@@ -58,3 +62,50 @@ def test_an_archive_mends_a_damaged_blob_and_leaves_a_sound_one(
     ModelStore(layout).verify(model)
     if whole:
         assert largest.stat().st_ino == before
+
+
+def _named(tmp_path: Path, *versions: str) -> ModelStore:
+    store = ModelStore(Layout(tmp_path / "store"))
+    for version in versions:
+        weights = tmp_path / "w.bin"
+        weights.write_bytes(version.encode())
+        taken = take_files(store.layout, "m", [SourceFile(weights, "w.bin")], lambda amount: None)
+        details = ModelDetails("test", "raw", "data", "w.bin", {"inputs": [], "outputs": []}, (), {}, {})
+        store.add("m", version, taken.files, details, layers=taken.layers)
+    return store
+
+
+def _damage(store: ModelStore, version: str, before: str | None = None) -> None:
+    folder = store.layout.root / "refs" / "models" / "m"
+    (folder / f"{version}.json").write_text("garbage")
+    if before is not None:
+        then = (folder / f"{before}.json").stat().st_mtime_ns - 1_000_000_000
+        os.utime(folder / f"{version}.json", ns=(then, then))
+
+
+def test_no_other_model_stands_in_for_a_damaged_name(tmp_path: Path) -> None:
+    store = _named(tmp_path, "1", "10")
+    _damage(store, "1")
+    with pytest.raises(VerificationError, match=r"model m:1 is damaged in the store .*: 1\.json"):
+        store.get("m:1")
+    with pytest.raises(VerificationError, match="model m is damaged"):  # it may be the newest
+        store.get("m")
+    with pytest.raises(VerificationError, match="m:1 is damaged"):
+        store.refs.matching("models", "m:1")
+    assert store.get("m:10").version == "10"
+    _damage(store, "1", before="10")
+    assert store.get("m:latest").version == "10"
+    _damage(store, "10")
+    with pytest.raises(VerificationError, match="model m is damaged"):
+        store.get("m")
+
+
+def test_a_prefix_deletes_no_version_that_somebody_gave(tmp_path: Path) -> None:
+    store = _named(tmp_path, "10", "0123456789ab")
+    assert store.get("m:1").version == "10"
+    for reference in ("m:1", "m:0", "m:012"):
+        with pytest.raises(NotFoundError, match=f"model {reference} is not in the store"):
+            store.refs.matching("models", reference)
+    for reference in ("m:10", "m:0123", "m:latest"):
+        assert len(store.refs.matching("models", reference)) == 1
+    assert len(store.refs.matching("models", "m")) == 2
