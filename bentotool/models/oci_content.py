@@ -186,7 +186,7 @@ def _unpack_layout(archive: Path, folder: Path, limit: int) -> None:
                     sink.finish()
                 except DiskFullError as error:
                     total = archive.stat().st_size if stream is file else 0
-                    raise without_room(error, done, total, "archive", folder.parent) from None
+                    raise without_room(error, done, total, "archive") from None
     except OSError as error:
         raise UsageError(f"{archive} cannot be read: {error.strerror}") from None
 

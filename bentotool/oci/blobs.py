@@ -47,22 +47,26 @@ def storage_error(error: OSError, where: Path) -> BentotoolError:
 
 
 def without_room(error: DiskFullError, done: int, total: int, what: str, where: Path | None = None) -> DiskFullError:
-    """The same failure, saying how many bytes found no room; as it was when that is told already, or not known.
+    """The same failure, saying how many bytes found no room; what it says of that already stays.
 
     Args:
         done, total: bytes.
         what: what they are bytes of.
         where: names the disk in place of what the failure named.
     """
-    missing = total - done
-    if "missing" in error.details or missing <= 0:
-        return error
     said = error.message if where is None else f"no space left on the disk that holds {where}"
-    return DiskFullError(
-        f"{said}: {missing} of {total} bytes of the {what} found no room",
-        hint=error.hint,
-        details={"missing": missing, "total": total},
-    )
+    missing = total - done
+    if "missing" in error.details:
+        amount, details = error.message.rpartition(": ")[2], error.details
+        said = error.message.rpartition(": ")[0] if where is None else said
+    elif missing > 0:
+        amount, details = (
+            f"{missing} of {total} bytes of the {what} found no room",
+            {"missing": missing, "total": total},
+        )
+    else:
+        amount, details = "", {}
+    return DiskFullError(f"{said}: {amount}" if amount else said, hint=error.hint, details=details)
 
 
 class BlobWriter:
