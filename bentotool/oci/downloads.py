@@ -63,13 +63,21 @@ class Download:
         """Receive the blob whole, or what is missing of it.
 
         Raises:
+            NotFoundError: when the registry does not have it.
             VerificationError: when the registry has another number of bytes.
             RemoteError: when the retry policy is used up.
         """
         self._received = self._sink.resume()
         self._advance(self._received)
-        while self._received < self._descriptor.size and not self._transport.retry.run(self._try, self._transport.stop):
-            pass
+        try:
+            while self._received < self._descriptor.size:
+                if self._transport.retry.run(self._try, self._transport.stop):
+                    return
+        except NotFoundError:
+            raise NotFoundError(
+                f"{self._scope.repository} lacks its blob {self._descriptor.digest} in the registry",
+                hint="push it again; the registry has lost a part of it",
+            ) from None
 
     def _try(self) -> bool:
         before = self._received

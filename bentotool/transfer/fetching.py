@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bentotool.oci.registry import Registry
     from bentotool.plugins import Plugins
 
-__all__ = ["Fetching", "RemoteManifest"]
+__all__ = ["Fetching", "RemoteManifest", "damaged_there"]
 
 _KINDS = {MODEL_TYPE: "model", BENTO_TYPE: "bento"}
 
@@ -42,6 +42,13 @@ class RemoteManifest:
     @property
     def parts(self) -> tuple[Descriptor, ...]:
         return self.described or (*self.manifest.layers, self.manifest.config)
+
+
+def damaged_there(error: VerificationError, remote: RemoteReference, what: str = "") -> VerificationError:
+    """What came is not what it should be: say where it came from, and which part it is, where that is known."""
+    part = f"{what} of " if what else ""
+    message = f"{part}{remote.registry}/{remote.repository}: {error.message}"
+    return VerificationError(message, hint=error.hint or "it is damaged there, or on its way; nothing of it was kept")
 
 
 class Fetching:
@@ -144,5 +151,8 @@ class Fetching:
             shown.part(title_of(part), part.size) as moved,
             self.layout.layer_sink(part, self._renewal) as sink,
         ):
-            self.registry.download_blob(self.remote.repository, part, sink, advance=moved.advance)
-            sink.commit()
+            try:
+                self.registry.download_blob(self.remote.repository, part, sink, advance=moved.advance)
+                sink.commit()
+            except VerificationError as error:
+                raise damaged_there(error, self.remote, title_of(part)) from None

@@ -6,7 +6,7 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from bentotool.errors import ConflictError
+from bentotool.errors import ConflictError, UsageError, VerificationError
 from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.foreign import read_foreign
 from bentotool.models.importing import valid_name
@@ -18,6 +18,7 @@ from bentotool.oci.descriptor import Manifest
 from bentotool.oci.layout import FILES_ANNOTATION, Layout
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.refs import check_name, check_version
+from bentotool.transfer.fetching import damaged_there
 from bentotool.transfer.result import ProgressMaker, Transferred
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def pull_foreign(
     name, version = check_name(first) if first else None, check_version(last) if last else None
     if choice.everything and (standing := _already(store, registry, remote, found, name, version)):
         return _transferred(standing, remote, found, 0)
+    if not choice.everything:
+        _check_choice(choice, found.manifest, registry.read_blob(remote.repository, found.manifest.config))
     total = sum(layer.size for layer in found.manifest.layers)
     folder = layout.temporary() / f"pull-{secrets.token_hex(8)}"
     folder.mkdir(mode=0o700)
@@ -74,14 +77,27 @@ def pull_foreign(
                 jobs=jobs,
                 wanted=choice,
             )
-        stored = import_fetched(
-            store, Fetched(choice.of(model), owned=True), plugins=plugins, name=name, version=version, trust=trust
-        )
+        wanted = Fetched(choice.of(model), owned=True)
+        try:
+            stored = import_fetched(store, wanted, plugins=plugins, name=name, version=version, trust=trust)
+        except UsageError as error:
+            if choice.everything:
+                raise
+            raise UsageError(error.message, hint="--include and --exclude may leave out too much") from None
+    except VerificationError as error:
+        raise damaged_there(error, remote) from None
     except ConflictError as error:
         raise ConflictError(error.message, hint="keep both with --as NAME:VERSION") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return _transferred(stored, remote, found, total)
+
+
+def _check_choice(choice: Choice, manifest: Manifest, config: bytes) -> None:
+    """Refuse a mistyped pattern before anything is fetched, where the manifest says which files there are."""
+    names = [layer.names for layer in read_foreign(manifest, config).layers]
+    if all(names):
+        choice.check([name for each in names for name in each])
 
 
 def _already(

@@ -534,3 +534,23 @@ def test_a_blob_that_is_damaged_in_the_registry_is_not_taken_for_pushed(faulty: 
     faulty.on_head = lambda seen: reply(200, length=3)
     with pytest.raises(VerificationError, match=f"{faulty.host}/r has 3 bytes, not 5, for blob {blob.digest}"):
         push()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_what_is_damaged_or_lost_there_is_named(
+    faulty: Any, layout: Layout, tmp_path: Path, make_model: Callable[..., StoredModel], raw: bool
+) -> None:
+    """Two digests alone tell nobody which registry to mend, or which file."""
+    source = Layout(tmp_path / "source")
+    make_model(source)
+    target = RemoteReference.parse(f"{faulty.host}/team/iris:1")
+    with client(faulty.host, push=True) as registry:
+        transfer.push_model(source, RefStore(source).get("models", "iris:1"), target, registry, raw=raw)
+    large = max((digest for digest in faulty.blobs), key=lambda digest: len(faulty.blobs[digest]))
+    kept = faulty.blobs[large]
+    faulty.blobs[large] = b"x" * len(kept)
+    with client(faulty.host) as registry, pytest.raises(VerificationError, match=f"{faulty.host}/team/iris: "):
+        transfer.pull(layout, target, registry, trust=True)
+    del faulty.blobs[large]
+    with client(faulty.host) as registry, pytest.raises(NotFoundError, match=f"team/iris lacks its blob {large}"):
+        transfer.pull(layout, target, registry, trust=True)

@@ -321,7 +321,7 @@ def spoil(listing: Any, subject: Descriptor, case: str) -> None:
         ("with huge content", "more than a pull brings along"),
         ("a model", "an artifact of its own"),
         ("with other bytes", "other bytes|expected sha256"),
-        ("without its content", "does not have it|has no"),
+        ("without its content", "lacks its blob"),
         ("with virtual layers", "cannot be attached"),
         ("an index", "image.index"),
         ("with a huge manifest", "of type .* bytes"),

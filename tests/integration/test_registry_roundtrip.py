@@ -328,8 +328,12 @@ def test_a_part_of_a_model_is_a_model_of_its_own(
     with Registry(real_registry.host, push=True) as registry:
         transfer.push_model(here, RefStore(here).get("models", "iris:1"), target, registry)
         part = transfer.pull(there, target, registry, choice=Choice(include=("w.*",), exclude=("README*",)), trust=True)
-        with pytest.raises(UsageError, match="no file of the model"):
+        with pytest.raises(UsageError, match="no file of the model") as caught:
             transfer.pull(there, target, registry, choice=Choice(include=("*.gguf",)), trust=True)
+        assert caught.value.hint == "it has README.md, big.bin, w.pkl"
+        with pytest.raises(UsageError) as caught:
+            transfer.pull(there, target, registry, choice=Choice(include=("big.bin",)), trust=True)
+        assert "--include and --exclude" in str(caught.value.hint)
     model = ModelStore(there).get("iris")
     assert [file.path for file in model.files] == ["w.pkl"]
     assert part.version == model.version != "1"
