@@ -69,6 +69,7 @@ COMMANDS = (
     CommandDecl("model push", f"{_HERE}.push:push_model", "Push a model to a registry", _MODELS),
     CommandDecl("model pull", f"{_HERE}.pull:pull_model", "Pull a model from a registry", _MODELS),
     CommandDecl("build", f"{_HERE}.build:build", "Build a Bento from a project", _BENTOS),
+    CommandDecl("containerize", f"{_HERE}.containerize:containerize", "Make a container image of a Bento", _BENTOS),
     CommandDecl("serve", f"{_HERE}.serve:serve", "Serve a folder, a service or a Bento over HTTP", _BENTOS),
     CommandDecl(
         "list", f"{_HERE}.bentos:list_bentos", "List the Bentos in the store, or the tags of a repository", _BENTOS

@@ -41,6 +41,7 @@ __all__ = [
     "attach",
     "check_referrer",
     "forget_incomplete",
+    "forget_indexes",
     "forget_missing",
     "indexes",
     "keep_index",
@@ -304,6 +305,13 @@ def reach_attached(layout: Layout, found: Reach) -> Reach:
                 for each in _marked(layout, room, digest):
                     reach(layout, each, found)
     return found
+
+
+def forget_indexes(layout: Layout, bento: str, but: str) -> None:
+    """Let go of the indexes of a Bento but one; a collection removes them with what only they list."""
+    for digest in _marked(layout, "indexes", bento):
+        if digest != but:
+            _forget(_path(layout, "indexes", bento, digest))
 
 
 def _marks(layout: Layout) -> Iterator[tuple[Path, str, str]]:

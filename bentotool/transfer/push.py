@@ -41,6 +41,8 @@ __all__ = ["VOLUME", "push_bento", "push_model"]
 VOLUME = "-volume"
 """What is added to a model's tag for its view as a volume."""
 _TAG_LENGTH = 128
+_BASE_DIGEST = "org.opencontainers.image.base.digest"
+"""Annotation of an image: the manifest whose layers it starts with."""
 _BAD_REQUEST = 400  # the status for content that does not have its digest
 
 
@@ -250,7 +252,9 @@ def push_bento(
     listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
     data, entries = tag_index(layout, ref.digest)
     images = [work.load_image(entry, listed) for entry in entries]
-    blobs += [blob for image in images for blob in image.blobs(layout)]
+    for image in images:
+        bases = places.find(remote.registry, image.manifest.annotations.get(_BASE_DIGEST, ""))
+        blobs += image.blobs(layout, (*places.find(remote.registry, image.descriptor.digest), *bases))
     work.send_blobs(blobs, f"push {ref.ref}")
     for stored in (*(model for _, model in models), bento, *images):
         work.put(stored.descriptor.digest, stored.data)
@@ -260,7 +264,7 @@ def push_bento(
     pushed = (index, *known, *(image.descriptor.digest for image in images))
     attached = work.put_referrers(pushed, f"push {ref.ref}", wanted=referrers)
     work.put(work.tag, data, INDEX)
-    places.remember(remote.registry, remote.repository, *known)
+    places.remember(remote.registry, remote.repository, *known, *(image.descriptor.digest for image in images))
     return Transferred(
         kind="bento",
         name=ref.name,

@@ -1,0 +1,191 @@
+"""``bentotool containerize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bentotool.cli.formats import human_size
+from bentotool.cli.names import bento_names
+from bentotool.cli.registries import open_registry, talks_to_registry, transfer_progress
+from bentotool.cli.state import State, current
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bentotool.build.bentos import StoredBento
+    from bentotool.imagespec import BuiltImage, ImagePlan
+
+__all__ = ["containerize"]
+
+
+@talks_to_registry
+def containerize(
+    bento: Annotated[str, typer.Argument(metavar="BENTO", help="NAME[:VERSION].", autocompletion=bento_names)],
+    *,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("-t", "--tag", metavar="IMAGE", help="[HOST[:PORT]/]REPOSITORY[:TAG]; may be repeated."),
+    ] = None,
+    builder: Annotated[
+        str | None, typer.Option(metavar="oci|buildkit", help="Default: oci where nothing has to be run.")
+    ] = None,
+    platform: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OS/ARCH", help="linux/amd64, linux/arm64; may be repeated. Default: the lock's."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Base image: HOST/REPOSITORY:TAG or oci:FOLDER[:TAG].")
+    ] = None,
+    push: Annotated[bool, typer.Option("--push", help="Push it to each --tag, with the Bento and its models.")] = False,
+    output: Annotated[
+        str | None, typer.Option(metavar="oci:DIR|FILE.tar", help="Write an OCI layout, or a file for docker load.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network but to push.")] = False,
+    find_links: Annotated[
+        list[Path] | None, typer.Option("--find-links", metavar="DIR", help="Folder of wheels; may be repeated.")
+    ] = None,
+    compress: Annotated[bool, typer.Option("--compress", help="Gzip the layer of Python packages.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
+) -> None:
+    """Make a container image of a Bento"""
+    from bentotool.build.bentos import BentoStore
+    from bentotool.images.containerize import build_images, choose_builder
+    from bentotool.images.outputs import check_output
+    from bentotool.images.plan import check_platforms, plan_image
+    from bentotool.imagespec import ImageRequest
+
+    state = current()
+    found = BentoStore(state.layout).get(bento)
+    names = _names(tag, found, push)
+    target = check_output(output) if output is not None else None
+    platforms = check_platforms(platform or (), found.platform)
+    plans = tuple(plan_image(state.layout, found, each, base=base) for each in platforms)
+    decl = choose_builder(builder, plans, state.plugins)
+    if dry_run:
+        document = {**_facts(found), "builder": decl.name, "plans": [plan.to_dict() for plan in plans]}
+        state.console.result(document, lambda: _show_plans(state, plans, decl.name))
+        return
+    request = ImageRequest(
+        plans=plans,
+        layout=state.layout,
+        open_registry=lambda host: open_registry(state, host),
+        progress=transfer_progress(state),
+        offline=offline,
+        find_links=tuple(map(str, find_links or ())),
+        compress=compress,
+        jobs=state.options.registry.jobs,
+        note=state.console.note,
+    )
+    images = build_images(state.layout, found, request, decl, state.plugins)
+    document = _document(found, images, decl.name, names)
+    if target is not None:
+        document |= _write(state, found, images, names, target)
+    if push:
+        document |= _push(state, found, names)
+    state.console.result(document, lambda: _show(state, document))
+
+
+def _names(tags: list[str] | None, bento: StoredBento, push: bool) -> tuple[str, ...]:
+    """The references that the image gets, each whole.
+
+    Raises:
+        UsageError: one is no reference, or there is none to push to.
+    """
+    from bentotool.errors import UsageError
+    from bentotool.oci.reference import RemoteReference
+
+    if push and not tags:
+        raise UsageError("--push needs a name to push to", hint="-t HOST[:PORT]/REPOSITORY[:TAG]")
+    found = [RemoteReference.parse(name) for name in tags or [bento.tag]]
+    for each in found:
+        if each.digest:
+            raise UsageError(f"{each}: an image is given a tag, not a digest", hint="-t HOST/REPOSITORY[:TAG]")
+    return tuple(str(each.with_tag(each.tag or "latest")) for each in found)
+
+
+def _facts(bento: StoredBento) -> dict[str, Any]:
+    return {"name": bento.name, "version": bento.version, "tag": bento.tag, "bento": bento.digest}
+
+
+def _document(bento: StoredBento, images: Sequence[BuiltImage], builder: str, names: tuple[str, ...]) -> dict[str, Any]:
+    from bentotool.oci.descriptor import Index
+    from bentotool.oci.digest import sha256_bytes
+
+    several = Index(tuple(image.descriptor for image in images)).to_bytes()
+    return {
+        **_facts(bento),
+        "digest": images[0].digest if len(images) == 1 else sha256_bytes(several),
+        "size": sum(image.size for image in images),
+        "builder": builder,
+        "images": [image.to_dict() for image in images],
+        "references": list(names),
+    }
+
+
+def _write(
+    state: State, bento: StoredBento, images: Sequence[BuiltImage], names: Sequence[str], target: tuple[str, Path]
+) -> dict[str, Any]:
+    from bentotool.images.outputs import Images, write_archive, write_folder
+
+    written = Images(state.layout, images, [(model.name, model.digest) for model in bento.models], names)
+    kind, path = target
+    with state.console.progress(written.size, f"write {path.name}") as progress:
+        if kind == "folder":
+            write_folder(written, path, progress.advance)
+        else:
+            write_archive(written, path, progress.advance)
+    return {"output": str(path)}
+
+
+def _push(state: State, bento: StoredBento, names: Sequence[str]) -> dict[str, Any]:
+    from bentotool.cli.delivery import push_ref
+    from bentotool.oci.refs import RefStore
+
+    ref = RefStore(state.layout).get("bentos", bento.tag)
+    done = [push_ref(state, ref, name) for name in names]
+    return {"index": done[0].index, "pushed": [each.to_dict("sent") for each in done]}
+
+
+def _show_plans(state: State, plans: Sequence[ImagePlan], builder: str) -> None:
+    for plan in plans:
+        state.console.line(f"{plan.tag} for {plan.platform}, by {builder}")
+        state.console.fields(
+            {
+                "base": f"{plan.base} ({plan.base_from})",
+                "python": plan.python,
+                "user": plan.user,
+                "entrypoint": " ".join(plan.entrypoint),
+                "port": str(plan.port),
+                "needs": ", ".join(plan.demands),
+            }
+        )
+        for layer in plan.layers:
+            state.console.line(f"  layer  {layer.kind:<8} {layer.title}")
+        for name, value in plan.env.items():
+            state.console.line(f"  env    {name}={value}")
+
+
+def _show(state: State, document: dict[str, Any]) -> None:
+    console = state.console
+    console.line(f"Made {document['references'][0]}")
+    console.line(str(document["digest"]))
+    for image in document["images"]:
+        ours = [layer for layer in image["layers"] if layer["kind"] != "base"]
+        added = sum(layer["size"] for layer in ours)
+        console.note(
+            f"{image['platform']}: {human_size(image['size'])}, {human_size(added)} of it above {image['base']}"
+        )
+        for layer in ours:
+            kept = "  kept" if layer["cached"] else ""
+            console.detail(
+                f"  {layer['kind']:<8} {human_size(layer['size']):>9}  {console.digest(layer['digest'])}{kept}"
+            )
+    if "output" in document:
+        console.line(f"wrote {document['output']}")
+    for each in document.get("pushed", ()):
+        console.line(f"pushed {each['remote']}, {human_size(each['sent'])} sent")
+    if "pushed" not in document and "output" not in document:
+        console.note(f"Next: bentotool push {document['tag']} HOST/REPOSITORY, or add --output FILE.tar")
