@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import pluggy
+from bentotool.deployhooks import bentotool_after_deploy, bentotool_before_deploy, bentotool_targets
+from bentotool.hookmarkers import PROJECT, hookimpl, hookspec
 
 if TYPE_CHECKING:
     from bentotool.imagespec import ImageBuilderDecl
@@ -28,12 +29,9 @@ if TYPE_CHECKING:
         TemplateDecl,
     )
 
-__all__ = ["PROJECT", "hookimpl", "hookspec"]
-
-PROJECT = "bentotool"
-
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+__all__ = [
+    "PROJECT", "bentotool_after_deploy", "bentotool_before_deploy", "bentotool_targets", "hookimpl", "hookspec",
+]  # fmt: skip
 
 
 @hookspec

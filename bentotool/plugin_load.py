@@ -31,8 +31,21 @@ from bentotool.interfaces import (
     is_target,
 )
 from bentotool.plugin_scan import FoundPlugin
+from bentotool.targetspec import TargetDecl
 
-__all__ = ["HOOKS", "PluginFailure", "checked", "contained", "explain", "load", "new_manager", "stdout_kept_clean"]
+__all__ = [
+    "HOOKS",
+    "STOPPING",
+    "PluginFailure",
+    "PluginState",
+    "checked",
+    "contained",
+    "explain",
+    "load",
+    "new_manager",
+    "stdout_kept_clean",
+    "warn_on_stderr",
+]
 
 PREFIX = f"{PROJECT}_"
 HOOKS = tuple(sorted(name for name in vars(bentotool.hookspecs) if name.startswith(PREFIX)))
@@ -47,6 +60,7 @@ _MANY = {  # hooks that return an iterable, and of what
     "bentotool_commands": CommandDecl,
     "bentotool_image_builders": ImageBuilderDecl,
     "bentotool_sources": SourceDecl,
+    "bentotool_targets": TargetDecl,
     "bentotool_templates": TemplateDecl,
     "bentotool_runtime_middleware": str,
 }
@@ -56,6 +70,30 @@ _ONE = {  # hooks that return one value or None, and of what
     "bentotool_registry_credentials": Credentials,
     "bentotool_plan_build": PlanAddition,
 }
+
+# A plugin's failure in these stops the work: going on without it would push what is forbidden, or build another Bento.
+STOPPING = frozenset(
+    {
+        "bentotool_base_image",
+        "bentotool_before_deploy",
+        "bentotool_before_push",
+        "bentotool_plan_build",
+        "bentotool_runtime_middleware",
+    }
+)
+
+
+@dataclass(frozen=True)
+class PluginState:
+    """One line of ``bentotool plugin list``; ``state`` is ``loaded``, ``disabled`` or ``failed``."""
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    state: str
+    hooks: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +132,10 @@ def stdout_kept_clean() -> Iterator[None]:
     """What a plugin prints goes to stderr: stdout holds results, with ``--json`` exactly one document."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def warn_on_stderr(message: str) -> None:
+    sys.stderr.write(f"warning: {message}\n")
 
 
 def new_manager() -> pluggy.PluginManager:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -29,19 +27,26 @@ from bentotool.interfaces import (
     SourceDecl,
     TemplateDecl,
 )
-from bentotool.plugin_load import PluginFailure, checked, contained, explain, load, new_manager, stdout_kept_clean
+from bentotool.plugin_load import (
+    STOPPING,
+    PluginFailure,
+    PluginState,
+    checked,
+    contained,
+    explain,
+    load,
+    new_manager,
+    stdout_kept_clean,
+    warn_on_stderr,
+)
 from bentotool.plugin_merge import base_image, clash, merge_additions
 from bentotool.plugin_scan import FoundPlugin, scan
 from bentotool.protocols import Archive, Framework, Source
+from bentotool.targetspec import TargetDecl
 
 __all__ = ["FoundPlugin", "PluginFailure", "PluginState", "Plugins", "load_plugins"]
 
 DISABLE_VARIABLE = "BENTOTOOL_DISABLE_PLUGINS"
-
-# A plugin's failure in these stops the work: going on without it would push what is forbidden, or build another Bento.
-_STOPPING = frozenset(
-    {"bentotool_base_image", "bentotool_before_push", "bentotool_plan_build", "bentotool_runtime_middleware"}
-)
 
 
 class _Declared(Protocol):
@@ -55,19 +60,6 @@ class _Targeted(_Declared, Protocol):
 
 
 DeclT = TypeVar("DeclT", bound=_Declared)
-
-
-@dataclass(frozen=True)
-class PluginState:
-    """One line of ``bentotool plugin list``; ``state`` is ``loaded``, ``disabled`` or ``failed``."""
-
-    name: str
-    distribution: str
-    version: str
-    target: str
-    state: str
-    hooks: tuple[str, ...] = ()
-    problem: str | None = None
 
 
 def load_plugins(
@@ -87,10 +79,6 @@ def load_plugins(
     return Plugins(found, disabled=names | set(disabled), warn=warn)
 
 
-def _warn_on_stderr(message: str) -> None:
-    sys.stderr.write(f"warning: {message}\n")
-
-
 class Plugins:
     """See the module's text; made by :func:`load_plugins`."""
 
@@ -103,7 +91,7 @@ class Plugins:
     ) -> None:
         self._given = found
         self.disabled = frozenset(disabled)
-        self._warn = warn or _warn_on_stderr
+        self._warn = warn or warn_on_stderr
         self._failures: list[PluginFailure] = []
         self._loaded = False
         self._found: tuple[FoundPlugin, ...] = ()
@@ -136,6 +124,10 @@ class Plugins:
     def image_builders(self) -> dict[str, ImageBuilderDecl]:
         """Builders of container images by name. Raises PluginError where two plugins declare one name."""
         return self._unique("bentotool_image_builders", ImageBuilderDecl, "image builder")
+
+    def targets(self) -> dict[str, TargetDecl]:
+        """Deployment targets by name. Raises PluginError where two plugins declare one name."""
+        return self._unique("bentotool_targets", TargetDecl, "target")
 
     def sources(self) -> dict[str, SourceDecl]:
         """Sources by URI scheme. Raises PluginError where two plugins declare one scheme."""
@@ -291,7 +283,7 @@ class Plugins:
     def check(self) -> tuple[PluginFailure, ...]:
         """Ask for all declarations, so that every failure and clash is known; never raises for one."""
         self.commands()
-        for ask in (self.frameworks, self.templates, self.image_builders):
+        for ask in (self.frameworks, self.templates, self.image_builders, self.targets):
             try:
                 ask()
             except PluginError as error:
@@ -359,7 +351,7 @@ class Plugins:
                     return
 
     def _hook_failed(self, plugin: FoundPlugin, hook: str, error: BaseException) -> None:
-        if hook in _STOPPING:
+        if hook in STOPPING:
             if isinstance(error, BentotoolError):
                 error.details.setdefault("plugin", plugin.name)
                 raise error

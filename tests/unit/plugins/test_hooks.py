@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from bentotool import hookspecs
-from bentotool.errors import PluginError, UnsafeError
+from bentotool.errors import PluginError, UnsafeError, UsageError
 from bentotool.interfaces import Credentials, PlanAddition, SourceFile
 from bentotool.plugin_load import HOOKS, new_manager
 from bentotool.protocols import Archive, Framework, Loader
+from bentotool.targetspec import OptionSpec, Target, TargetDecl
 
 SECTIONS = ("When", "Arguments", "Return", "Example")
 FAIL = "@hookimpl\ndef {hook}(): raise ValueError('boom')"
@@ -51,7 +52,7 @@ def test_example_compiles_and_registers(hook: str) -> None:
     assert [implementation.plugin_name for implementation in getattr(manager.hook, hook).get_hookimpls()] == ["example"]
 
 
-@pytest.mark.parametrize("protocol", [Archive, Framework, Loader])
+@pytest.mark.parametrize("protocol", [Archive, Framework, Loader, Target])
 def test_protocols_are_documented_and_small(protocol: type) -> None:
     text = inspect.getdoc(protocol) or ""
     assert all(f"{section}:" in text for section in SECTIONS)
@@ -227,10 +228,10 @@ def test_hook_archives(make: Any) -> None:
         make.plugins().archives()
 
 
-@pytest.mark.parametrize("hook", ["plan_build", "base_image", "before_push", "runtime_middleware"])
+@pytest.mark.parametrize("hook", ["plan_build", "base_image", "before_push", "before_deploy", "runtime_middleware"])
 def test_a_failure_stops_the_work_where_going_on_would_be_wrong(make: Any, hook: str) -> None:
     make.add("a", FAIL.format(hook=f"bentotool_{hook}"))
-    arguments = {"config": {}, "models": (), "artifact": None, "service": "s:S", "plan": {}}
+    arguments = {"config": {}, "models": (), "artifact": None, "service": "s:S", "plan": {}, "target": "t"}
     with pytest.raises(PluginError, match=rf"plugin 'a' \(dist-a 1\.2\): bentotool_{hook} failed: ValueError: boom"):
         make.plugins().call(f"bentotool_{hook}", **arguments)
 
@@ -278,3 +279,82 @@ def test_middleware_that_is_no_target_stops_the_build(make: Any) -> None:
     make.add("a", "@hookimpl\ndef bentotool_runtime_middleware(service): return ['just a name']")
     with pytest.raises(PluginError, match=r"package\.module:attribute"):
         make.plugins().runtime_middleware("service:Iris")
+
+
+TARGET = "from bentotool.targetspec import *\n@hookimpl\ndef bentotool_targets(): yield TargetDecl({!r}, 'a:b', 'T')"
+
+
+def test_hook_targets(make: Any) -> None:
+    make.add("a", TARGET.format("attic"))
+    assert make.plugins().targets()["attic"].summary == "T"
+    make.add("b", TARGET.format("attic"))
+    with pytest.raises(PluginError, match=r"target 'attic' is declared by .*dist-a 1\.2.* and .*dist-b 1\.2"):
+        make.plugins().targets()
+
+
+def test_hook_before_deploy(make: Any) -> None:
+    source = """
+from bentotool.errors import UnsafeError
+@hookimpl
+def bentotool_before_deploy(target, plan):
+    if target == "attic" and plan == "draft":
+        raise UnsafeError("it is a draft", hint="finish it")
+"""
+    make.add("one", source)
+    make.plugins().call("bentotool_before_deploy", target="cellar", plan="draft")
+    with pytest.raises(UnsafeError, match="it is a draft"):
+        make.plugins().call("bentotool_before_deploy", target="attic", plan="draft")
+
+
+def test_hook_after_deploy(make: Any) -> None:
+    make.add("bad", FAIL.format(hook="bentotool_after_deploy"))
+    make.add("one", "@hookimpl\ndef bentotool_after_deploy(target, result): result.append(target)")
+    seen: list[str] = []
+    make.plugins().call("bentotool_after_deploy", target="attic", result=seen)
+    assert seen == ["attic"]
+    assert len(make.warnings) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        (OptionSpec("a", "integer", "A", minimum=1), "7", 7),
+        (OptionSpec("a", "number", "A"), "0.5", 0.5),
+        (OptionSpec("a", "flag", "A"), "Yes", True),
+        (OptionSpec("a", "flag", "A"), "off", False),
+        (OptionSpec("a", "text", "A", choices=("x", "y")), "y", "y"),
+        (OptionSpec("a", "text", "A"), "", ""),
+    ],
+)
+def test_options_of_targets(option: OptionSpec, text: str, value: object) -> None:
+    assert option.parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "said"),
+    [
+        (OptionSpec("a", "integer", "A", minimum=1), "0", "a '0' is not at least 1"),
+        (OptionSpec("a", "integer", "A", maximum=9), "10", "a '10' is not at most 9"),
+        (OptionSpec("a", "integer", "A"), "1.5", "a '1.5' is not a whole number"),
+        (OptionSpec("a", "number", "A"), "nan", "a 'nan' is not a number"),
+        (OptionSpec("a", "flag", "A"), "perhaps", "a 'perhaps' is not true or false"),
+        (OptionSpec("a", "text", "A", choices=("x", "y")), "z", "a 'z' is not one of x, y"),
+        (OptionSpec("a", "text", "A"), "x\ny", r"a 'x\ny' is not text without control characters"),
+    ],
+)
+def test_values_that_an_option_of_a_target_does_not_take(option: OptionSpec, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        option.parse(text)
+    assert caught.value.message == said
+
+
+@pytest.mark.parametrize("wrong", [{"name": "A"}, {"kind": "color"}, {"summary": "a\nb"}, {"choices": ["x"]}])
+def test_options_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="[Aa]"):
+        OptionSpec(**{"name": "a", "kind": "text", "summary": "A", **wrong})
+
+
+def test_a_target_has_each_option_once() -> None:
+    option = OptionSpec("a", "text", "A")
+    with pytest.raises(ValueError, match="options a stand twice"):
+        TargetDecl("t", "a:b", "T", options=(option, option))
