@@ -89,7 +89,7 @@ COMMANDS = (
     CommandDecl(
         "prune",
         f"{_HERE}.bentos:prune_bentos",
-        "Delete old Bentos from the store; those with a further tag stay",
+        "Delete old Bentos from the store; further tagged ones stay",
         _BENTOS,
     ),
     CommandDecl("export", f"{_HERE}.archives:export_bento", "Write a Bento and its models to an OCI archive", _BENTOS),

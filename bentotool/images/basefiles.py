@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from bentotool.build.room import Room
 from bentotool.errors import BuildError, VerificationError
-from bentotool.images.base import BaseImage
+from bentotool.images.baseimage import BaseImage
 from bentotool.oci import zstd
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.digest import CHUNK

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from bentotool.images.base import BaseImage
+from bentotool.images.baseimage import BaseImage
 from bentotool.imagespec import ImagePlan
 
 __all__ = ["image_config", "variables"]

@@ -157,7 +157,7 @@ def prune_bentos(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete old Bentos from the store; those with a further tag stay"""
+    """Delete old Bentos from the store; further tagged ones stay"""
     from bentotool.build.prune import prunable
     from bentotool.cli.deleting import delete_found
     from bentotool.cli.durations import parse_duration

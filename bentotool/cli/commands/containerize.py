@@ -59,8 +59,7 @@ def containerize(
 
     state = current()
     found = BentoStore(state.layout).get(bento)
-    names = _names(tag, found, push)
-    target = check_output(output) if output is not None else None
+    names, target = _names(tag, found, push), check_output(output) if output is not None else None
     platforms = check_platforms(platform or (), found.platform)
     plans = tuple(plan_image(state.layout, found, each, base=base) for each in platforms)
     decl = choose_builder(builder, plans, state.plugins)
@@ -69,16 +68,10 @@ def containerize(
         state.console.result(document, lambda: _show_plans(state, plans, decl.name))
         return
     request = ImageRequest(
-        plans=plans,
-        layout=state.layout,
-        open_registry=lambda host: open_registry(state, host),
-        progress=transfer_progress(state),
-        offline=offline,
-        find_links=tuple(map(str, find_links or ())),
-        compress=compress,
-        jobs=state.options.registry.jobs,
-        note=state.console.note,
-    )
+        plans, state.layout, lambda host: open_registry(state, host), transfer_progress(state),
+        offline=offline, find_links=tuple(map(str, find_links or ())), compress=compress,
+        jobs=state.options.registry.jobs, note=state.console.note,
+    )  # fmt: skip
     images = build_images(state.layout, found, request, decl, state.plugins)
     document = _document(found, images, decl.name, names)
     if target is not None:
@@ -170,7 +163,7 @@ def _show_plans(state: State, plans: Sequence[ImagePlan], builder: str) -> None:
 
 def _show(state: State, document: dict[str, Any]) -> None:
     console = state.console
-    console.line(f"Made {document['references'][0]}")
+    console.line(f"Made {document['references'][0].removeprefix('docker.io/library/')}")
     console.line(str(document["digest"]))
     for image in document["images"]:
         ours = [layer for layer in image["layers"] if layer["kind"] != "base"]
