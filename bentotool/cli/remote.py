@@ -37,6 +37,9 @@ def list_remote(state: State, text: str, filters: Sequence[str] | None) -> None:
     remote = _whole(RemoteReference.parse(text), text)
     with open_registry(state, remote.registry) as registry:
         found = look(registry, remote.repository, jobs=state.options.registry.jobs)
+    note_left_out(
+        state, [f"{each.reference}: {note}" for each in found if each.kind == "damaged" for note in each.notes]
+    )
 
     def human() -> None:
         if not found:
@@ -78,6 +81,7 @@ def _show(state: State, found: RemoteArtifact) -> None:
     console, document = state.console, found.to_dict()
     keys = ("reference", "kind", "tag", "digest", "artifact_type", "framework", "safety")
     fields: dict[str, Any] = {key: str(document.get(key, "")) for key in keys}
+    fields["bento"] = next((each["digest"] for each in found.manifests if each["kind"] == "bento"), "")
     fields["size"] = human_size(found.size)
     fields["platforms"] = ", ".join(found.platforms)
     console.fields(fields)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bentotool.errors import NotFoundError, UnsafeError, VerificationError
 from bentotool.models.manifest import model_files, read_details
 from bentotool.oci.descriptor import Descriptor, Index, Manifest
 from bentotool.oci.layers import FILES_ANNOTATION
@@ -33,15 +34,16 @@ class RemoteArtifact:
     Attributes:
         reference: where it is.
         digest: what the tag points to.
-        kind: ``bento``, ``model``, ``image`` or ``artifact``.
+        kind: ``bento``, ``model``, ``image`` or ``artifact``; ``damaged`` for a tag that cannot be read.
         name: its own name and version; empty for what is not ours.
         size: bytes of all its blobs, each counted once.
         artifact_type: as OCI has it, else the type of its config.
+        manifests: what it lists, and itself last: kind, digest and size of the manifest in bytes.
         models: the models of a Bento, with their digests.
         files: the files of a model.
         platforms: of the images in an index.
         referrers: what refers to it or to a part of it: signatures, SBOMs; not a model's view as a volume.
-        notes: which of those were left out, and why.
+        notes: which of those were left out, and why; or why it cannot be read.
     """
 
     reference: str
@@ -52,6 +54,7 @@ class RemoteArtifact:
     size: int
     artifact_type: str
     details: dict[str, Any]
+    manifests: tuple[dict[str, Any], ...] = ()
     models: tuple[dict[str, Any], ...] = ()
     files: tuple[dict[str, Any], ...] = ()
     platforms: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ class RemoteArtifact:
             "size": self.size,
             "artifact_type": self.artifact_type,
         }
-        lists = {key: getattr(self, key) for key in ("models", "files", "platforms", "referrers", "notes")}
+        lists = {key: getattr(self, key) for key in ("manifests", "models", "files", "platforms", "referrers", "notes")}
         return {**document, **self.details, **{key: list(value) for key, value in lists.items() if value}}
 
 
@@ -102,6 +105,7 @@ def inspect(registry: Registry, remote: RemoteReference, *, referrers: bool = Tr
         size=sum(blobs.values()),
         artifact_type=_type(top),
         details=_model_details(main) if kind == "model" else {},
+        manifests=tuple(map(_manifest, own)) if len(own) > 1 else (),
         models=_models(registry, remote, main) if kind == "bento" else (),
         files=_files(main) if kind == "model" else (),
         platforms=_platforms(top),
@@ -114,6 +118,11 @@ def _type(node: Node) -> str:
     content = node.content
     config = "" if isinstance(content, Index) else content.config.media_type
     return content.artifact_type or config or node.descriptor.media_type
+
+
+def _manifest(node: Node) -> dict[str, Any]:
+    kind = "index" if isinstance(node.content, Index) else _kind(node, node)
+    return {"kind": kind, "digest": node.descriptor.digest, "size": node.descriptor.size}
 
 
 def _kind(main: Node, top: Node) -> str:
@@ -175,7 +184,7 @@ def _referrer(node: Node) -> dict[str, Any]:
 
 
 def list_remote(registry: Registry, repository: str, *, every: bool = False, jobs: int = 4) -> Sequence[RemoteArtifact]:
-    """The tags of a repository by name, each with what it points to.
+    """The tags of a repository by name, each with what it points to; one that cannot be read is of kind ``damaged``.
 
     Args:
         every: also tags that only belong to others: a model's volume view, lists of referrers.
@@ -188,7 +197,10 @@ def list_remote(registry: Registry, repository: str, *, every: bool = False, job
 
     def look(tag: str) -> None:
         reference = RemoteReference(registry.registry, repository, tag)
-        found[tag] = inspect(registry, reference)
+        try:
+            found[tag] = inspect(registry, reference)
+        except (NotFoundError, VerificationError, UnsafeError) as error:  # of the others there is something to tell
+            found[tag] = RemoteArtifact(str(reference), "", "damaged", "", "", 0, "", {}, notes=(error.message,))
 
     run_all([partial(look, tag) for tag in tags], jobs, registry.stop)
     return [found[tag] for tag in tags]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bentotool import transfer
+from bentotool.cli.main import main
 from bentotool.errors import NotFoundError, VerificationError
 from bentotool.models.store import StoredModel
 from bentotool.oci.credentials import Credentials, CredentialStore
@@ -62,6 +64,8 @@ def test_a_bento_is_described_without_a_pull(real_registry: Any, here: Layout, b
         seen = inspect(registry, target).to_dict()
     assert (seen["kind"], seen["tag"], seen["digest"]) == ("bento", "svc:7", pushed.index)
     assert [model["tag"] for model in seen["models"]] == ["iris:1"]
+    manifests = [(each["kind"], each["digest"]) for each in seen["manifests"]]
+    assert manifests == [("bento", bento.digest), ("model", seen["models"][0]["digest"]), ("index", pushed.index)]
     assert [each["digest"] for each in seen["referrers"]] == [signature.digest, other.digest]
     assert seen["referrers"][0]["artifact_type"] == NOTE
 
@@ -82,6 +86,18 @@ def test_a_model_is_described_with_its_files(real_registry: Any, here: Layout, b
     assert [each.reference.rpartition(":")[2] for each in tags] == ["1", "2"]
     assert {each.reference.rpartition(":")[2] for each in every} >= {"1", "1-volume", "2", "2-volume"}
     assert {each.kind for each in every if each.reference.endswith("-volume")} == {"image"}
+
+
+def test_one_damaged_tag_does_not_hide_the_others(faulty: Any, reply: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Descriptor(EMPTY, faulty.add_blob(EMPTY_JSON), len(EMPTY_JSON))
+    faulty.add_manifest(Manifest(config, (), artifact_type=NOTE).to_bytes(), "good")
+    faulty.add_manifest(b'{"schemaVersion": 3}', "bad")
+    faulty.script["GET", "/v2/r/tags/list"] = [reply(200, b'{"tags": ["good", "bad", "gone"]}')]
+    assert main(["list", f"{faulty.host}/r", "--json"]) == 0
+    printed = capsys.readouterr()
+    kinds = {each["reference"].rpartition(":")[2]: each["kind"] for each in json.loads(printed.out)}
+    assert kinds == {"good": "artifact", "bad": "damaged", "gone": "damaged"}
+    assert [f"{faulty.host}/r:{tag}" in printed.err for tag in ("good", "bad", "gone")] == [False, True, True]
 
 
 def test_within_a_registry_nothing_is_sent(real_registry: Any, here: Layout, bento: Ref) -> None:
