@@ -292,6 +292,16 @@ def test_packages_are_those_asked_for_at_their_locked_versions(tmp_path: Path) -
     assert archived.config["python"] == {"version": "3.11", "requirements_txt": "bentoml-requirements.txt"}
 
 
+def test_packages_that_bentoml_brought_along_are_asked_for(tmp_path: Path) -> None:
+    more = b"import os, numpy.linalg\nfrom pydantic import BaseModel\nfrom . import yaml\ndef f():\n    import attr\n"
+    asked = b"numpy>=2\nbentoml\n"
+    files = {**contents(), "src/more.py": more, "src/broken.py": b"import (", "env/python/requirements.in": asked}
+    files["env/python/requirements.txt"] = b"pydantic==2.11.0\n"
+    archived = unpack(tmp_path, files)
+    asked_for = (archived.project / "bentoml-requirements.txt").read_text().splitlines()
+    assert asked_for == ["numpy>=2", "attrs", "pydantic", "-c bentoml-constraints.txt"]
+
+
 def test_a_module_of_that_name_stays(tmp_path: Path) -> None:
     archived = unpack(tmp_path, {**contents(), "src/bentoml.py": b"mine = 1\n"})
     assert (archived.project / "bentoml.py").read_text() == "mine = 1\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,23 @@ _LIMIT = 8 << 20
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w., -]*\])?(==[^\s;\\,]+)\s*(;[^\\#]*)?", re.ASCII)
 _OUR_OWN = frozenset(normal_name(line) for line in (*RUNTIME_REQUIREMENTS, *LITESTAR_NEEDS))
 """Packages of our runtime: BentoML's choice of their versions says nothing of what the service needs."""
+
+_BROUGHT = {
+    **{name: name for name in ("aiohttp", "aiosqlite", "anyio", "cattrs", "click", "cloudpickle", "fsspec", "httpx")},
+    **{name: name for name in ("jinja2", "numpy", "packaging", "pathspec", "psutil", "pydantic", "rich", "starlette")},
+    "attr": "attrs",
+    "attrs": "attrs",
+    "dateutil": "python-dateutil",
+    "opentelemetry": "opentelemetry-sdk",
+    "a2wsgi": "a2wsgi",
+    "multipart": "python-multipart",
+    "schema": "schema",
+    "watchfiles": "watchfiles",
+    "prometheus_client": "prometheus-client",
+    "typing_extensions": "typing-extensions",
+    "yaml": "pyyaml",
+}
+"""What BentoML 1.4 requires itself, by the name under which it is imported: services use it without asking for it."""
 
 
 def write_requirements(room: Path, project: Path, image: Mapping[str, Any]) -> str:
@@ -35,6 +53,8 @@ def write_requirements(room: Path, project: Path, image: Mapping[str, Any]) -> s
         wanted, locked = locked, _text(folder / "requirements.lock.txt")
     wanted = wanted or str(image.get("python_requirements") or "")
     lines = [line for line in _lines(wanted) if not _is_bentoml(line)]
+    named = {normal_name(line) for line in lines}
+    lines += sorted({_BROUGHT[name] for name in _imported(project) & _BROUGHT.keys()} - named)
     if not lines:
         return ""
     _move_wheels(folder / "wheels", project / "wheels")
@@ -42,6 +62,22 @@ def write_requirements(room: Path, project: Path, image: Mapping[str, Any]) -> s
     _write(project / _CONSTRAINTS, pins)
     _write(project / _REQUIREMENTS, [*lines, *([f"-c {_CONSTRAINTS}"] if pins else [])])
     return _REQUIREMENTS
+
+
+def _imported(project: Path) -> set[str]:
+    """Names of the packages that the code imports, wherever in a file; nothing is run."""
+    found: set[str] = set()
+    for path in sorted(project.rglob("*.py")):
+        try:
+            tree = ast.parse(_text(path))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # the import of the service tells, if it is one of its files
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    return found
 
 
 def _text(path: Path) -> str:
