@@ -18,7 +18,7 @@ from bentotool.errors import UsageError
 from bentotool.interfaces import SourceModel, SourceRequest
 from bentotool.protocols import ArchivedBento
 from bentotool_bentoml.export import unpack
-from bentotool_bentoml.packages import write_requirements
+from bentotool_bentoml.packages import bounded_text, write_requirements
 from bentotool_bentoml.source import read_model
 
 __all__ = ["BentoArchive"]
@@ -161,7 +161,7 @@ def _references(said: Mapping[str, Any], project: Path, models: Mapping[str, Any
     """
     parts = [said, *(item for item in said.get("services") or [] if isinstance(item, dict))]
     entries = [item for part in parts for item in part.get("models") or [] if isinstance(item, dict)]
-    code = "\n".join(path.read_text("utf-8", "replace") for path in sorted(project.rglob("*.py")))
+    code = "\n".join(bounded_text(path) for path in sorted(project.rglob("*.py")))
     found: dict[str, str] = {}
     for entry in entries:
         tag, alias = str(entry.get("tag")), entry.get("alias")

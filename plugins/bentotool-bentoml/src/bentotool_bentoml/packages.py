@@ -11,10 +11,10 @@ from typing import Any
 from bentotool.build.requirement_line import normal_name
 from bentotool.build.requirements import LITESTAR_NEEDS, RUNTIME_REQUIREMENTS
 
-__all__ = ["write_requirements"]
+__all__ = ["bounded_text", "write_requirements"]
 
 _REQUIREMENTS, _CONSTRAINTS = "bentoml-requirements.txt", "bentoml-constraints.txt"
-_LIMIT = 8 << 20
+_LIMIT = 8 << 20  # bytes of a file of text
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w., -]*\])?(==[^\s;\\,]+)\s*(;[^\\#]*)?", re.ASCII)
 _OUR_OWN = frozenset(normal_name(line) for line in (*RUNTIME_REQUIREMENTS, *LITESTAR_NEEDS))
 """Packages of our runtime: BentoML's choice of their versions says nothing of what the service needs."""
@@ -48,9 +48,9 @@ def write_requirements(room: Path, project: Path, image: Mapping[str, Any]) -> s
         The name of the file, empty where nothing is required.
     """
     folder = room / "env" / "python"
-    wanted, locked = _text(folder / "requirements.in"), _text(folder / "requirements.txt")
+    wanted, locked = bounded_text(folder / "requirements.in"), bounded_text(folder / "requirements.txt")
     if not wanted:  # before 1.4 the one was requirements.txt, the other requirements.lock.txt
-        wanted, locked = locked, _text(folder / "requirements.lock.txt")
+        wanted, locked = locked, bounded_text(folder / "requirements.lock.txt")
     wanted = wanted or str(image.get("python_requirements") or "")
     lines = [line for line in _lines(wanted) if not _is_bentoml(line)]
     named = {normal_name(line) for line in lines}
@@ -69,7 +69,7 @@ def _imported(project: Path) -> set[str]:
     found: set[str] = set()
     for path in sorted(project.rglob("*.py")):
         try:
-            tree = ast.parse(_text(path))
+            tree = ast.parse(bounded_text(path))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # the import of the service tells, if it is one of its files
         for node in ast.walk(tree):
@@ -80,7 +80,8 @@ def _imported(project: Path) -> set[str]:
     return found
 
 
-def _text(path: Path) -> str:
+def bounded_text(path: Path) -> str:
+    """The first 8 MiB of a file; empty where there is none."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -117,4 +118,4 @@ def _move_wheels(source: Path, target: Path) -> None:
 
 def _write(path: Path, lines: list[str]) -> None:
     if lines:
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        path.writebounded_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
