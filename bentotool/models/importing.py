@@ -237,7 +237,8 @@ def name_for(source: Path) -> str:
     repository = resolved.parent.parent.name
     if resolved.parent.name == "snapshots" and repository.startswith("models--"):  # a revision in a hub's cache
         return valid_name(repository.removeprefix("models--"))
-    return valid_name(resolved.stem if resolved.is_file() else resolved.name)
+    given = Path(os.path.abspath(source))  # as the user calls it: a link in a hub's cache leads to a digest
+    return valid_name(given.stem if resolved.is_file() else given.name)
 
 
 def valid_name(text: str) -> str:

@@ -61,3 +61,13 @@ def test_a_whole_repository_of_a_hubs_cache_is_not_one_model(revision: Path) -> 
         local_files(revision.parent.parent)
     assert str(revision.resolve()) in str(caught.value.hint)
     assert "hf://org/net" in str(caught.value.hint)
+
+
+def test_a_link_has_the_name_that_was_given(revision: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert name_for(revision / "model.onnx") == "model"
+    (revision.parent / "newest").symlink_to(revision, target_is_directory=True)
+    assert name_for(revision.parent / "newest") == "org--net"
+    (revision / "Current.onnx").symlink_to("model.onnx")
+    assert name_for(revision / "Current.onnx") == "current"
+    monkeypatch.chdir(revision / "sub")
+    assert name_for(Path()) == "sub"
