@@ -289,9 +289,11 @@ def test_damaged_and_oversized_exports(home: Path, suffix: str) -> None:
             fetch(home.parent, f"bentoml:{path}")
         except BentotoolError as error:
             assert "\n" not in error.message  # noqa: PT017 - a change may fall on what nothing checks
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(VerificationError):
-        fetch(home.parent, f"bentoml:{path}")
+    for damaged in (content[: len(content) // 2], b"", b"hello"):
+        path.write_bytes(damaged)
+        with pytest.raises(VerificationError, match=f"^adder.{suffix}") as caught:
+            fetch(home.parent, f"bentoml:{path}")
+        assert caught.value.hint
 
 
 @pytest.mark.parametrize(

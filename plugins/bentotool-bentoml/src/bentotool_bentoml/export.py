@@ -42,11 +42,17 @@ def unpack(path: Path, folder: Path, max_bytes: int, advance: Callable[[int], No
             _unzip(file, path.name, unpacker, advance)
             return
         file.seek(0)
-        with closing(TarSink(unpacker)) as sink:
-            for piece in _plain(file, path.name):
-                sink.write(piece)
-                advance(len(piece))
-            sink.finish()
+        try:
+            with closing(TarSink(unpacker)) as sink:
+                for piece in _plain(file, path.name):
+                    sink.write(piece)
+                    advance(len(piece))
+                sink.finish()
+        except (UnsafeError, VerificationError) as error:  # what refuses an entry does not know where it comes from
+            if path.name in error.message:
+                raise
+            hint = error.hint or "is it an export of BentoML? export it again"
+            raise type(error)(f"{path.name}: {error.message}", hint=hint) from None
 
 
 def _plain(file: BinaryIO, name: str) -> Iterator[bytes]:
