@@ -118,4 +118,4 @@ def _move_wheels(source: Path, target: Path) -> None:
 
 def _write(path: Path, lines: list[str]) -> None:
     if lines:
-        path.writebounded_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
