@@ -45,7 +45,8 @@ def run_guarded(action: Callable[[], None], state: State) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         number = stopped_by()
-        _show(_Terminated("terminated") if number else _Interrupted("interrupted"), state)
+        error = _Terminated if number else _Interrupted
+        _show(error("terminated" if number else "interrupted", hint=state.interrupt_hint), state)
         return 128 + number if number else INTERRUPTED
     except BentotoolError as error:
         _show(error, state, traceback=state.verbose > 1)
@@ -133,7 +134,7 @@ def _show(error: BentotoolError, state: State, *, traceback: bool = False) -> No
             document = json.dumps(error.to_dict(), default=str)
             sys.stderr.write(_redact(document) + "\n")
         elif isinstance(error, _Interrupted):
-            sys.stderr.write(f"{error.message}\n")
+            sys.stderr.write(f"{error.message}{f'; {error.hint}' if error.hint else ''}\n")
         else:
             sys.stderr.write(_redact(state.console.error_text(printable(error.message), error.hint)))
         sys.stderr.flush()

@@ -14,10 +14,19 @@ from typer.core import TyperOption
 
 from bentotool.errors import UsageError
 
-__all__ = ["PANEL", "REGISTRY_PANEL", "GlobalOptions", "RegistryOptions", "global_params", "registry_params"]
+__all__ = [
+    "PANEL",
+    "REGISTRY_PANEL",
+    "TARGET_PANEL",
+    "GlobalOptions",
+    "RegistryOptions",
+    "global_params",
+    "registry_params",
+]
 
 PANEL = "Global options"
 REGISTRY_PANEL = "Registry options"
+TARGET_PANEL = "Target options"
 _MAX_JOBS = 64
 
 
@@ -44,6 +53,7 @@ class GlobalOptions:
     no_color: bool = False
     disable_plugin: list[str] = field(default_factory=list)
     registry: RegistryOptions = field(default_factory=RegistryOptions)
+    target: list[str] = field(default_factory=list)  # NAME=VALUE, of options that deployment targets declare
 
 
 def global_params(options: GlobalOptions) -> list[TyperOption]:
@@ -82,8 +92,12 @@ def global_params(options: GlobalOptions) -> list[TyperOption]:
     ]
 
 
-def registry_params(options: GlobalOptions) -> list[TyperOption]:
-    """New option objects of the commands that talk to a registry; their values are gathered into ``options``."""
+def registry_params(options: GlobalOptions, *, moves: bool = True) -> list[TyperOption]:
+    """New option objects of the commands that talk to a registry; their values are gathered into ``options``.
+
+    Args:
+        moves: whether the command moves files.
+    """
     shared = options.registry
 
     def remember(name: str, convert: Any = None) -> Any:
@@ -113,8 +127,9 @@ def registry_params(options: GlobalOptions) -> list[TyperOption]:
         shared.jobs = value or shared.jobs
 
     file: dict[str, Any] = {"metavar": "FILE", "type": str}
+    at_once = option(["--jobs", "-j"], "Files moved at once, 1 to 64.  [default: 4]", jobs, type=int, metavar="N")
     return [
-        option(["--jobs", "-j"], "Files moved at once, 1 to 64.  [default: 4]", jobs, type=int, metavar="N"),
+        *([at_once] if moves else []),
         option(
             ["--plain-http/--tls"],
             "Speak HTTP or HTTPS.  [default: HTTPS, but HTTP on this machine]",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Exclude",
     "Include",
+    "asks_registry",
     "choice_of",
     "credential_store",
     "note_left_out",
@@ -53,6 +55,12 @@ def choice_of(include: list[str] | None, exclude: list[str] | None) -> Choice:
 def talks_to_registry(function: _Function) -> _Function:
     """Give a command the options that :func:`open_registry` goes by."""
     function.more_params = registry_params  # type: ignore[attr-defined]
+    return function
+
+
+def asks_registry(function: _Function) -> _Function:
+    """Those options for a command that moves no files."""
+    function.more_params = partial(registry_params, moves=False)  # type: ignore[attr-defined]
     return function
 
 
@@ -103,8 +111,12 @@ def open_registry(
 def transfer_progress(state: State) -> ProgressMaker:
     """The console's progress, in the shape that transfers take."""
 
-    def make(total: int, label: str) -> AbstractContextManager[Progress]:
-        return state.console.progress(total, label)
+    @contextmanager
+    def make(total: int, label: str) -> Iterator[Progress]:
+        state.interrupt_hint = "the same command goes on with what is not there yet"
+        with state.console.progress(total, label) as shown:
+            yield shown
+        state.interrupt_hint = None
 
     return make
 

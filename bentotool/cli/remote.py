@@ -14,12 +14,26 @@ if TYPE_CHECKING:
     from bentotool.oci.reference import RemoteReference
     from bentotool.transfer.remote import RemoteArtifact
 
-__all__ = ["is_remote", "list_remote", "show_referrers", "show_remote"]
+__all__ = ["check_listed", "is_remote", "list_remote", "show_referrers", "show_remote"]
 
 
 def is_remote(reference: str | None) -> bool:
     """Whether a reference is one of a registry: names in the store have no slash."""
     return reference is not None and "/" in reference
+
+
+def check_listed(name: str | None) -> None:
+    """Refuse what names one version, or a registry without a repository.
+
+    Raises:
+        UsageError: saying what to write.
+    """
+    from bentotool.errors import UsageError
+
+    if name is not None and ":" in name:
+        raise UsageError(
+            f"{name!r} is not a name", hint=f"one version: bentotool show {name}; tags of a registry: HOST/REPOSITORY"
+        )
 
 
 def list_remote(state: State, text: str, filters: Sequence[str] | None) -> None:

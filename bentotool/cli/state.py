@@ -31,6 +31,7 @@ class State:
     def __init__(self, options: GlobalOptions) -> None:
         self.options = options
         self.console = Console(options)
+        self.interrupt_hint: str | None = None  # what whoever interrupts it now may type next
 
     @property
     def json(self) -> bool:

@@ -15,6 +15,7 @@ import oras.auth.base
 from bentotool.errors import AuthenticationError, UnsafeError
 from bentotool.oci.credentials import Credentials
 from bentotool.oci.origins import Origin, origin_of
+from bentotool.oci.reference import hub_hint
 
 __all__ = ["TOKEN_LIMIT", "Authenticator", "Challenge", "Scope", "TokenFetcher", "parse_challenges"]
 
@@ -158,7 +159,8 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
 
     def _refused(self) -> AuthenticationError:
         return AuthenticationError(
-            f"registry {self._registry} refused the credentials", hint=f"bentotool login {self._registry}"
+            f"registry {self._registry} refused the credentials",
+            hint=hub_hint(self._registry, f"bentotool login {self._registry}"),
         )
 
     def _lookup(self, scope: Scope) -> Credentials | None:
@@ -171,7 +173,7 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
         if credentials is None or not credentials.username:
             raise AuthenticationError(
                 f"registry {self._registry} asks for a user name and password",
-                hint=f"bentotool login {self._registry}",
+                hint=hub_hint(self._registry, f"bentotool login {self._registry}"),
             )
         return credentials.basic
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bentotool.errors import BentotoolError, UsageError
 from bentotool.oci.digest import check_digest
 
-__all__ = ["DOCKER_HUB", "RemoteReference"]
+__all__ = ["DOCKER_HUB", "RemoteReference", "hub_hint"]
 
 DOCKER_HUB = "docker.io"
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -74,3 +74,10 @@ class RemoteReference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.registry}/{self.repository}{tag}{digest}"
+
+
+def hub_hint(registry: str, hint: str) -> str:
+    """A hint for a failure at a registry; at Docker Hub the host may just have been forgotten."""
+    if registry != DOCKER_HUB:
+        return hint
+    return f"{hint}; a name without a host is one of Docker Hub, elsewhere write HOST/REPOSITORY"

@@ -20,6 +20,7 @@ from bentotool.oci.auth import TOKEN_LIMIT, Authenticator, Scope
 from bentotool.oci.connections import PacedAdapter, Timeouts
 from bentotool.oci.failures import broken, tls_failure, unanswered
 from bentotool.oci.origins import Origin, check_reachable, origin_of
+from bentotool.oci.reference import hub_hint
 from bentotool.oci.retry import RETRIED_STATUSES, RetryPolicy, TransientError, retry_after_seconds
 from bentotool.oci.tls import Tls
 
@@ -29,6 +30,7 @@ BodyFactory = Callable[[], Any]
 """Makes a fresh request body for every try: bytes, or an object with ``__len__``, ``__iter__`` and ``read``."""
 
 _MAX_REDIRECTS = 5
+_SERVER_ERROR = 500
 _ERROR_LIMIT = 16 << 10
 _READ = 1 << 20
 _TRANSFER_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -206,6 +208,7 @@ class Transport:
             if not self._answered:
                 failure = unanswered(f"registry {self._registry}", error)
                 failure.details["registry"] = self._registry
+                failure.hint = hub_hint(self._registry, str(failure.hint))
                 raise failure from None
             raise TransientError(self._broken(where, error)) from error
 
@@ -221,7 +224,7 @@ class Transport:
         if status == requests.codes.bad_request and self._speaks_tls(method, body):
             error = RemoteError(f"registry {self._registry} speaks TLS, and was asked without", hint="use --tls")
         elif status in (401, 403):
-            hint = f"bentotool login {self._registry}"
+            hint = hub_hint(self._registry, f"bentotool login {self._registry}")
             error = AuthenticationError(f"registry {self._registry} refused access{told}", hint=hint)
         elif status == requests.codes.not_found:
             error = NotFoundError(f"registry {self._registry} does not have it{told}")
@@ -229,7 +232,11 @@ class Transport:
             message = f"registry {self._registry} refuses content of this size{told}"
             error = RemoteError(message, hint="ask its operator for the limit")
         else:
-            error = RemoteError(f"registry {self._registry} answered {method} with status {status}{told}")
+            faulty = "the registry has a fault, of which its log says more: try later, or tell its operator"
+            error = RemoteError(
+                f"registry {self._registry} answered {method} with status {status}{told}",
+                hint=faulty if status >= _SERVER_ERROR else None,
+            )
         error.details.update(registry=self._registry, status=status)
         # Two clients that put the same manifest at once can make docker-registry report a mismatch that is none.
         raced = status == requests.codes.bad_request and method == "PUT" and "/manifests/" in url

@@ -9,7 +9,7 @@ import typer
 from bentotool.cli.formats import human_size, human_time
 from bentotool.cli.names import BentoReference, bento_names
 from bentotool.cli.registries import talks_to_registry
-from bentotool.cli.remote import is_remote, list_remote, show_remote
+from bentotool.cli.remote import check_listed, is_remote, list_remote, show_remote
 from bentotool.cli.state import current
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def list_bentos(
     if name is not None and is_remote(name):
         list_remote(state, name, filters)
         return
+    check_listed(name)
     wanted = bento_filter(filters or ())
     store = RefStore(state.layout)  # the references say it all: no Bento is opened
     refs = [ref for ref in store.list("bentos", name) if wanted(ref)]

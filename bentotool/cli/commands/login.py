@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bentotool.cli.registries import open_registry, talks_to_registry
+from bentotool.cli.registries import asks_registry, open_registry
 from bentotool.cli.state import current
 from bentotool.errors import AuthenticationError, UsageError
 
@@ -17,7 +17,7 @@ _Host = Annotated[str, typer.Argument(metavar="HOST", help="The registry, as HOS
 _PASSWORD_LIMIT = 64 << 10
 
 
-@talks_to_registry
+@asks_registry
 def login(
     host: _Host,
     username: Annotated[str | None, typer.Option("--username", "-u", help="User name.")] = None,

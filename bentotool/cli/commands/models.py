@@ -12,7 +12,7 @@ import typer
 from bentotool.cli.formats import human_size, human_time, parse_labels, parse_metadata, parse_size
 from bentotool.cli.names import ModelReference, model_names
 from bentotool.cli.registries import Exclude, Include, choice_of, open_registry, talks_to_registry, tls_for
-from bentotool.cli.remote import is_remote, list_remote, show_referrers, show_remote
+from bentotool.cli.remote import check_listed, is_remote, list_remote, show_referrers, show_remote
 from bentotool.cli.state import State, current
 from bentotool.errors import BentotoolError
 
@@ -157,6 +157,7 @@ def list_models(
     if name is not None and is_remote(name):
         list_remote(state, name, filters)
         return
+    check_listed(name)
     wanted = model_filter(filters or [])
     refs = [ref for ref in state.models.list(name) if wanted(ref)]
     document = [

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from bentotool.oci.failures import broken
+from bentotool.oci.reference import hub_hint
 
 
 def test_a_registry_that_went_away_was_not_slow() -> None:
@@ -37,3 +38,8 @@ def test_a_name_that_is_gone_was_not_slow() -> None:
 )
 def test_what_broke_is_told(error: Exception, expected: str) -> None:
     assert expected in broken("the transfer", error, 120).message
+
+
+def test_at_docker_hub_the_host_may_have_been_forgotten() -> None:
+    assert "elsewhere write HOST/REPOSITORY" in hub_hint("docker.io", "check the network")
+    assert hub_hint("ghcr.io", "check the network") == "check the network"
