@@ -59,6 +59,18 @@ def _refuse(given: Mapping[str, object]) -> None:
             raise UsageError(f"{name}={value!r:.40} means nothing here", hint=_HINTS[name])
 
 
+def _check_labels(labels: object) -> None:
+    """Refuse labels that no filter would find: ``label=a=1`` asks for a text."""
+    if labels is None:
+        return
+    if not isinstance(labels, Mapping):
+        raise UsageError(f"labels={labels!r:.60} is not a mapping", hint='for example labels={"team": "search"}')
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            hint = f"write {str(key)!r}: {str(value)!r:.60}, or keep it in metadata="
+            raise UsageError(f"label {key!r:.60}: {value!r:.60} is not a text", hint=hint)
+
+
 def _reference(tag: str | Model | Ref) -> str:
     """What :func:`get` and :func:`list` give stands for itself."""
     return tag if isinstance(tag, str) else tag.tag if isinstance(tag, Model) else tag.ref
@@ -186,6 +198,7 @@ def save_files(
     Raises:
         BentotoolError: what :func:`import_model` says; the disk refuses.
     """
+    _check_labels(labels)
     from bentotool.models.sources import Fetched, import_fetched
     from bentotool.plugins import load_plugins
 
@@ -240,6 +253,7 @@ def import_model(
     known = {field.name for field in fields(FetchOptions)}
     options = FetchOptions(**{key: others.pop(key) for key in known & others.keys()})
     _refuse(others)
+    _check_labels(labels)
     if name in _INPUT_FORMATS:  # BentoML's second argument; no model is called so by intent
         _refuse({"input_format": name})
     if is_archive(Path(path)):
@@ -337,6 +351,7 @@ def create(
         and then is the model of the store.
     """
     _refuse(others)
+    _check_labels(labels)
     name, version = split_version(name, version)
     facts = with_signatures(metadata, signatures)
     if module:

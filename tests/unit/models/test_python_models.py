@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import bentotool
-from bentotool.errors import NotFoundError
+from bentotool.errors import NotFoundError, UsageError
 from bentotool.models import Model, importing, intake
 
 MODEL = Path(__file__).parents[3] / "templates" / "quickstart" / "iris.onnx"
@@ -97,3 +97,18 @@ def test_what_is_saved_is_moved_into_the_store_not_copied_through_a_temporary_fo
     assert written[1].is_relative_to(tmp_path / "store" / "tmp")
     assert (model.path / written[1].name).stat().st_ino == written[0]
     assert not list((tmp_path / "store" / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("labels", [{"a": 1}, {1: "a"}, {"a": None}, "a=b", ["a"]])
+def test_labels_that_no_filter_would_find_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_package: Callable[[str], None], labels: Any
+) -> None:
+    require_package("bentotool_onnx")
+    monkeypatch.setenv("BENTOTOOL_STORE", str(tmp_path / "store"))
+    with pytest.raises(UsageError, match="label"):
+        bentotool.models.import_model(MODEL, "iris", labels=labels)
+    with pytest.raises(UsageError, match="label"), bentotool.models.create("iris", labels=labels):
+        pytest.fail("before anything is written")
+    with pytest.raises(UsageError, match="label"):
+        bentotool.onnx.save_model("iris", str(MODEL), labels=labels)
+    assert bentotool.models.list() == []
