@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bentotool.cli.options import PANEL, REGISTRY_PANEL, GlobalOptions, global_params
+from bentotool.cli.options import PANEL, REGISTRY_PANEL, TARGET_PANEL, GlobalOptions, global_params
 from bentotool.cli.state import State
 from bentotool.cli.table import CommandDecl, GroupDecl
 from bentotool.errors import PluginError
@@ -56,6 +56,7 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
     sections: dict[str, list[tuple[str, str]]] = {
         "Arguments": [],
         "Options": [],
+        TARGET_PANEL: [],
         REGISTRY_PANEL: [],
         PANEL: [],
     }

@@ -83,6 +83,28 @@ COMMANDS = (
         "Print how and from what a Bento was built (SLSA provenance)",
         _BENTOS,
     ),
+    CommandDecl(
+        "deploy",
+        f"{_HERE}.deploy:deploy",
+        "Deploy a Bento: build what is missing, start it, wait until it answers",
+        _BENTOS,
+    ),
+    CommandDecl(
+        "deployment list", f"{_HERE}.deployments:list_deployments", "List the deployments and how they are", _BENTOS
+    ),
+    CommandDecl(
+        "deployment show",
+        f"{_HERE}.deployments:show_deployment",
+        "Show one deployment: how it is, and what was deployed before",
+        _BENTOS,
+    ),
+    CommandDecl("deployment logs", f"{_HERE}.deployments:logs_deployment", "Print the logs of a deployment", _BENTOS),
+    CommandDecl(
+        "deployment delete",
+        f"{_HERE}.deployments:delete_deployment",
+        "Stop a deployment and remove all that was made for it",
+        _BENTOS,
+    ),
     CommandDecl("path", f"{_HERE}.bentos:path_bento", "Print a folder with the Bento's files", _BENTOS),
     CommandDecl("tag", f"{_HERE}.bentos:tag_bento", "Give a Bento another tag", _BENTOS),
     CommandDecl("delete", f"{_HERE}.bentos:delete_bento", "Delete Bentos from the store", _BENTOS),

@@ -1,0 +1,122 @@
+"""``bentotool deployment list``, ``show``, ``logs`` and ``delete``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+
+from bentotool.cli.console import printable
+from bentotool.cli.formats import human_time
+from bentotool.cli.state import current
+
+
+def _names(incomplete: str) -> list[str]:
+    from bentotool.deploy.records import Records
+    from bentotool.errors import BentotoolError
+
+    try:
+        return [record.name for record in Records(current().layout).list() if record.name.startswith(incomplete)]
+    except (BentotoolError, OSError):  # a shell has no place for an error
+        return []
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment.", autocompletion=_names)]
+Target = Annotated[
+    str | None, typer.Option(metavar="TARGET", help="Ask this target, also for what is not recorded here.")
+]
+
+
+def list_deployments(target: Target = None) -> None:
+    """List the deployments and how they are"""
+    from bentotool.deploy.api import list_deployments as every
+
+    state = current()
+    found, records = every(state.layout, state.plugins, target)
+    for path in records.damaged:
+        state.console.note(f"warning: {path} is damaged and left out")
+
+    def human() -> None:
+        if not found:
+            state.console.note("no deployments yet; make one with: bentotool deploy TARGET")
+            return
+        rows = [(each.name, each.target, each.status, each.tag, each.url) for each in found]
+        state.console.table(("name", "target", "status", "bento", "url"), rows)
+
+    state.console.result([each.to_dict() for each in found], human)
+
+
+def show_deployment(name: Name) -> None:
+    """Show one deployment: how it is, and what was deployed before"""
+    from bentotool.deploy.api import status_of
+    from bentotool.deploy.records import Records
+
+    state = current()
+    record = Records(state.layout).get(name)
+    now = status_of(state.plugins, record.deployment)
+    options = {key: value for key, value in record.current.options.items() if value not in (None, (), [], False)}
+    history: list[dict[str, Any]] = [
+        {"revision": each.number, "created": each.created, "tag": each.deployment.tag, "digest": each.deployment.digest}
+        for each in record.revisions
+    ]
+    document = {
+        **replace(now, facts=now.facts).to_dict(), "revision": record.current.number,
+        "created": record.current.created, "options": dict(record.current.options), "env": dict(record.current.env),
+        "history": history,
+    }  # fmt: skip
+
+    def human() -> None:
+        facts = {
+            "name": name, "target": now.target, "status": now.status, "detail": now.detail, "url": now.url,
+            "bento": now.tag, "digest": now.digest, "deployed": human_time(record.current.created),
+        }  # fmt: skip
+        state.console.fields(facts)
+        for key, value in options.items():
+            state.console.line(f"  option {key}={value}")
+        for key, value in record.current.env.items():
+            state.console.line(f"  env    {key}={value}")
+        for each in history[1:]:
+            state.console.line(f"  before {each['tag']}  {human_time(each['created'])}")
+
+    state.console.result(document, human)
+
+
+def logs_deployment(
+    name: Name,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is still to come.")] = False,
+    tail: Annotated[int, typer.Option(min=0, metavar="N", help="The last N lines; 0 for all.")] = 100,
+    target: Target = None,
+) -> None:
+    """Print the logs of a deployment"""
+    from bentotool.deploy.api import logs_of
+
+    state = current()
+    for line in logs_of(state.layout, state.plugins, name, follow=follow, tail=tail, target=target):
+        sys.stdout.write((json.dumps({"line": line}) if state.json else printable(line)) + "\n")
+        if follow:
+            sys.stdout.flush()
+
+
+def delete_deployment(
+    name: Name,
+    target: Target = None,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop a deployment and remove all that was made for it"""
+    from bentotool.deploy.api import delete_deployment as delete
+
+    state = current()
+    if not yes and not state.json and sys.stdin.isatty():
+        typer.confirm(f"Delete deployment {name}?", abort=True, err=True)
+    deployment, removed = delete(state.layout, state.plugins, name, target=target)
+    document = {"name": name, "target": deployment.target, "status": "deleted", "removed": list(removed)}
+
+    def human() -> None:
+        state.console.line(f"Deleted {name}")
+        for what in removed:
+            state.console.note(f"  {what}")
+
+    state.console.result(document, human)

@@ -1,0 +1,147 @@
+"""Deploying a Bento, and looking after what was deployed: whatever the target, in the same steps."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bentotool.deploy.records import Record, Records
+from bentotool.errors import BentotoolError, ConflictError, NotFoundError, PluginError
+from bentotool.oci.layout import Layout
+from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, Target, TargetDecl
+
+if TYPE_CHECKING:
+    from bentotool.plugins import Plugins
+
+__all__ = [
+    "apply_plan",
+    "delete_deployment",
+    "find_target",
+    "list_deployments",
+    "logs_of",
+    "make_plan",
+    "open_target",
+    "status_of",
+]
+
+
+def find_target(plugins: Plugins, name: str) -> TargetDecl:
+    """The declaration of a target.
+
+    Raises:
+        NotFoundError: no plugin declares it.
+    """
+    known = plugins.targets()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 1)
+    others = (
+        f"there is: {', '.join(sorted(known))}" if known else "targets come with plugins: pip install bentotool-NAME"
+    )
+    hint = f"did you mean {close[0]}?" if close else others
+    raise NotFoundError(f"no plugin here deploys to {name[:60]!r}", hint=hint)
+
+
+def open_target(plugins: Plugins, name: str) -> Target:
+    """A target, imported and made.
+
+    Raises:
+        NotFoundError: no plugin declares it.
+        PluginError: what its plugin gives is no target.
+    """
+    found = plugins.resolve(find_target(plugins, name))
+    if not isinstance(found, Target):
+        raise PluginError(f"target {name!r} of its plugin does not have the methods of a target")
+    return found
+
+
+def make_plan(layout: Layout, plugins: Plugins, target: str, bento: DeployBento, options: DeployOptions) -> Plan:
+    """What deploying would do. Nothing is changed.
+
+    Raises:
+        ConflictError: the name stands for a deployment to another target.
+    """
+    recorded = Records(layout).find(options.name)
+    if recorded is not None and recorded.target != target:
+        raise ConflictError(
+            f"deployment {options.name} is one to {recorded.target}",
+            hint=f"choose another --name, or: bentotool deployment delete {options.name}",
+        )
+    return open_target(plugins, target).plan(bento, options)
+
+
+def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool) -> Record:
+    """Do what a plan says, and note it down.
+
+    Raises:
+        BentotoolError: a plugin vetoes it, or the target says why it did not work; what ran before runs on.
+    """
+    plugins.call("bentotool_before_deploy", target=plan.target, plan=plan)
+    deployment = open_target(plugins, plan.target).apply(plan, wait)
+    record = Records(layout).keep(deployment, plan.options.values, plan.options.env)
+    plugins.call("bentotool_after_deploy", target=plan.target, result=deployment)
+    return record
+
+
+def status_of(plugins: Plugins, deployment: Deployment) -> Deployment:
+    """A deployment as it is now; ``unknown``, with the reason, where its target cannot be asked."""
+    try:
+        return open_target(plugins, deployment.target).status(deployment)
+    except BentotoolError as error:
+        return replace(deployment, status="unknown", detail=error.message)
+
+
+def list_deployments(layout: Layout, plugins: Plugins, target: str | None = None) -> tuple[list[Deployment], Records]:
+    """The recorded deployments as they are now; with ``target`` also what that one finds by itself."""
+    records = Records(layout)
+    recorded = [record.deployment for record in records.list() if target is None or record.target == target]
+    found = [status_of(plugins, deployment) for deployment in recorded]
+    if target is not None:
+        names = {deployment.name for deployment in found}
+        found += [each for each in open_target(plugins, target).list() if each.name not in names]
+    return sorted(found, key=lambda deployment: deployment.name), records
+
+
+def _known(layout: Layout, plugins: Plugins, name: str, target: str | None) -> Deployment:
+    recorded = Records(layout).find(name)
+    if recorded is not None and target in (None, recorded.target):
+        return recorded.deployment
+    if target is not None:
+        for deployment in open_target(plugins, target).list():
+            if deployment.name == name:
+                return deployment
+        raise NotFoundError(f"{target} has no deployment {name!r}", hint=f"bentotool deployment list --target {target}")
+    return Records(layout).get(name).deployment
+
+
+def logs_of(
+    layout: Layout, plugins: Plugins, name: str, *, follow: bool, tail: int, target: str | None = None
+) -> Iterator[str]:
+    """Lines of a deployment's logs.
+
+    Raises:
+        NotFoundError: there is no such deployment.
+    """
+    deployment = _known(layout, plugins, name, target)
+    return open_target(plugins, deployment.target).logs(deployment, follow, tail)
+
+
+def delete_deployment(
+    layout: Layout, plugins: Plugins, name: str, *, target: str | None = None
+) -> tuple[Deployment, Sequence[str]]:
+    """Remove all that was made for a deployment, then what is known of it.
+
+    Returns:
+        It, and what was removed, in words.
+
+    Raises:
+        NotFoundError: there is no such deployment.
+    """
+    deployment = _known(layout, plugins, name, target)
+    removed = open_target(plugins, deployment.target).delete(deployment)
+    recorded = Records(layout).find(name)
+    if recorded is not None and recorded.target == deployment.target:
+        Records(layout).forget(name)
+    return deployment, removed

@@ -1,0 +1,96 @@
+"""What a user says to a target: pairs of text on the command line, values of its options here."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bentotool.errors import UsageError
+from bentotool.oci.names import check_name
+from bentotool.targetspec import OptionSpec, TargetDecl
+
+__all__ = ["MAX_NAME", "check_deployment_name", "environment", "option_values", "usual_name"]
+
+MAX_NAME = 50
+"""Characters of a deployment's name: targets make longer ones of it, and most systems end at 63."""
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def check_deployment_name(name: str) -> str:
+    """A name that every target can take: lower-case letters, digits and dashes, a letter first.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise UsageError(
+            f"{name[:80]!r} is no name for a deployment",
+            hint=f"lower-case letters, digits and dashes, a letter first, {MAX_NAME} characters at most: --name NAME",
+        )
+    return check_name(name)
+
+
+def usual_name(bento: str) -> str:
+    """The name of a deployment where none is given: that of the Bento, as far as it can be one."""
+    name = re.sub(r"[^a-z0-9]+", "-", bento.lower()).strip("-")[:MAX_NAME].rstrip("-")
+    return check_deployment_name(name if name[:1].isalpha() else f"b-{name}"[:MAX_NAME].rstrip("-"))
+
+
+def option_values(decl: TargetDecl, pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of a target's options, each with its default where nothing is said.
+
+    Args:
+        decl: the target.
+        pairs: ``NAME=VALUE``; a flag may go without ``=true``.
+
+    Raises:
+        UsageError: an option that the target has not, that is given twice, or a value that it does not take.
+    """
+    known = {option.name: option for option in decl.options}
+    given: dict[str, list[Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("_", "-")
+        option = known.get(name)
+        if option is None:
+            raise _unknown(decl, name, known)
+        if not equals and option.kind != "flag":
+            raise UsageError(f"--set {pair[:80]!r} is not of the form NAME=VALUE", hint=f"--set {name}=…")
+        values = given.setdefault(name, [])
+        if values and not option.repeated:
+            raise UsageError(f"{name} is given twice", hint="give it once")
+        values.append(option.parse(text if equals else "true"))
+    return {name: _value(option, given.get(name)) for name, option in known.items()}
+
+
+def _value(option: OptionSpec, given: list[Any] | None) -> Any:
+    if given is None:
+        return () if option.repeated and option.default is None else option.default
+    return tuple(given) if option.repeated else given[0]
+
+
+def _unknown(decl: TargetDecl, name: str, known: Mapping[str, OptionSpec]) -> UsageError:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]}?" if close else f"it has: {', '.join(known) or 'none'}"
+    return UsageError(f"target {decl.name} has no option {name[:60]!r}", hint=hint)
+
+
+def environment(pairs: Sequence[str]) -> dict[str, str]:
+    """Environment variables from ``NAME=VALUE``.
+
+    Raises:
+        UsageError: a pair of another form, or a name that stands twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not _VARIABLE.fullmatch(name) or "\0" in value:
+            raise UsageError(f"--env {name[:60]!r} is not of the form NAME=VALUE", hint="--env LOG_LEVEL=info")
+        if name in found:
+            raise UsageError(f"--env {name} is given twice", hint="give it once")
+        found[name] = value
+    return found
