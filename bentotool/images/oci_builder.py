@@ -14,8 +14,8 @@ from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.build.media import CODE, WHEEL
 from bentotool.build.wheel import open_wheel
 from bentotool.errors import BuildError, UsageError
-from bentotool.images.baseimage import BaseImage, find_base
 from bentotool.images.basefiles import find_python
+from bentotool.images.baseimage import BaseImage, find_base
 from bentotool.images.config import image_config
 from bentotool.images.environment import python_layer
 from bentotool.images.installed import site_packages
