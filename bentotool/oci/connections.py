@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util import wait_for_read, wait_for_write
 from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from bentotool.oci.origins import Origin, check_reachable
 
@@ -180,6 +182,21 @@ class _Paced(_Base):
             raise BrokenPipeError(*error.args) from error
 
 
+class _Secure(_Paced):
+    """Trusts the system's authorities too: requests takes those of certifi alone, where no company's own one is."""
+
+    ca_certs: str | None
+    ssl_context: ssl.SSLContext | None
+
+    def connect(self) -> None:
+        if self.ssl_context is None and self.ca_certs == DEFAULT_CA_BUNDLE_PATH:
+            # One for each connection: a certificate of the client, which not all may see, is kept in it.
+            context = create_urllib3_context()
+            context.load_default_certs()
+            self.ssl_context = context
+        super().connect()
+
+
 class PacedAdapter(HTTPAdapter):
     """requests' adapter over such connections; those to a SOCKS proxy have urllib3's own limits.
 
@@ -198,7 +215,7 @@ class PacedAdapter(HTTPAdapter):
                 HTTPConnectionPool, type("Plain", (_Paced, HTTPConnection), {**attributes, "scheme": "http"})
             ),
             "https": _pool(
-                HTTPSConnectionPool, type("Secure", (_Paced, HTTPSConnection), {**attributes, "scheme": "https"})
+                HTTPSConnectionPool, type("Secure", (_Secure, HTTPSConnection), {**attributes, "scheme": "https"})
             ),
         }
         super().__init__(**options)

@@ -69,6 +69,17 @@ def test_a_private_authority_is_trusted_when_it_is_named(tls_registry: str, file
     assert (status, pushed["tag"]) == (0, "iris:1")
 
 
+def test_the_systems_authorities_are_trusted(
+    tls_registry: str, files: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As other registry clients do: a company's own authority is in the system's store, and in no package's list."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(files / "ca.pem"))  # OpenSSL's name for the system's store
+    assert run(f"{tls_registry}/system:1")[0] == 0
+    assert run(f"{tls_registry}/system:1", "--ca-file", str(files / "other-ca.pem"))[0] == 5
+    monkeypatch.setenv("SSL_CERT_FILE", str(files / "other-ca.pem"))
+    assert run(f"{tls_registry}/system:1")[0] == 5
+
+
 def test_any_certificate_is_taken_only_when_asked_and_said(tls_registry: str, run: Any) -> None:
     status, _, noted = run(f"{tls_registry}/insecure:1", "--insecure-skip-tls-verify")
     assert status == 0
