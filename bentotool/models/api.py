@@ -16,7 +16,7 @@ from bentotool.errors import NotFoundError, UsageError
 from bentotool.frameworks import split_version, with_signatures
 from bentotool.interfaces import SourceModel
 from bentotool.models.archives import import_archive
-from bentotool.models.importing import local_files
+from bentotool.models.importing import check_given, local_files
 from bentotool.models.reader import Info, Model
 from bentotool.models.reader import resolve as get
 from bentotool.models.store import ModelStore, StoredModel
@@ -268,6 +268,7 @@ def import_model(
     from bentotool.plugins import load_plugins
 
     store, plugins = _store(), load_plugins()
+    check_given(plugins, name=name, version=version, framework=framework, labels=labels, metadata=metadata)
     with fetch(str(path), store.layout, plugins, **options.for_fetch(plugins)) as found:
         stored = import_fetched(
             store,

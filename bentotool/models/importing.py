@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bentotool.interfaces import ModelInfo, SourceFile
     from bentotool.plugins import Plugins
 
-__all__ = ["import_files", "import_path", "local_files", "name_for", "valid_name"]
+__all__ = ["check_given", "import_files", "import_path", "local_files", "name_for", "valid_name"]
 
 _IGNORED = {
     *(".git", ".cache", "__pycache__", ".DS_Store", ".ipynb_checkpoints"),
@@ -180,6 +180,29 @@ def _check_text(labels: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
         raise UsageError(f"a label or fact cannot be written as JSON: {type(error).__name__}") from None
 
 
+def check_given(
+    plugins: Plugins,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    framework: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse what no import could use, before hours of fetching.
+
+    Raises:
+        UsageError: for a name, version, framework, label or fact that cannot be.
+    """
+    if name is not None:
+        check_name(name)
+    if version is not None:
+        check_version(version)
+    if framework is not None:
+        plugins.framework(framework)
+    _check_text(labels or {}, metadata or {})
+
+
 def import_files(
     store: ModelStore,
     files: Sequence[SourceFile],
@@ -212,9 +235,7 @@ def import_files(
         ConflictError: when the version stands for another model and ``replace`` is False.
     """
     name = check_name(name)
-    if version is not None:
-        check_version(version)
-    _check_text(labels or {}, metadata or {})
+    check_given(plugins, version=version, labels=labels, metadata=metadata)
     info = describe_model(files, plugins, framework, trust=trust)
     taken = take_files(store.layout, name, files, advance, link=link, owned=owned)
     details = _details(info, labels or {}, metadata or {})

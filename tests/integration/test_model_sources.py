@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -110,3 +111,14 @@ def test_a_checksum_that_is_none_is_wrong_usage(run: Callable[..., Any]) -> None
 def test_facts_are_shown_as_they_are_given(run: Callable[..., Any]) -> None:
     run("model", "import", MODEL, "--metadata", 'scores={"a": [1, true]}')
     assert 'scores={"a": [1, true]}' in run("model", "show", "iris")[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--name", "a b"), ("--version", "x y"), ("--framework", "none"), ("--label", "x"), ("--metadata", "x\ny=1")],
+)
+def test_what_cannot_be_is_refused_before_anything_is_fetched(run: Callable[..., Any], words: tuple[str, str]) -> None:
+    with socket.socket() as taken:  # nothing listens there: who asks fails otherwise
+        taken.bind(("127.0.0.1", 0))
+        status, _, err = run("model", "import", f"http://127.0.0.1:{taken.getsockname()[1]}/net.onnx", *words)
+    assert status == 2, err

@@ -62,10 +62,13 @@ def import_model(
     exclude: Exclude = None,
 ) -> None:
     """Import a model into the store"""
+    from bentotool.models.importing import check_given
     from bentotool.models.sources import DEFAULT_MAX_BYTES, fetch, import_fetched
     from bentotool.models.web import public_address
 
     state = current()
+    labels, facts = parse_labels(label or []), parse_metadata(metadata or [])
+    check_given(state.plugins, name=name, version=version, framework=framework, labels=labels, metadata=facts)
     with (
         state.console.progress(None, f"fetch {public_address(source) if '://' in source else source}") as fetching,
         fetch(
@@ -90,8 +93,8 @@ def import_model(
             name=name,
             version=version,
             framework=framework,
-            labels=parse_labels(label or []),
-            metadata=parse_metadata(metadata or []),
+            labels=labels,
+            metadata=facts,
             trust=trust,
             replace=replace,
             link=link,
