@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -227,5 +228,22 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
         assert done == status, output.err
         lines = [line for line in output.err.splitlines() if line.startswith('{"error"')]
         return json.loads(output.out) if status == 0 else json.loads(lines[-1])["error"]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def engine(require_tool: Callable[[str], str]) -> Callable[..., str]:
+    """``engine("load", …)`` runs Docker's program and gives its output; skips where no engine answers."""
+    program = require_tool("docker")
+    try:
+        subprocess.run([program, "info"], capture_output=True, check=True, timeout=20)
+    except (subprocess.SubprocessError, OSError):
+        require_tool("a running Docker engine")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     return run
