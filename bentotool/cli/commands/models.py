@@ -67,8 +67,9 @@ def import_model(
     from bentotool.models.web import public_address
 
     state = current()
-    labels, facts = parse_labels(label or []), parse_metadata(metadata or [])
-    check_given(state.plugins, name=name, version=version, framework=framework, labels=labels, metadata=facts)
+    given: dict[str, Any] = {"name": name, "version": version, "framework": framework}
+    given |= {"labels": parse_labels(label or []), "metadata": parse_metadata(metadata or [])}
+    check_given(state.plugins, **given)
     with (
         state.console.progress(None, f"fetch {public_address(source) if '://' in source else source}") as fetching,
         fetch(
@@ -90,11 +91,7 @@ def import_model(
             state.models,
             found,
             plugins=state.plugins,
-            name=name,
-            version=version,
-            framework=framework,
-            labels=labels,
-            metadata=facts,
+            **given,
             trust=trust,
             replace=replace,
             link=link,
