@@ -152,14 +152,16 @@ class Authenticator(oras.auth.base.AuthBackend):  # type: ignore[misc]
         else:
             raise AuthenticationError(f"registry {self._registry} asks for an unknown kind of authentication")
         if value == refused:
-            raise self._refused()
+            raise self._refused(scope)
         expires = self._clock() + lifetime - min(_MARGIN, lifetime / 4)
         self._values[scope.parts()], self._challenges[scope.parts()] = (value, expires), header
         return value
 
-    def _refused(self) -> AuthenticationError:
+    def _refused(self, scope: Scope) -> AuthenticationError:
+        credentials = self._credentials.get(scope.repository)
+        place = f" in {credentials.source}" if credentials is not None and credentials.source else ""
         return AuthenticationError(
-            f"registry {self._registry} refused the credentials",
+            f"registry {self._registry} refused the credentials{place}",
             hint=hub_hint(self._registry, f"bentotool login {self._registry}"),
         )
 

@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,16 @@ _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user name with a password, or an identity token (OAuth2 refresh token). Its repr shows no secret."""
+    """A user name with a password, or an identity token (OAuth2 refresh token). Its repr shows no secret.
+
+    Attributes:
+        source: the file that they, or the name of their helper, are in; empty for others.
+    """
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
+    source: str = field(default="", compare=False)
 
     @property
     def basic(self) -> str:
@@ -93,7 +98,7 @@ class CredentialStore:
             return found
         for path in config_files(self._environ):
             if (found := _from_config(_read_config(path), registry, repository)) is not None:
-                return found
+                return replace(found, source=str(path))
         return None
 
     def save(self, registry: str, credentials: Credentials) -> str:

@@ -126,7 +126,7 @@ def test_each_place_is_read_and_goes_before_the_next(
         write(places[name], auths(host, RIGHT))
         assert push() is None, name
         write(places[name], auths(host, WRONG))
-        assert push()["message"] == f"registry {host} refused the credentials"
+        assert push()["message"] == f"registry {host} refused the credentials in {places[name]}"
     monkeypatch.delenv("DOCKER_CONFIG")
     places["REGISTRY_AUTH_FILE"].unlink()
     write(places["docker"], auths(host, RIGHT))  # before those of containers, which are wrong
@@ -171,7 +171,7 @@ def test_helpers_go_before_entries_and_the_registrys_own_before_the_store(
     assert push() is None
     assert set(asked.read_text().splitlines()) == {f"get {host}"}
     write(config, {**auths(host, RIGHT), "credsStore": "wrong"})
-    assert push()["message"] == f"registry {host} refused the credentials"
+    assert push()["message"] == f"registry {host} refused the credentials in {config}"
     write(config, {"credHelpers": {host: "right"}, "credsStore": "wrong"})
     assert push() is None
     write(config, {"credHelpers": {"other.example": "wrong"}, "credsStore": "right"})
