@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ _STEPS = {"service": "service", "lock": "lock", "wheel": "wheel", "pack": "bento
 _UNSAID = 80
 """Values longer than this are not shown; a person sees that they changed."""
 _NAMED = 3
+_FILES = ", files "
 _SHOWN = ("arguments", "models", "packages", "runtime", "target")
 """Inputs whose values are shown. Of the others the names are enough, and a value may be nobody's business."""
 
@@ -72,7 +74,6 @@ def plan_digest(planned: Planned) -> str:
 def inputs_of(planned: Planned) -> dict[str, dict[str, str]]:
     """All inputs of a plan: by kind, then by name, a value or its digest."""
     plan, addition, probe = planned.plan, planned.addition, planned.probe
-    pins = (pin.replace(" @ ", "==").partition("==") for pin in plan.lock.pins)
     described = {
         "models": list(probe.models), "schema": probe.schema, "API document": probe.openapi, "config": probe.config,
         "labels": probe.labels, "envs": [dict(env) for env in probe.envs], "image": probe.image,
@@ -89,13 +90,29 @@ def inputs_of(planned: Planned) -> dict[str, dict[str, str]]:
         "config": {key: _digest(value) for key, value in _keys(asdict(planned.config)) if not key.startswith("args.")},
         "arguments": {item["name"]: _argument(item) for item in plan.arguments},
         "requirements": dict.fromkeys((*planned.requirements.lines, *planned.requirements.constraints), ""),
-        "packages": {name: version for name, _, version in pins},
+        "packages": _packages(plan.lock.text),
         "models": {model.alias: f"{model.name}:{model.version}@{model.digest[:19]}" for model in plan.models},
         "runtime": {"version": plan.runtime_version, "content": hashlib.sha256(plan.wheel).hexdigest()[:12]},
         "service": {name: _digest(value) for name, value in described.items()},
         "plugins": added,
         "target": {"platform": plan.lock.platform, "python": plan.python},
     }
+
+
+def _packages(lock: str) -> dict[str, str]:
+    """Version and digest of the hashes of each package: a packed one may change and keep its version."""
+    found: dict[str, str] = {}
+    for pin in re.split(r"\n(?=[A-Za-z0-9])", f"\n{lock}")[1:]:
+        name, _, version = pin.split(" \\")[0].split(" ;")[0].strip().replace(" @ ", "==").partition("==")
+        hashes = sorted(re.findall(r"--hash=sha256:[0-9a-f]{64}", pin))
+        found[name] = f"{version}{_FILES}{hashlib.sha256(''.join(hashes).encode()).hexdigest()[:8]}"
+    return found
+
+
+def _versions(old: str | None, new: str | None) -> tuple[str, str]:
+    """Two states of a package as a person reads them: files are named where nothing else differs."""
+    versions = [(text or "").partition(_FILES)[0] for text in (old, new)]
+    return (old or "", new or "") if versions[0] == versions[1] else (versions[0], versions[1])
 
 
 def _argument(item: Mapping[str, Any]) -> str:
@@ -126,6 +143,7 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Mapping[str, str]]) 
             if old != new:
                 change = "added" if old is None else "removed" if new is None else "changed"
                 shown = (str(old or ""), str(new or "")) if kind in _SHOWN else ("", "")
+                shown = _versions(*shown) if kind == "packages" else shown
                 yield Change(kind, change, name, *(value if len(value) <= _UNSAID else "" for value in shown))
 
 

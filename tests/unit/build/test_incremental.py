@@ -16,6 +16,7 @@ import pytest
 from bentotool.build import stamps, standing, trace
 from bentotool.build.api import BuildOptions, BuildResult, build_bento
 from bentotool.build.bentos import BentoStore
+from bentotool.build.wheel import make_wheel
 from bentotool.oci.layout import Layout
 from bentotool.plugins import load_plugins
 
@@ -231,6 +232,30 @@ def test_the_json_form_has_all(real: Path, store: Path) -> None:
     assert dry.explained is not None
     assert (dry.digest, dry.version, dry.explained["since"]["digest"]) == ("", first.version, first.digest)
     assert dry.explained["changes"] == []
+
+
+def test_a_packed_wheel_that_keeps_its_version_is_explained(real: Path, store: Path) -> None:
+    wheel, config = real / "mine-1.0-py3-none-any.whl", real / "bentofile.yaml"
+    config.write_text(config.read_text() + f"  wheels: [{wheel.name}]\nexclude: ['*.whl']\n")
+    wheel.write_bytes(make_wheel("mine", "1.0", {"mine.py": b"VALUE = 1\n"}, []))
+    first = build(real, store)
+    wheel.write_bytes(make_wheel("mine", "1.0", {"mine.py": b"VALUE = 2\n"}, []))
+    second = build(real, store, explain=True)
+    assert second.digest != first.digest
+    assert second.explained is not None
+    (change,) = second.explained["changes"]
+    assert (change["input"], change["change"], change["name"]) == ("packages", "changed", "mine")
+    assert change["before"].startswith("1.0, files ")
+    assert change["after"].startswith("1.0, files ")
+    assert change["before"] != change["after"]
+    wheel.unlink()
+    wheel.with_name("mine-1.1-py3-none-any.whl").write_bytes(make_wheel("mine", "1.1", {"mine.py": b""}, []))
+    config.write_text(config.read_text().replace("mine-1.0", "mine-1.1"))
+    third = build(real, store, explain=True)
+    assert third.explained is not None
+    assert {"input": "packages", "change": "changed", "name": "mine", "before": "1.0", "after": "1.1"} in (
+        third.explained["changes"]
+    )
 
 
 def test_what_every_plan_says_is_said_again(real: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
