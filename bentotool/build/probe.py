@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess  # the interpreter is started with an argument list
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,15 +126,14 @@ def _run(
     with printed.open("wb") as sink:
         output: Any = sys.stderr if show_output and _has_descriptor(sys.stderr) else sink
         try:
-            done = subprocess.run(
+            status = _ended(
                 [*command, "--output", str(result)],
+                json.dumps(dict(arguments)).encode(),
+                limit,
                 cwd=project,
                 env=environment,
-                input=json.dumps(dict(arguments)).encode(),
                 stdout=output,
                 stderr=output,
-                timeout=limit,
-                check=False,
             )
         except subprocess.TimeoutExpired:
             raise ServiceLoadError(
@@ -141,8 +142,28 @@ def _run(
             ) from None
     document = _read(result)
     if document is None:
-        raise _crash(service, done.returncode, printed, arguments)
+        raise _crash(service, status, printed, arguments)
     return document
+
+
+def _ended(command: Sequence[str], given: bytes, limit: float, **how: Any) -> int:
+    """Run a process to its end and give its status; what it started ends with it, where the system has groups.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``limit`` seconds, and was ended.
+    """
+    grouped = hasattr(os, "killpg")
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=grouped, **how)
+    try:
+        process.communicate(given, timeout=limit)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if grouped:  # a group's number is free for nobody while one of its processes lives
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode
 
 
 def _has_descriptor(stream: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
 from bentotool.sdk.arguments import check_taken, redacted
+from bentotool.sdk.importing import PROBE_VARIABLE
 from bentotool.sdk.service import Service
 
 __all__ = ["load_service", "place", "users_part"]
@@ -53,6 +54,8 @@ def _import(name: str, folder: Path) -> Any:
                 hint=f"write {name.replace('.', '/')}.py, or name the service as module:Class",
             ) from error
         hint = f"install {error.name}, or add it to the Bento's python packages"
+        if os.environ.get(PROBE_VARIABLE):  # there it is the environment of the build that lacks it
+            hint = f"install {error.name} where you build, or import it under `with bentotool.importing():`"
         raise ServiceLoadError(f"{place(error, folder)}: no module named {error.name!r}", hint=hint) from error
     except BentotoolError as error:
         message = redacted(f"{place(error, folder)}: {error.message}")
@@ -63,8 +66,8 @@ def _import(name: str, folder: Path) -> Any:
         what = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ServiceLoadError(redacted(f"{place(error, folder)}: exits while it is imported ({what})")) from error
     except Exception as error:
-        text = str(error).partition("\n")[0]
-        raise ServiceLoadError(redacted(f"{place(error, folder)}: {type(error).__name__}: {text}")) from error
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}".removesuffix(": ")
+        raise ServiceLoadError(redacted(f"{place(error, folder)}: {what}")) from error
 
 
 def _entry(module: Any, folder: Path) -> Service[Any]:

@@ -10,8 +10,9 @@ import json
 import os
 import re
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
 from bentotool.runtime.isolation import leave_network
@@ -108,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path)
     options = parser.parse_args(argv)
     output = options.output.absolute()  # importing the service changes the working directory
+    process = os.getpid()
     os.environ[PROBE_VARIABLE] = "1"
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as the supervisor does
     provide(_given(), building=True)
@@ -120,9 +122,21 @@ def main(argv: list[str] | None = None) -> int:
         text, status = json.dumps({**document, "seen": witness.account(), "isolated": isolated}, default=str), 0
     except BentotoolError as error:
         text, status = json.dumps({**error.to_dict(), "isolated": isolated}, default=str), 1
+    if os.getpid() != process:  # a fork that the service made goes no further than its import
+        _leave(status)
     output.write_text(text, encoding="utf-8")
     return status
 
 
+def _leave(status: int) -> NoReturn:
+    """End at once, whatever still runs here."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        _leave(ended)  # the service is described; what it started in the background would be waited for without end
+    sys.exit(ended)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +76,56 @@ def test_a_service_that_hangs(write: Write, store: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(TIMEOUT_ENV, value)
         with pytest.raises(ConfigError, match=TIMEOUT_ENV):
             probe_service(folder, "service:Iris", store=store)
+
+
+def test_a_thread_that_does_not_end_keeps_nobody_waiting(write: Write, store: Path) -> None:
+    endless = "import threading, time\nthreading.Thread(target=lambda: time.sleep(600)).start()\n"
+    probe = probe_service(write({"service.py": endless + SERVICE}), "service:Iris", store=store, timeout=60)
+    assert probe.labels == {"team": "a"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_a_service_starts_while_it_is_imported_ends_with_that(write: Write, store: Path) -> None:
+    fork = "import os, pathlib, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nchild = os.fork()\n"
+    fork += "if not child:\n    time.sleep(600)\npathlib.Path('child').write_text(str(child))\n"
+    ends = {"": None, "os._exit(3)\n": "status 3", "time.sleep(600)\n": "did not finish"}
+    for ending, words in ends.items():
+        folder = write({"service.py": fork + ending + SERVICE})
+        if words is None:
+            assert probe_service(folder, "service:Iris", store=store).labels == {"team": "a"}
+        else:
+            with pytest.raises(ServiceLoadError, match=words):
+                probe_service(folder, "service:Iris", store=store, timeout=2)
+        assert _ends(int((folder / "child").read_text())), ending
+
+
+def _ends(process: int) -> bool:
+    """Whether a process is gone, or dead and not yet buried, within ten seconds."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{process}/stat").read_text() if Path("/proc/self").exists() else os.kill(process, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state and state.rpartition(") ")[2].startswith("Z"):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_of_the_import_does_not_speak_for_it(write: Write, store: Path) -> None:
+    source = "import os\nteam = 'child' if not os.fork() else 'parent'\n"
+    source += SERVICE.replace('"team": "a"', '"team": team')
+    for _ in range(3):
+        assert probe_service(write({"service.py": source}), "service:Iris", store=store).labels == {"team": "parent"}
+
+
+def test_an_absent_package_and_what_to_do(write: Write, store: Path) -> None:
+    with pytest.raises(ServiceLoadError, match="no module named 'absent_of_no_one'") as caught:
+        probe_service(write({"service.py": "import absent_of_no_one"}), "service:Iris", store=store)
+    assert "bentotool.importing()" in str(caught.value.hint)
+    with pytest.raises(ServiceLoadError, match=r"service.py:1: MemoryError$"):
+        probe_service(write({"service.py": "raise MemoryError"}), "service:Iris", store=store)
 
 
 def test_modules_below_src_are_found(write: Write, store: Path) -> None:
