@@ -86,7 +86,7 @@ COMMANDS = (
     CommandDecl(
         "deploy",
         f"{_HERE}.deploy:deploy",
-        "Deploy a Bento: build what is missing, start it, wait until it answers",
+        "Deploy a Bento and wait until it answers",
         _BENTOS,
     ),
     CommandDecl(

@@ -39,7 +39,7 @@ def deploy(
     builder: Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Builder of the image.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network to build.")] = False,
 ) -> None:
-    """Deploy a Bento: build what is missing, start it, wait until it answers"""
+    """Deploy a Bento and wait until it answers"""
     from bentotool.deploy.api import apply_plan, find_target, make_plan
     from bentotool.deploy.options import check_deployment_name, environment, option_values, usual_name
     from bentotool.targetspec import DeployOptions
@@ -94,9 +94,12 @@ def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., Callab
 
 def _show_plan(state: State, plan: Plan) -> None:
     """As YAML, which a person reads and a file compares."""
+    import json
+
     import yaml
 
-    state.console.line(yaml.safe_dump(plan.to_dict(), sort_keys=False, allow_unicode=True).rstrip())
+    document = json.loads(json.dumps(plan.to_dict()))  # a value that stands twice is written twice, not as an alias
+    state.console.line(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
 
 def _show(state: State, record: Record) -> None:

@@ -1,0 +1,162 @@
+"""The engine: which one, and what its failures mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import docker.errors
+import requests.exceptions
+from docker.context import ContextAPI
+
+from bentotool.errors import AuthenticationError, BentotoolError, ConflictError, NotFoundError, RemoteError, UsageError
+
+__all__ = ["NoSpaceError", "connect", "engine_url", "explained", "is_local", "one_line"]
+
+_TIMEOUT_S = 120
+_LOCAL = ("unix://", "npipe://")
+_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
+_NOT_OURS = re.compile(r"cannot assign requested address", re.IGNORECASE)
+_REFUSED = re.compile(r"denied|unauthorized|authentication required|no basic auth", re.IGNORECASE)
+_GPU = re.compile(r"could not select device driver|nvidia-container", re.IGNORECASE)
+
+
+class NoSpaceError(BentotoolError):
+    """The engine's disk is full."""
+
+    code = "disk_full"
+
+
+def engine_url(given: str | None) -> str:
+    """The engine that is meant: as given, ``DOCKER_HOST``, the context that ``docker`` uses, or this machine's.
+
+    Raises:
+        UsageError: the current context cannot be read.
+    """
+    if given or os.environ.get("DOCKER_HOST"):
+        return given or os.environ["DOCKER_HOST"]
+    try:
+        context = ContextAPI.get_current_context()
+    except Exception as error:  # it reads files of another program
+        raise UsageError(f"the Docker context cannot be read: {one_line(error)}", hint="docker context ls") from error
+    host = context.Host if context is not None else None
+    return str(host or docker.constants.DEFAULT_UNIX_SOCKET).replace("http+unix://", "unix://")
+
+
+def is_local(url: str) -> bool:
+    """Whether an engine sees this machine's files."""
+    return url.startswith(_LOCAL)
+
+
+def connect(url: str, *, timeout: int = _TIMEOUT_S) -> docker.DockerClient:
+    """A client of an engine that answers.
+
+    Raises:
+        RemoteError: none does.
+        AuthenticationError: it may not be asked.
+    """
+    tls: Any = None
+    if url.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
+        tls = docker.utils.kwargs_from_env().get("tls")
+    try:
+        client = docker.DockerClient(base_url=url, version="auto", timeout=timeout, tls=tls)
+        client.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
+        raise _unreachable(url, error) from error
+    return client
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    waiting, seen = [error], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [part for part in (*each.args, each.__cause__, each.__context__) if isinstance(part, BaseException)]
+
+
+def _unreachable(url: str, error: BaseException) -> BentotoolError:
+    causes = list(_causes(error))
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return AuthenticationError(
+            f"the Docker engine at {url} may not be asked: permission denied",
+            hint="join the group that owns the socket (sudo usermod -aG docker $USER, then log in again)",
+        )
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        reason = "its socket is not there"
+    elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        reason = "connection refused"
+    else:
+        reason = one_line(causes[-1] if causes[-1].args else error)
+    return RemoteError(
+        f"no Docker engine answers at {url}: {reason}",
+        hint="start it (sudo systemctl start docker, or Docker Desktop), or name another: --engine URL, DOCKER_HOST",
+    )
+
+
+def one_line(error: BaseException | str) -> str:
+    """What an error says, as one line of bounded length."""
+    text = getattr(error, "explanation", None) or str(error)
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    text = "".join(char if char.isprintable() else " " for char in str(text))
+    return " ".join(text.split())[:400] or type(error).__name__
+
+
+@contextlib.contextmanager
+def explained(action: str, *, port: str = "") -> Iterator[None]:
+    """Turn the engine's failures within the block into errors of one line.
+
+    Args:
+        action: what is being done, for the message.
+        port: ``address:port`` that is published, where one is.
+
+    Raises:
+        BentotoolError: what went wrong, and the next step.
+    """
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise _refused(action, port, error) from error
+    except requests.exceptions.ReadTimeout as error:
+        raise RemoteError(f"{action}: the engine did not answer in time", hint="docker info") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise RemoteError(
+            f"{action}: the connection to the engine broke: {one_line(error)}", hint="docker info"
+        ) from error
+
+
+def _refused(action: str, port: str, error: docker.errors.APIError) -> BentotoolError:
+    said = one_line(error)
+    if "no space left on device" in said:
+        return NoSpaceError(
+            f"{action}: no space left on the engine's disk",
+            hint="docker system df shows what takes it; docker image prune frees what nothing uses",
+        )
+    if _TAKEN.search(said):
+        return ConflictError(
+            f"port {port} is in use", hint="stop what uses it, or choose another: --port N (0: a free one)"
+        )
+    if _NOT_OURS.search(said):
+        return UsageError(f"the engine's machine has no address {port}", hint="--address 127.0.0.1")
+    if _GPU.search(said):
+        return BentotoolError(f"{action}: the engine has no GPUs to give", hint="install the NVIDIA container toolkit")
+    if isinstance(error, docker.errors.ImageNotFound) or _REFUSED.search(said):
+        return NotFoundError(
+            f"{action}: {said}", hint="look at the name, and log in where it is private: docker login HOST"
+        )
+    if error.status_code == 409 and "already in use" in said:
+        return ConflictError(
+            f"{action}: {said}", hint="another deployment of this name is under way: try again after it"
+        )
+    if error.status_code == 404:
+        return NotFoundError(f"{action}: {said}")
+    if error.status_code == 400:
+        return UsageError(f"{action}: {said}")
+    return RemoteError(f"{action}: {said}")

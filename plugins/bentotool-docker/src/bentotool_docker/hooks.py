@@ -1,0 +1,38 @@
+"""What this plugin declares; imports nothing but bentotool's markers and records."""
+
+from __future__ import annotations
+
+from bentotool.hookspecs import hookimpl
+from bentotool.targetspec import OptionSpec, TargetDecl
+
+OPTIONS = (
+    OptionSpec("port", "integer", "Port to publish, 0 for a free one", default=3000, minimum=0, maximum=65535),
+    OptionSpec("address", "text", "Address to publish it at; 0.0.0.0 for all networks", default="127.0.0.1"),
+    OptionSpec("image", "text", "Image to run in place of the Bento's own", metavar="REF"),
+    OptionSpec("pull", "text", "Whether an --image that is not there is pulled", default="missing",
+               choices=("missing", "never")),
+    OptionSpec("restart", "text", "Restart policy", default="unless-stopped",
+               choices=("no", "on-failure", "always", "unless-stopped")),
+    OptionSpec("cpus", "number", "CPUs, also parts of one", minimum=0.01, metavar="N"),
+    OptionSpec("memory", "text", "Memory, such as 512m or 4g", metavar="SIZE"),
+    OptionSpec("gpus", "text", "GPUs: all, a number, or ids separated by commas", metavar="all|N|ID,…"),
+    OptionSpec("secret", "text", "File to mount as /run/secrets/NAME, read-only", repeated=True, metavar="NAME=FILE"),
+    OptionSpec("tmp", "text", "Size of /tmp, which is in memory", default="256m", metavar="SIZE"),
+    OptionSpec("read-only", "flag", "Keep the root file system read-only", default=True),
+    OptionSpec("user", "text", "User of the process; default: the image's", metavar="UID[:GID]"),
+    OptionSpec("network", "text", "Network of the engine to join", metavar="NAME"),
+    OptionSpec("drain", "number", "Seconds in which clients of an old version are sent to the new one", default=3,
+               minimum=0, maximum=3600, metavar="SECONDS"),
+    OptionSpec("grace", "number", "Seconds for requests in flight after that", default=30, minimum=0, maximum=3600,
+               metavar="SECONDS"),
+    OptionSpec("timeout", "number", "Seconds to wait for readiness", default=120, minimum=1, maximum=86400,
+               metavar="SECONDS"),
+    OptionSpec("engine", "text", "The engine; default: DOCKER_HOST, or the current context", metavar="URL"),
+)  # fmt: skip
+
+
+@hookimpl
+def bentotool_targets() -> list[TargetDecl]:
+    return [
+        TargetDecl("docker", "bentotool_docker.target:DockerTarget", "Containers on a Docker engine", options=OPTIONS)
+    ]

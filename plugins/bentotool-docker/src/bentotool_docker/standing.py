@@ -1,0 +1,166 @@
+"""What the engine has of a deployment now; read, never changed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+
+from bentotool.targetspec import Status
+from bentotool_docker.engine import explained, is_local
+from bentotool_docker.spec import DEPLOYMENT, REVISION, ROLE
+
+__all__ = [
+    "READY",
+    "Standing",
+    "deployments",
+    "is_ready",
+    "last_words",
+    "look",
+    "python_of",
+    "revision_of",
+    "state_of",
+    "url_of",
+]
+
+READY = (
+    "import http.client,os,sys\n"
+    "c=http.client.HTTPConnection('127.0.0.1',int(os.environ.get('PORT') or 3000),timeout=3)\n"
+    "c.request('GET','/readyz')\n"
+    "sys.exit(0 if c.getresponse().status==200 else 1)"
+)
+"""Asks a version by its own port; the published one may be answered by another."""
+
+_ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One deployment on an engine.
+
+    Args:
+        doors: the containers that hold its port; one, but while the port is changed. The newest first.
+        versions: their containers, the newest first.
+    """
+
+    name: str
+    doors: tuple[Container, ...] = ()
+    versions: tuple[Container, ...] = ()
+
+    @property
+    def door(self) -> Container | None:
+        return self.doors[0] if self.doors else None
+
+    @property
+    def newest(self) -> int:
+        """The highest revision, 0 without any."""
+        return max((revision_of(each) for each in self.versions), default=0)
+
+    @property
+    def running(self) -> tuple[Container, ...]:
+        return tuple(each for each in self.versions if each.status == "running")
+
+
+def revision_of(container: Container) -> int:
+    text = str(container.labels.get(REVISION, "0"))
+    return int(text) if text.isdigit() else 0
+
+
+def look(client: docker.DockerClient, name: str) -> Standing:
+    """The containers of one deployment, by label."""
+    return _grouped(_labelled(client, f"{DEPLOYMENT}={name}")).get(name, Standing(name))
+
+
+def deployments(client: docker.DockerClient) -> Sequence[Standing]:
+    """All deployments on an engine."""
+    return [standing for _, standing in sorted(_grouped(_labelled(client, DEPLOYMENT)).items())]
+
+
+def _labelled(client: docker.DockerClient, label: str) -> list[Container]:
+    with explained("list containers"):
+        return list(client.containers.list(all=True, filters={"label": label}, ignore_removed=True))
+
+
+def _grouped(containers: list[Container]) -> dict[str, Standing]:
+    found: dict[str, Standing] = {}
+    for each in containers:
+        name = str(each.labels.get(DEPLOYMENT))
+        standing = found.get(name, Standing(name))
+        if each.labels.get(ROLE) == "door":
+            doors = sorted((*standing.doors, each), key=revision_of, reverse=True)
+            standing = Standing(name, tuple(doors), standing.versions)
+        elif each.labels.get(ROLE) == "version":
+            ordered = sorted((*standing.versions, each), key=revision_of, reverse=True)
+            standing = Standing(name, standing.doors, tuple(ordered))
+        found[name] = standing
+    return found
+
+
+def is_ready(container: Container, python: str) -> bool:
+    """Whether a version itself says that it is ready."""
+    try:
+        return int(container.exec_run([python, "-I", "-c", READY]).exit_code) == 0
+    except docker.errors.APIError:  # it is not running, or just ended
+        return False
+
+
+def python_of(container: Container) -> str:
+    """The interpreter that a container's process runs."""
+    words = [str(container.attrs.get("Path", "")), *map(str, container.attrs.get("Args", ()))]
+    return next((word for word in words if word.rpartition("/")[2].startswith("python")), "python3")
+
+
+def state_of(standing: Standing) -> tuple[Status, str]:
+    """How a deployment is, and a line on it where there is something to say."""
+    if standing.door is None and not standing.versions:
+        return "missing", "the engine has nothing of it"
+    if standing.door is None:
+        return "unhealthy", "the container that holds its port is gone: deploy it again"
+    if standing.door.status != "running":
+        return "stopped", f"the container that holds its port is {standing.door.status}"
+    if not standing.running:
+        newest = standing.versions[0] if standing.versions else None
+        return "stopped", f"{newest.name} is {newest.status}: {last_words(newest)}" if newest else "no version is there"
+    for each in standing.running:
+        if is_ready(each, python_of(each)):
+            return "ready", "" if each is standing.versions[
+                0
+            ] else f"{each.name} answers, {standing.versions[0].name} does not"
+    newest = standing.running[0]
+    health = newest.attrs.get("State", {}).get("Health", {}).get("Status", "")
+    return ("starting" if health == "starting" else "unhealthy"), f"{newest.name} is not ready: {last_words(newest)}"
+
+
+def last_words(container: Container, lines: int = 20) -> str:
+    """What a container said last, in one line: its error, if it says one."""
+    with contextlib.suppress(docker.errors.DockerException):
+        text = container.logs(tail=lines).decode(errors="replace")
+        said = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+        chosen = errors[-1:] or [line for line in said if not line.startswith("hint: ")][-2:]
+        if chosen:
+            return " | ".join(chosen)[:400]
+    return "it said nothing"
+
+
+def url_of(door: Container | None, engine: str) -> str:
+    """Where a deployment answers; empty while its port is not published."""
+    if door is None:
+        return ""
+    ports: dict[str, Any] = door.attrs.get("NetworkSettings", {}).get("Ports") or {}
+    for bindings in ports.values():
+        for binding in bindings or ():
+            return _url(str(binding.get("HostIp", "")), str(binding.get("HostPort", "")), engine)
+    return ""
+
+
+def _url(address: str, port: str, engine: str) -> str:
+    if address in _ANY:
+        address = "127.0.0.1" if is_local(engine) else urlsplit(engine).hostname or "127.0.0.1"
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"

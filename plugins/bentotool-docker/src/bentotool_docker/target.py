@@ -1,0 +1,148 @@
+"""The target ``docker``: containers on one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from docker.models.containers import Container
+
+from bentotool.errors import NotFoundError, RemoteError
+from bentotool.interfaces import JSON
+from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
+from bentotool_docker.engine import connect, engine_url, explained, is_local
+from bentotool_docker.images import Image, ensure_image
+from bentotool_docker.spec import (
+    BENTO,
+    DIGEST,
+    SOCKET,
+    container_name,
+    door_body,
+    door_name,
+    stop_seconds,
+    version_body,
+    volume_body,
+    volume_name,
+    where,
+)
+from bentotool_docker.standing import Standing, deployments, look, revision_of, state_of, url_of
+from bentotool_docker.update import bring_up, take_away, usable_door
+
+__all__ = ["DockerTarget"]
+
+_NAME = "docker"
+_PATIENCE_S = 40
+_PYTHON = "/opt/bentotool/env/bin/python"
+
+
+class DockerTarget:
+    """See :class:`bentotool.targetspec.Target`."""
+
+    def plan(self, bento: DeployBento, options: DeployOptions) -> Plan:
+        """What would be made. Without an engine, as if nothing ran."""
+        engine, notes = engine_url(options.values["engine"]), []
+        try:
+            standing = look(connect(engine), options.name)
+        except RemoteError as error:
+            standing = Standing(options.name)
+            notes.append(error.message)
+        image = Image(
+            str(options.values["image"] or bento.tag), "", (_PYTHON,), (), str(options.values["user"] or ""), {}
+        )
+        door = usable_door(standing, options.values)
+        resources: list[PlannedResource] = []
+        if door is None:
+            number = max((revision_of(each) for each in standing.doors), default=0) + 1
+            body = door_body(bento, options, image, number)
+            resources += [
+                PlannedResource("volume", volume_name(options.name), "create", volume_body(options)),
+                PlannedResource("container", door_name(options.name, number), "create", body),
+            ]
+            socket = body["Labels"][SOCKET]
+        else:
+            resources.append(PlannedResource("container", str(door.name), "keep"))
+            socket = door.labels[SOCKET]
+        revision = standing.newest + 1
+        spec = version_body(bento, options, image, revision, socket, local=is_local(engine))
+        resources.append(PlannedResource("container", container_name(options.name, revision), "create", spec))
+        ending = (*standing.versions, *(each for each in standing.doors if door is None or each.id != door.id))
+        resources += [PlannedResource("container", str(each.name), "delete") for each in ending]
+        url = url_of(door, engine) if door is not None else f"http://{where(options.values)}"
+        return Plan(_NAME, bento, options, tuple(resources), url, tuple(notes))
+
+    def apply(self, plan: Plan, wait: bool) -> Deployment:
+        """Make the image where it is missing, start the version, switch, let the old one end."""
+        engine = engine_url(plan.options.values["engine"])
+        client = connect(engine, timeout=stop_seconds(plan.options.values) + 600)
+        values, note = plan.options.values, plan.options.note
+        image = ensure_image(client, plan.bento, values["image"], str(values["pull"]), note)
+        version = bring_up(client, engine, plan, image, wait=wait)
+        standing = look(client, plan.name)
+        facts: dict[str, JSON] = {
+            "engine": engine, "image": image.reference, "image_id": image.id, "container": str(version.name),
+            "stop_seconds": stop_seconds(values),
+        }  # fmt: skip
+        return Deployment(
+            plan.name, _NAME, "ready" if wait else "starting", url_of(standing.door, engine), plan.bento.tag,
+            plan.bento.digest, facts=facts,
+        )  # fmt: skip
+
+    def status(self, deployment: Deployment) -> Deployment:
+        """How it is now."""
+        engine = _engine_of(deployment)
+        return _described(look(connect(engine), deployment.name), engine, deployment.facts)
+
+    def logs(self, deployment: Deployment, follow: bool, tail: int) -> Iterator[str]:
+        """Lines of the newest version. With ``follow``, those of the next one too, when an update takes place."""
+        client = connect(_engine_of(deployment))
+        shown: set[str] = set()
+        while True:
+            newest = next((each for each in look(client, deployment.name).versions if each.id not in shown), None)
+            if newest is None and shown:
+                return
+            if newest is None:
+                raise NotFoundError(
+                    f"there is no container of {deployment.name}", hint=f"bentotool deployment show {deployment.name}"
+                )
+            shown |= {str(each.id) for each in look(client, deployment.name).versions}
+            yield from _lines(newest, follow, tail)
+            if not follow:
+                return
+
+    def delete(self, deployment: Deployment) -> Sequence[str]:
+        """Remove what carries its label."""
+        seconds = deployment.facts.get("stop_seconds")
+        patience = int(seconds) if isinstance(seconds, int) else _PATIENCE_S
+        return take_away(connect(_engine_of(deployment), timeout=patience + 60), deployment.name, patience)
+
+    def list(self) -> Sequence[Deployment]:
+        """The deployments on the engine that is meant now."""
+        engine = engine_url(None)
+        return [_described(standing, engine, {"engine": engine}) for standing in deployments(connect(engine))]
+
+
+def _engine_of(deployment: Deployment) -> str:
+    recorded = deployment.facts.get("engine")
+    return recorded if isinstance(recorded, str) and recorded else engine_url(None)
+
+
+def _described(standing: Standing, engine: str, facts: Any) -> Deployment:
+    status, detail = state_of(standing)
+    first = standing.running[:1] or standing.versions[:1]
+    labels = first[0].labels if first else {}
+    running = {"containers": [str(each.name) for each in (*standing.doors, *standing.versions)]}
+    return Deployment(
+        standing.name, _NAME, status, url_of(standing.door, engine), str(labels.get(BENTO, "")),
+        str(labels.get(DIGEST, "")), detail, {**facts, **running},
+    )  # fmt: skip
+
+
+def _lines(container: Container, follow: bool, tail: int) -> Iterator[str]:
+    with explained(f"read the logs of {container.name}"):
+        rest = b""
+        for piece in container.logs(stream=True, follow=follow, tail=tail or "all"):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace").rstrip("\r")
+        if rest:
+            yield rest.decode(errors="replace")

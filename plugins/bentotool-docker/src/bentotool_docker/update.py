@@ -1,0 +1,245 @@
+"""Putting a version in place of another, and taking all of it away.
+
+The order is what keeps requests: the new version stands beside the old one on the same listening socket and takes part
+once it is ready; only then the old one is told to end. Whatever goes wrong before, an interrupt too, takes away what
+was just made and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+
+from bentotool.errors import BentotoolError, ConflictError, UsageError
+from bentotool.targetspec import Plan
+from bentotool_docker.engine import explained, is_local
+from bentotool_docker.images import Image
+from bentotool_docker.spec import (
+    DEPLOYMENT,
+    SOCKET,
+    WHERE,
+    container_name,
+    door_body,
+    door_name,
+    stop_seconds,
+    version_body,
+    volume_body,
+    where,
+)
+from bentotool_docker.standing import Standing, is_ready, last_words, look, revision_of
+
+__all__ = ["UnhealthyError", "bring_up", "take_away", "usable_door"]
+
+_POLL_S = 0.25
+_DOOR_S = 20.0
+_OLDER = "build the Bento again, and its image, with the bentotool that you deploy with"
+
+
+class UnhealthyError(BentotoolError):
+    """A container that ends, or does not become ready."""
+
+    code = "unhealthy"
+
+
+def usable_door(standing: Standing, values: Any) -> Container | None:
+    """The door that already holds the port that is asked for; any port where 0 is."""
+    door = standing.door
+    if door is None:
+        return None
+    held, wanted = str(door.labels.get(WHERE)), where(values)
+    same = held == wanted or (wanted.endswith(":0") and held.rpartition(":")[0] == wanted.rpartition(":")[0])
+    return door if same else None
+
+
+def bring_up(client: docker.DockerClient, engine: str, plan: Plan, image: Image, *, wait: bool) -> Container:
+    """Start a version of a deployment; with ``wait``, come back when it alone answers.
+
+    Raises:
+        UnhealthyError: it does not become ready; what ran before runs on.
+        ConflictError: the port, or a name, is taken.
+    """
+    options, standing = plan.options, look(client, plan.name)
+    if standing.running and not wait:
+        raise UsageError(f"{plan.name} runs: an update has to wait for the new version", hint="leave --no-wait out")
+    revision = standing.newest + 1
+    # what the user asks for is judged before anything is made
+    version_body(plan.bento, options, image, revision, "", local=is_local(engine))
+    serving = f"{plan.name} goes on as it was" if standing.running else "nothing is left of it"
+    try:
+        with contextlib.ExitStack() as undo:
+            door = _ensure_door(client, plan, image, standing, undo)
+            body = version_body(plan.bento, options, image, revision, door.labels[SOCKET], local=is_local(engine))
+            version = _create(client, container_name(plan.name, revision), body, undo)
+            with explained(f"start {version.name}"):
+                version.start()
+            options.note(f"{version.name} starts")
+            if wait:
+                _await_ready(version, image, float(options.values["timeout"]))
+            with explained(f"set the restart policy of {version.name}"):
+                client.api.update_container(version.id, restart_policy={"Name": str(options.values["restart"])})
+            undo.pop_all()
+    except KeyboardInterrupt:
+        options.note(f"interrupted: {serving}")
+        raise
+    except BentotoolError as error:
+        if error.hint is None:
+            error.hint = serving
+        raise
+    _retire(plan, standing, door)
+    return version
+
+
+def _create(client: docker.DockerClient, name: str, body: dict[str, Any], undo: contextlib.ExitStack) -> Container:
+    with explained(f"create {name}"):
+        made = client.api.create_container_from_config(body, name=name)
+        undo.callback(_remove_quietly, client, made["Id"])
+        return client.containers.get(made["Id"])
+
+
+def _remove_quietly(client: docker.DockerClient, identity: str) -> None:
+    with contextlib.suppress(docker.errors.DockerException):
+        client.api.remove_container(identity, force=True, v=True)
+
+
+def _ensure_door(
+    client: docker.DockerClient, plan: Plan, image: Image, standing: Standing, undo: contextlib.ExitStack
+) -> Container:
+    """The door at the port that is asked for: the one that stands, or a new one beside it."""
+    port = where(plan.options.values)
+    door = usable_door(standing, plan.options.values)
+    if door is not None:
+        if door.status != "running":
+            with explained(f"start {door.name}", port=port):
+                door.start()
+            _await_door(door, image)
+        return door
+    _ensure_volume(client, plan, undo, fresh=not standing.doors and not standing.versions)
+    revision = max((revision_of(each) for each in standing.doors), default=0) + 1
+    door = _create(client, door_name(plan.name, revision), door_body(plan.bento, plan.options, image, revision), undo)
+    with explained(f"start {door.name}", port=port):
+        door.start()
+    _await_door(door, image)
+    return door
+
+
+def _ensure_volume(client: docker.DockerClient, plan: Plan, undo: contextlib.ExitStack, *, fresh: bool) -> None:
+    body = volume_body(plan.options)
+    name = body["Name"]
+    with explained(f"create volume {name}"):
+        made = client.api.create_volume(
+            name, driver=body["Driver"], driver_opts=body["DriverOpts"], labels=body["Labels"]
+        )
+    if (made.get("Labels") or {}).get(DEPLOYMENT) != plan.name:
+        raise ConflictError(f"there is a volume {name} that is not of this deployment", hint="choose another --name")
+    if fresh:
+        undo.callback(_remove_volume_quietly, client, name)
+
+
+def _remove_volume_quietly(client: docker.DockerClient, name: str) -> None:
+    with contextlib.suppress(docker.errors.DockerException):
+        client.api.remove_volume(name)
+
+
+def _await_door(door: Container, image: Image) -> None:
+    """Wait until the door can be asked.
+
+    Raises:
+        UnhealthyError: it ends, or says nothing.
+    """
+    path = door.labels[SOCKET]
+    check = [image.python, "-I", "-c", f"import os,sys; sys.exit(not os.path.exists({path!r}))"]
+    deadline = time.monotonic() + _DOOR_S
+    while time.monotonic() < deadline:
+        with explained(f"look at {door.name}"):
+            door.reload()
+        if door.status in ("exited", "dead", "restarting"):
+            break
+        with contextlib.suppress(docker.errors.APIError):
+            if door.exec_run(check).exit_code == 0:
+                return
+        time.sleep(_POLL_S)
+    said = last_words(door)
+    if "No module named" in said or "executable file not found" in said:
+        raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+    raise UnhealthyError(f"{door.name} does not hold the port: {said}", hint=f"docker logs {door.name}")
+
+
+def _await_ready(version: Container, image: Image, timeout: float) -> None:
+    """Wait until a version is ready.
+
+    Raises:
+        UnhealthyError: it ends before, the time is over, or it never asked for the port.
+    """
+    deadline = time.monotonic() + timeout
+    while not is_ready(version, image.python):
+        with explained(f"look at {version.name}"):
+            version.reload()
+        state = version.attrs.get("State", {})
+        if version.status != "running":
+            if state.get("OOMKilled"):
+                raise UnhealthyError(f"{version.name} ran out of memory", hint="give it more: --memory SIZE")
+            code = state.get("ExitCode")
+            raise UnhealthyError(f"{version.name} does not start (exit status {code}): {last_words(version)}")
+        if time.monotonic() >= deadline:
+            raise UnhealthyError(
+                f"{version.name} is not ready after {timeout:g} s: {last_words(version)}",
+                hint="give it longer: --timeout SECONDS",
+            )
+        time.sleep(_POLL_S)
+    with explained(f"look at {version.name}"):
+        able = version.exec_run([image.python, "-c", "import bentotool.runtime.door"]).exit_code == 0
+    if not able:
+        raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+
+
+def _retire(plan: Plan, before: Standing, door: Container) -> None:
+    """End what the new version stands in for: each old one in order, then doors that are not needed any more."""
+    seconds = stop_seconds(plan.options.values)
+    try:
+        for old in before.versions:
+            if old.status == "running":
+                plan.options.note(f"{old.name} ends when its requests are done")
+            _stop_and_remove(old, seconds)
+        for other in before.doors:
+            if other.id != door.id:
+                _stop_and_remove(other, 5)
+    except KeyboardInterrupt:
+        plan.options.note(f"interrupted: the new version of {plan.name} serves; the next deploy removes the old one")
+        raise
+
+
+def _stop_and_remove(container: Container, seconds: int) -> None:
+    with explained(f"stop {container.name}"):
+        try:
+            container.stop(timeout=seconds)
+            container.remove(force=True, v=True)
+        except docker.errors.NotFound:
+            return
+
+
+def take_away(client: docker.DockerClient, name: str, seconds: int) -> Sequence[str]:
+    """Remove the containers and volumes that carry the label of a deployment.
+
+    Args:
+        seconds: that a version may take to end.
+
+    Returns:
+        What was removed.
+    """
+    standing, removed = look(client, name), []
+    for each in (*standing.versions, *standing.doors):
+        _stop_and_remove(each, seconds)
+        removed.append(f"container {each.name}")
+    with explained("list volumes"):
+        volumes = client.volumes.list(filters={"label": f"{DEPLOYMENT}={name}"})
+    for volume in volumes:
+        with explained(f"remove volume {volume.name}"):
+            volume.remove()
+        removed.append(f"volume {volume.name}")
+    return removed
