@@ -146,8 +146,12 @@ class JsonLines(_Gathered):
         sys.stderr.write(json.dumps({"progress": facts}) + "\n")
 
     def finish(self) -> None:
-        """The last line, when there was anything to tell; of a part, when it was told of before."""
-        if self.started is not None and (self._shown or self._part is None):
+        """The last line, when there was anything to tell; of a part, when it was told of before and is done.
+
+        What broke off has often taken back what did not arrive: nought would be told of it.
+        """
+        done = self.total is None or self.done >= self.total
+        if self.started is not None and (self._part is None or (self._shown and done)):
             self.show(time.monotonic())
 
     def _new_part(self, name: str, total: int) -> _Gathered:

@@ -265,6 +265,17 @@ def test_parts_have_lines_of_their_own_while_they_are_moved(
     assert "quick.json" not in drawn
 
 
+def test_of_a_part_that_broke_off_nothing_false_is_told_last(
+    clock: Callable[[float], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _console(json=True).progress(100, "push") as progress, progress.part("a.bin", 60) as part:
+        part.advance(0)
+        clock(2)
+        part.advance(50)
+        part.advance(-50)  # what did not arrive, as is found out when it breaks
+    assert [line["done"] for line in _lines(capsys.readouterr().err) if "part" in line] == [50]
+
+
 def test_parts_count_for_the_whole_and_are_named_in_json(
     capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
 ) -> None:
