@@ -152,7 +152,7 @@ class ImageRequest:
     progress: Callable[[int, str], AbstractContextManager[Any]]
     offline: bool = False
     find_links: tuple[str, ...] = ()
-    compress: bool = False
+    compress: bool = True
     jobs: int = 4
     options: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None

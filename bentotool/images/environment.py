@@ -32,7 +32,7 @@ from bentotool.oci.layout import Layout
 
 __all__ = ["PythonLayer", "python_layer"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of the key under which layers are kept; raised when the same lock shall give another layer."""
 _TIMEOUT_S = 1800.0
 _ABSENT = re.compile(

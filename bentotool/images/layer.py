@@ -10,7 +10,10 @@ import hashlib
 import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,8 @@ __all__ = ["GZIP_LAYER", "PLAIN_LAYER", "LayerEntry", "WrittenLayer", "write_lay
 PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
 GZIP_LAYER = f"{PLAIN_LAYER}+gzip"
 _GZIP_LEVEL = 6
+_WINDOW = 32 << 10
+_MOST_THREADS = 8
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 """RFC 1952: no name, no time, no system, which zlib's own header would tell."""
 
@@ -77,8 +82,7 @@ def write_layer(layout: Layout, entries: Iterable[LayerEntry], *, compress: bool
     """
     ordered = sorted(entries, key=lambda entry: entry.name.encode("utf-8", "surrogatepass"))
     _check([entry.name for entry in ordered])
-    with layout.writer() as writer:
-        output = _Gzip(writer) if compress else _Plain(writer)
+    with layout.writer() as writer, closing(_Gzip(writer) if compress else _Plain(writer)) as output:
         for entry in ordered:
             _write(output, entry)
         output.write(TRAILER)
@@ -118,23 +122,51 @@ class _Plain:
     def end(self) -> None:
         """Say that nothing follows."""
 
+    def close(self) -> None:
+        """Let go of what helps, whether or not the layer was finished."""
+
 
 class _Gzip(_Plain):
-    """The same, with the blob compressed."""
+    """The same, with the blob compressed: piece by piece in threads, each with the end of the last one as dictionary.
+
+    Where pieces end depends on their place alone, so any number of threads gives the same bytes.
+    """
 
     def __init__(self, writer: BlobWriter) -> None:
         super().__init__(writer)
-        self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._crc = 0
+        self._piece, self._before = bytearray(), b""
+        self._waiting: deque[Future[bytes]] = deque()
+        self._threads = min(os.cpu_count() or 1, _MOST_THREADS)
+        self._pool = ThreadPoolExecutor(self._threads)
         writer.write(_GZIP_HEADER)
 
     def _put(self, data: bytes) -> None:
         self._crc = zlib.crc32(data, self._crc)
-        self._writer.write(self._deflate.compress(data))
+        self._piece += data
+        while len(self._piece) >= CHUNK:
+            self._submit(bytes(self._piece[:CHUNK]))
+            del self._piece[:CHUNK]
+
+    def _submit(self, piece: bytes, *, last: bool = False) -> None:
+        self._waiting.append(self._pool.submit(_deflated, piece, self._before, last))
+        self._before = piece[-_WINDOW:]
+        while self._waiting and (last or len(self._waiting) > 2 * self._threads):
+            self._writer.write(self._waiting.popleft().result())
 
     def end(self) -> None:
-        tail = struct.pack("<II", self._crc, self.unpacked & 0xFFFFFFFF)
-        self._writer.write(self._deflate.flush() + tail)
+        self._submit(bytes(self._piece), last=True)
+        self._writer.write(struct.pack("<II", self._crc, self.unpacked & 0xFFFFFFFF))
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _deflated(piece: bytes, before: bytes, last: bool) -> bytes:
+    deflate = zlib.compressobj(
+        _GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_DEFAULT_STRATEGY, before
+    )
+    return deflate.compress(piece) + deflate.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
 
 
 def _write(output: _Plain, entry: LayerEntry) -> None:

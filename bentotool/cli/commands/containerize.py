@@ -47,7 +47,9 @@ def containerize(
     find_links: Annotated[
         list[Path] | None, typer.Option("--find-links", metavar="DIR", help="Folder of wheels; may be repeated.")
     ] = None,
-    compress: Annotated[bool, typer.Option("--compress", help="Gzip the layer of Python packages.")] = False,
+    compress: Annotated[
+        bool, typer.Option("--compress/--no-compress", help="Gzip the layer of Python packages.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
 ) -> None:
     """Make a container image of a Bento"""

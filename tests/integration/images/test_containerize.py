@@ -46,7 +46,7 @@ def files_of(layout: Layout, digest: str) -> dict[str, tarfile.TarInfo]:
 
 
 def test_the_layers_of_an_image(make: Cli, layout: Layout, bento: StoredBento) -> None:
-    done = make()
+    done = make("--no-compress")
     manifest, config = image_of(layout, done)
     kinds = [layer["kind"] for layer in done["images"][0]["layers"]]
     assert kinds == ["base", "python", "runtime", *["model"] * (len(kinds) - 4), "code"]
@@ -131,7 +131,7 @@ def test_what_is_attached_to_an_image(make: Cli, layout: Layout) -> None:
 
 
 def test_compressed_packages(make: Cli, layout: Layout) -> None:
-    plain, small = make(), make("--compress")
+    plain, small = make("--no-compress"), make()
     manifest, config = image_of(layout, small)
     assert manifest.layers[1].media_type.endswith("+gzip")
     assert manifest.layers[1].size < plain["images"][0]["layers"][1]["size"]

@@ -66,6 +66,17 @@ def test_a_compressed_layer_is_the_same_archive(layout: Layout) -> None:
     assert small.descriptor.media_type.endswith("+gzip")
 
 
+def test_large_layers_are_compressed_in_pieces(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f"{number} bottles of beer\n" for number in range(200_000)).encode()
+    entries = [LayerEntry("a", text), LayerEntry("b", text[: 1 << 20]), LayerEntry("c", bytes(3 << 20))]
+    found = write_layer(layout, entries, compress=True)
+    data = content(layout, found.descriptor.digest)
+    assert hashlib.sha256(gzip.decompress(data)).hexdigest() == found.diff_id[7:]
+    assert len(data) < len(text) / 3
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert write_layer(layout, entries, compress=True) == found
+
+
 @pytest.mark.parametrize("name", ["../up", "/root", "a//b", "a/.wh.b", "a\nb", "a/./b", ""])
 def test_names_that_no_layer_may_have(layout: Layout, name: str) -> None:
     with pytest.raises(BuildError):
