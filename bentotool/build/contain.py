@@ -7,6 +7,7 @@ and the opening is noticed. Elsewhere the resolved path is compared with the roo
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -81,6 +82,10 @@ def _escape(name: str) -> UnsafeError:
     return UnsafeError(f"{name!r} leads outside the project", hint="copy the file into the project, or exclude it")
 
 
+def _no_file(name: str) -> UnsafeError:
+    return UnsafeError(f"{name!r} is not a regular file", hint="exclude it")
+
+
 def open_inside(root: Path, name: str) -> BinaryIO:
     """Open the regular file ``name`` (relative, POSIX) below the folder ``root`` for reading.
 
@@ -94,6 +99,8 @@ def open_inside(root: Path, name: str) -> BinaryIO:
     try:
         target = Path(os.path.realpath(base / name, strict=True))
     except FileNotFoundError:
+        if os.path.islink(base / name):
+            raise NotFoundError(f"{name!r} is a link to nothing", hint="remove the link, or exclude it") from None
         raise NotFoundError(f"no file {name!r} in the project") from None
     except (OSError, ValueError) as error:
         raise UnsafeError(f"{name!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
@@ -108,11 +115,13 @@ def open_inside(root: Path, name: str) -> BinaryIO:
     except OSError as error:
         if error.errno is not None and isinstance(error, (FileNotFoundError, PermissionError)):
             raise NotFoundError(f"{name!r} cannot be read: {error.strerror}") from None
+        if error.errno == errno.ENXIO:  # a socket cannot even be opened
+            raise _no_file(name) from None
         raise UnsafeError(f"{name!r} changed while it was read: {error.strerror}", hint="build again") from None
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
         os.close(descriptor)
-        raise UnsafeError(f"{name!r} is not a regular file", hint="exclude it")
+        raise _no_file(name)
     if (noted := _noted.get()) is not None:
         noted.files.setdefault(str(target), stamp_of(facts))
     return os.fdopen(descriptor, "rb")
@@ -139,8 +148,13 @@ def read_inside(root: Path, path: str, where: Where, *, limit: int) -> bytes:
         ConfigError: the file is larger than ``limit`` bytes.
     """
     name = check_relative(path, where)
-    with open_inside(root, name) as file:
-        content = file.read(limit + 1)
+    try:
+        with open_inside(root, name) as file:
+            content = file.read(limit + 1)
+    except NotFoundError as error:
+        if len(where) < 2:  # the file is the configuration itself
+            raise
+        raise NotFoundError(f"{' → '.join(where)}: {error.message}", hint=error.hint) from None
     if len(content) > limit:
         raise ConfigError(f"{name} is larger than {limit} bytes", path=where)
     return content

@@ -174,8 +174,9 @@ def explain(stderr: str, offline: bool) -> BuildError | RemoteError:
     message = message or "uv failed without saying why"
     lowered = message.lower()
     if re.search(r"\b(unauthorized|forbidden)\b|authentication credentials", f"{lowered} {advice.lower()}"):
+        asked = re.search(r"index URL \((\S+)\)", advice)
         return RemoteError(
-            f"the package index refused the credentials: {message}",
+            f"the package index refused the credentials: {asked[1] if asked else message}",
             hint="set UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD for index NAME, or add the host to ~/.netrc",
         )
     if any(
@@ -183,10 +184,21 @@ def explain(stderr: str, offline: bool) -> BuildError | RemoteError:
         for sign in ("error sending request", "dns error", "failed to fetch", "connection refused", "timed out")
     ):
         return RemoteError(
-            f"the package index did not answer: {message}",
+            _unanswered(message),
             hint="check the network, or use --offline with python.find_links",
         )
     return _unresolved(message, advice.lower(), offline)
+
+
+def _unanswered(message: str) -> str:
+    """The chain of causes that uv reports, as the address that was asked for and the last of them."""
+    causes = re.split(r"\s*cause: ", message)[1:]
+    fetched = re.search(r"[Ff]ailed to fetch:? `?(\S+?)`?(?:\s|$)", message)
+    why = re.sub(r" for url \(\S*\)", "", causes[-1]) if causes else ""
+    if fetched is None or not why or why.startswith("Failed to fetch"):
+        return f"the package index did not answer: {message}"
+    said = "answered with an error" if why.startswith("HTTP status") else "did not answer"
+    return f"the package index {said}: {fetched[1]}: {why}"
 
 
 def _unresolved(message: str, advice: str, offline: bool) -> BuildError:

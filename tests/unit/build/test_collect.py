@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from bentotool.build.collect import collect, read_unchanged
 from bentotool.build.contain import open_inside, read_inside
-from bentotool.errors import BentotoolError, BuildError, UnsafeError
+from bentotool.errors import BentotoolError, BuildError, NotFoundError, UnsafeError
 
 Write = Callable[[dict[str, str]], Path]
 
@@ -148,3 +149,24 @@ def test_order_and_place_never_matter(files: dict[str, bytes], order: object) ->
             found.append(collect(Path(folder)))
     assert found[0] == found[1]
     assert [file.name for file in found[0]] == sorted((file.name for file in found[0]), key=str.encode)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX") or os.name == "nt", reason="no sockets among files here")
+def test_what_is_no_file_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("here.sock")
+        with pytest.raises(UnsafeError, match="'here.sock' is not a regular file"):
+            collect(tmp_path)
+    (tmp_path / "here.sock").unlink()
+    (tmp_path / "gone").symlink_to("nothing")
+    with pytest.raises(NotFoundError, match="'gone' is a link to nothing"):
+        collect(tmp_path)
+
+
+def test_the_key_that_names_an_absent_file_is_named(tmp_path: Path) -> None:
+    where = ("bentofile.yaml", "python", "requirements_txt")
+    with pytest.raises(NotFoundError, match=r"^bentofile.yaml → python → requirements_txt: no file 'r.txt'"):
+        read_inside(tmp_path, "r.txt", where, limit=10)
+    with pytest.raises(NotFoundError, match="^no file 'bentofile.yaml'"):
+        read_inside(tmp_path, "bentofile.yaml", ("bentofile.yaml",), limit=10)

@@ -18,6 +18,22 @@ def wanted(wheelhouse: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return Requirements(("tiny",), (), Indexes(find_links=(str(wheelhouse),), no_index=True))
 
 
+_CAUSES = """error: Request failed after 3 retries in 6.2s
+  cause: Failed to fetch: `https://user:s3cret@host/simple/x/`
+  cause: {}
+"""
+
+
+def test_why_an_index_gave_nothing_is_one_address_and_one_cause() -> None:
+    lost = "error sending request for url (https://host/simple/x/)\n  cause: dns error\n  cause: no such host"
+    error = module.explain(_CAUSES.format(lost), offline=False)
+    assert error.message == "the package index did not answer: https://***@host/simple/x/: no such host"
+    broken = "HTTP status server error (502 Bad Gateway) for url (https://host/simple/x/)"
+    error = module.explain(_CAUSES.format(broken), offline=False)
+    words = "https://***@host/simple/x/: HTTP status server error (502 Bad Gateway)"
+    assert error.message == f"the package index answered with an error: {words}"
+
+
 def test_a_lock_pins_everything_with_hashes_and_says_no_more(wanted: Requirements, wheelhouse: Path) -> None:
     lock = make_lock(wanted, "3.12", "linux/amd64")
     assert lock.pins == ("tiny==2.0", "tinydep==1.5")
