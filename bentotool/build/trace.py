@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,8 @@ class Trace:
         folders: mtime in ns and digest of the names, by absolute path.
         variables: keyed digest by name.
         data: digest of the project's data files where native code could have read them, else empty.
-        names: digest of which files the project had: nothing tells that a service asked whether one exists.
+        names: digest of which files the project had: on some systems nothing tells that a service asked for one.
+        asked: what was at each path that it asked for: ``file``, ``folder``, ``other``, or nothing.
     """
 
     read_ns: int
@@ -100,6 +102,7 @@ class Trace:
     variables: Mapping[str, str] = field(default_factory=dict)
     data: str = ""
     names: str = ""
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     def difference(self, ground: Ground) -> str:
         """What is no longer the same, for a person; empty where all is."""
@@ -125,7 +128,7 @@ class Trace:
         for path, (mtime, names) in self.folders.items():
             if not _folder_stands(path, mtime, names, self.read_ns):
                 return path
-        return ""
+        return next((path for path, there in self.asked.items() if _kind_at(path) != there), "")
 
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -142,6 +145,7 @@ class Trace:
                 dict(document["variables"]),
                 str(document["data"]),
                 str(document["names"]),
+                {str(path): str(there) for path, there in document["asked"].items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -179,12 +183,30 @@ def take_trace(seen: Any, ground: Ground, started_ns: int, scratch: str) -> Trac
     if any(touched_since(mtime, started_ns) for path, (mtime, _) in folders.items() if ground.inside(path) is None):
         return None
     variables = {str(name): ground.variable(str(name)) for name in seen.get("variables", ())}
-    return Trace(started_ns, inside, outside, folders, variables, "pending" if seen.get("native") else "")
+    asked = {
+        str(path): str(there)
+        for path, there in seen.get("asked", {}).items()
+        if not (path + os.sep).startswith(skipped)
+    }
+    if "both" in asked.values():
+        return None
+    native = "pending" if seen.get("native") else ""
+    return Trace(started_ns, inside, outside, folders, variables, native, asked=asked)
 
 
 def touched_since(changed_ns: int, started_ns: int) -> bool:
     """Whether a file may have changed after a time: by the clock of its file system, which may count whole seconds."""
     return changed_ns >= started_ns - (SETTLED_NS if changed_ns % _SECOND_NS == 0 else _CLOCK_NS)
+
+
+def _kind_at(path: str) -> str:
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError):
+        return "other"
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
 def _digest(path: str) -> str:

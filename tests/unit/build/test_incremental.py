@@ -234,6 +234,33 @@ def test_the_json_form_has_all(real: Path, store: Path) -> None:
     assert dry.explained["changes"] == []
 
 
+def test_whether_something_exists_is_noticed(real: Path, store: Path, tmp_path: Path) -> None:
+    elsewhere, left_out = tmp_path / "elsewhere", real / "out" / "flag"
+    left_out.parent.mkdir()
+    config = real / "bentofile.yaml"
+    config.write_text(config.read_text() + "exclude: [out/]\n")
+    asking = (
+        f"os.path.isdir({str(elsewhere)!r}), (here / 'out' / 'flag').exists(), os.access({str(elsewhere)!r}, os.R_OK)"
+    )
+    source = real / "service.py"
+    source.write_text(source.read_text().replace("labels={", f'labels={{"there": str([{asking}]), '))
+
+    def label() -> tuple[str, bool]:
+        result = build(real, store)
+        return BentoStore(Layout(store)).get("iris").labels["there"], bool(result.cached["build"])
+
+    assert label() == ("[False, False, False]", False)
+    assert label() == ("[False, False, False]", True)
+    elsewhere.write_text("")
+    assert label() == ("[False, False, True]", False)
+    elsewhere.unlink()
+    elsewhere.mkdir()
+    assert label() == ("[True, False, True]", False)
+    left_out.write_text("")
+    assert label() == ("[True, True, True]", False)
+    assert label() == ("[True, True, True]", True)
+
+
 def test_a_packed_wheel_that_keeps_its_version_is_explained(real: Path, store: Path) -> None:
     wheel, config = real / "mine-1.0-py3-none-any.whl", real / "bentofile.yaml"
     config.write_text(config.read_text() + f"  wheels: [{wheel.name}]\nexclude: ['*.whl']\n")
