@@ -17,7 +17,7 @@ from bentotool.errors import BuildError, UsageError
 from bentotool.images.basefiles import find_python
 from bentotool.images.baseimage import BaseImage, find_base
 from bentotool.images.config import image_config
-from bentotool.images.environment import python_layer
+from bentotool.images.environment import PythonLayer, python_layer
 from bentotool.images.installed import site_packages
 from bentotool.images.layer import PLAIN_LAYER, LayerEntry, write_layer
 from bentotool.imagespec import BuiltImage, ImageLayer, ImagePlan, ImageRequest
@@ -25,7 +25,7 @@ from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
 from bentotool.oci.layout import Layout
 
-__all__ = ["BASE_DIGEST", "BASE_NAME", "OciBuilder", "check_plan"]
+__all__ = ["BASE_DIGEST", "BASE_NAME", "OciBuilder", "assemble", "check_plan"]
 
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 BASE_NAME = "org.opencontainers.image.base.name"
@@ -88,15 +88,35 @@ def _build(request: ImageRequest, plan: ImagePlan) -> BuiltImage:
     packages = python_layer(
         layout, bento, plan, offline=request.offline, find_links=request.find_links, compress=request.compress
     )
+    return assemble(layout, bento, plan, base, interpreter, packages)
+
+
+def assemble(
+    layout: Layout,
+    bento: StoredBento,
+    plan: ImagePlan,
+    base: BaseImage,
+    interpreter: str,
+    packages: PythonLayer | None = None,
+) -> BuiltImage:
+    """Put the Bento's own layers over a base.
+
+    Args:
+        interpreter: path of the base's Python.
+        packages: the Python environment; None where the base has it already.
+    """
     runtime = write_layer(layout, _runtime(layout, bento, plan, interpreter))
     code = bento.layer(CODE)
     ours = [
-        (ImageLayer("python", *_key(packages.layer.descriptor), packages.cached), packages.layer.diff_id),
         (ImageLayer("runtime", *_key(runtime.descriptor), False), runtime.diff_id),
         *((ImageLayer("model", *_key(layer), True), layer.digest) for layer in _models(layout, bento)),
         (ImageLayer("code", *_key(code), True), code.digest),
     ]
-    types = {packages.layer.descriptor.digest: packages.layer.descriptor.media_type}
+    types = dict[str, str]()
+    if packages is not None:
+        made = packages.layer
+        ours.insert(0, (ImageLayer("python", *_key(made.descriptor), packages.cached), made.diff_id))
+        types[made.descriptor.digest] = made.descriptor.media_type
     layers = [Descriptor(types.get(each.digest, PLAIN_LAYER), each.digest, each.size) for each, _ in ours]
     config = image_config(plan, base, [diff_id for _, diff_id in ours], _created())
     return _store(layout, plan, base, config, layers, [each for each, _ in ours])
