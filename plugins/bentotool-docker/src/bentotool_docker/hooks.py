@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bentotool.hookspecs import hookimpl
+from bentotool.imagespec import ImageBuilderDecl
 from bentotool.targetspec import OptionSpec, TargetDecl
 
 OPTIONS = (
@@ -35,4 +36,13 @@ OPTIONS = (
 def bentotool_targets() -> list[TargetDecl]:
     return [
         TargetDecl("docker", "bentotool_docker.target:DockerTarget", "Containers on a Docker engine", options=OPTIONS)
+    ]
+
+
+@hookimpl
+def bentotool_image_builders() -> list[ImageBuilderDecl]:
+    return [
+        ImageBuilderDecl(
+            "buildkit", "bentotool_docker.builder:BuildkitBuilder", "A Dockerfile run by docker, podman or nerdctl"
+        )
     ]

@@ -1,0 +1,219 @@
+"""The ``buildkit`` builder: what has to be run is run by an engine, and the rest is the store's own layers.
+
+The engine makes the base with the distribution's packages, commands, scripts and the Python environment. Above that
+come the very layers that the ``oci`` builder takes: runtime, models, code. So a model never passes through the engine,
+an edit of code makes one layer, and both builders' images start alike.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bentotool.build.bentos import BentoStore, StoredBento
+from bentotool.errors import BuildError, NotFoundError, RemoteError
+from bentotool.images.baseimage import BaseImage, find_base
+from bentotool.images.baseplaces import is_local
+from bentotool.images.oci_builder import assemble
+from bentotool.images.outputs import Images, write_archive
+from bentotool.images.recipe import TARGET, Recipe, base_of, recipe_text
+from bentotool.imagespec import BuiltImage, ImageLayer, ImagePlan, ImageRequest
+from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, parse_json_object
+from bentotool.oci.digest import check_digest
+from bentotool.oci.reference import RemoteReference
+from bentotool_docker.buildfiles import uv_version, write_context, write_secrets
+from bentotool_docker.made import Made, take_in
+from bentotool_docker.programs import BuildCall, Program, find_program
+from bentotool_docker.report import explained_build
+
+__all__ = ["BuildkitBuilder"]
+
+
+class BuildkitBuilder:
+    """See :class:`~bentotool.imagespec.ImageBuilder`. Options: ``engine``, ``ca_bundle``."""
+
+    def build(self, request: ImageRequest) -> Sequence[BuiltImage]:
+        """Make the images.
+
+        Raises:
+            BuildError: no engine, a step that fails, a package without a wheel, no space.
+            NotFoundError: the base image or part of the Bento is missing.
+            RemoteError: the engine or a registry does not answer.
+        """
+        program = find_program(request.options.get("engine") or None)
+        return [_build(request, plan, program) for plan in request.plans]
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What a build starts from.
+
+    Args:
+        name: what ``FROM`` says.
+        digest: of its manifest, or of its config where the engine knows no manifest.
+        layers: as a registry has them; empty where only the engine has it.
+        diff_ids: of its layers.
+    """
+
+    reference: str
+    name: str
+    digest: str
+    diff_ids: tuple[str, ...]
+    layers: tuple[Descriptor, ...] = ()
+
+
+def _build(request: ImageRequest, plan: ImagePlan, program: Program) -> BuiltImage:
+    layout = request.layout
+    bento = BentoStore(layout).get(f"{plan.name}@{plan.digest}")
+    recipe = Recipe(
+        plan,
+        mounts=program.mounts,
+        link=program.link,
+        offline=request.offline,
+        find_links=bool(request.find_links),
+        uv_version=uv_version(),
+    )
+    recipe_text(recipe)  # what no Dockerfile can do is said before anything is fetched
+    with tempfile.TemporaryDirectory(prefix="bentotool-buildkit-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        base = _find_base(request, plan, program, folder)
+        text = recipe_text(replace(recipe, base=base.name))
+        made = _run(request, plan, bento, program, text, base, folder)
+    return _assembled(request, plan, bento, base, made)
+
+
+def _run(
+    request: ImageRequest, plan: ImagePlan, bento: StoredBento, program: Program, text: str, base: _Base, folder: Path
+) -> Made:
+    context, secrets = folder / "context", folder / "secrets"
+    for each in (context, secrets):
+        each.mkdir(mode=0o700)
+    write_context(context, request.layout, bento, plan, request.find_links)
+    (folder / "Dockerfile").write_text(text, encoding="utf-8", newline="\n")
+    files = write_secrets(secrets, plan, request.options.get("ca_bundle") or None)
+    if not program.mounts and any(each != "bentotool-ca" for each in files):
+        request.note("docker without buildx takes no secrets: the package index of this machine is not used")
+    call = BuildCall(
+        context=context,
+        dockerfile=folder / "Dockerfile",
+        target=TARGET,
+        platform=plan.platform,
+        tag=f"localhost/bentotool-environment/{plan.name}:{folder.name.rpartition('-')[2].lower().strip('_') or '0'}",
+        output=folder / "image.tar",
+        secrets=files,
+    )
+    request.note(f"{program.name}: make the environment of {plan.tag} for {plan.platform}")
+    try:
+        done = program.run(program.build_command(call))
+        if done.returncode:
+            raise explained_build(plan, f"{done.stdout}\n{done.stderr}", base.reference)
+        return take_in(request, plan, program, call)
+    finally:
+        if not program.writes:
+            program.run([program.command[0], *program.remove, call.tag], asking=True)
+
+
+def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder: Path) -> _Base:
+    """The base: a folder or file, an image that the engine has, or one of a registry, which is then pinned."""
+    reference = base_of(plan)
+    if is_local(reference):
+        return _loaded(request, plan, program, reference, folder)
+    known = _in_engine(program, reference, plan.platform)
+    if known is not None:
+        return known
+    if request.offline:
+        raise NotFoundError(
+            f"base image {reference} is not in the engine for {plan.platform}",
+            hint=f"{program.command[0]} pull it first, or name a folder: --base oci:FOLDER",
+        )
+    try:
+        base = _fetched(request, plan, reference)
+    except RemoteError:
+        # The engine may have a mirror, or certificates, that are not known here.
+        done = program.run([program.command[0], *program.pull, "--platform", plan.platform, reference])
+        known = None if done.returncode else _in_engine(program, reference, plan.platform)
+        if known is None:
+            raise
+        return known
+    pinned = str(RemoteReference.parse(reference).with_digest(base.digest))
+    return _Base(reference, pinned, base.digest, base.diff_ids, base.layers)
+
+
+def _fetched(request: ImageRequest, plan: ImagePlan, reference: str) -> BaseImage:
+    return find_base(
+        reference,
+        plan.platform,
+        request.layout,
+        request.open_registry,
+        offline=request.offline,
+        jobs=request.jobs,
+        progress=request.progress,
+    )
+
+
+def _in_engine(program: Program, reference: str, platform: str) -> _Base | None:
+    found = program.describe(reference)
+    if found is None or f"{found.get('Os')}/{found.get('Architecture')}" != platform:
+        return None
+    rootfs: Any = found.get("RootFS") or {}
+    named = [str(each).rpartition("@")[2] for each in found.get("RepoDigests") or ()]
+    identity = str(found.get("Id", ""))
+    digest = check_digest(next(iter(named), identity if identity.startswith("sha256:") else f"sha256:{identity}"))
+    return _Base(reference, reference, digest, tuple(map(str, rootfs.get("Layers") or ())))
+
+
+def _loaded(request: ImageRequest, plan: ImagePlan, program: Program, reference: str, folder: Path) -> _Base:
+    """A base of a folder or file, loaded into the engine under a name that its digest makes."""
+    base = _fetched(request, plan, reference)
+    name = f"localhost/bentotool-base:{base.digest[7:31]}"
+    result = _Base(reference, name, base.digest, base.diff_ids, base.layers)
+    if _in_engine(program, name, plan.platform) is not None:
+        return result
+    if not program.load:
+        raise BuildError(
+            f"{program.name} takes no base image from a file", hint="name one of a registry, or --engine podman"
+        )
+    layout = request.layout
+    entry = parse_json_object(layout.read(base.digest), f"the manifest of {reference}").get("config")
+    put = layout.put(Manifest(Descriptor.from_dict(entry), base.layers).to_bytes(), MANIFEST)
+    system, architecture = plan.platform.split("/")
+    top = Descriptor(MANIFEST, put.digest, put.size, platform={"os": system, "architecture": architecture})
+    image = BuiltImage(plan.platform, top, reference, base.digest, 0, ())
+    archive = folder / "base.tar"
+    write_archive(Images(layout, (image,), (), (name,)), archive)
+    done = program.run([program.command[0], *program.load, str(archive)])
+    archive.unlink()
+    if done.returncode:
+        raise explained_build(plan, done.stderr, reference)
+    return result
+
+
+def _assembled(request: ImageRequest, plan: ImagePlan, bento: StoredBento, base: _Base, made: Made) -> BuiltImage:
+    """The image: what the engine made as its lower part, with the base's layers as their registry has them."""
+    count = len(base.diff_ids) if made.diff_ids[: len(base.diff_ids)] == base.diff_ids else 0
+    layers = (*base.layers, *made.layers[count:]) if count and base.layers else made.layers
+    settings = dict(made.config.get("config") or {})
+    first = f"{plan.prefix}/bin:"  # assemble puts it there
+    env = (str(each) for each in settings.get("Env") or ())
+    settings["Env"] = [f"PATH={each[5:].removeprefix(first)}" if each.startswith("PATH=") else each for each in env]
+    lower = BaseImage(
+        reference=base.reference,
+        digest=base.digest,
+        config=made.config,
+        layers=layers,
+        diff_ids=made.diff_ids,
+        settings=settings,
+    )
+    upper = replace(plan, layers=tuple(each for each in plan.layers if each.kind != "python"))
+    image = assemble(request.layout, bento, upper, lower, made.interpreter)
+    kinds = ["base" if index < count else "environment" for index in range(len(layers))]
+    named = (
+        ImageLayer(
+            kinds[index] if index < len(kinds) else each.kind, each.digest, each.size, made.cached or each.cached
+        )
+        for index, each in enumerate(image.layers)
+    )
+    return replace(image, layers=tuple(named))

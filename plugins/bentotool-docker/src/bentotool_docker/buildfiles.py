@@ -1,0 +1,213 @@
+"""What a build is given: the context with the lock, wheels, uv and scripts, and the secrets, which are in no layer."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from bentotool.build.bentos import BentoStore, StoredBento
+from bentotool.build.requirements import LITESTAR_NEEDS
+from bentotool.build.tomlfile import parse_toml
+from bentotool.build.uvrun import toml_text, uv_program
+from bentotool.environments import with_wheels
+from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.images.recipe import script_names
+from bentotool.imagespec import ImagePlan
+from bentotool.models.store import link_file
+from bentotool.oci.layout import Layout
+from bentotool.oci.tar import check_entry_name
+
+__all__ = ["uv_version", "write_context", "write_secrets"]
+
+_INSIDE = "file:///opt/bentotool/packages/wheels"
+_INDEX = re.compile(
+    r"UV_(?:INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|INSECURE_HOST|INDEX_STRATEGY|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))"
+    r"|PIP_(?:INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST)"
+)
+_PROXY = re.compile(r"(?:https?|all)_proxy", re.IGNORECASE)
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+def uv_version() -> str:
+    """The version of uv here, which is installed in the image's build where this one's program does not run."""
+    return version("uv")
+
+
+def write_context(
+    folder: Path, layout: Layout, bento: StoredBento, plan: ImagePlan, find_links: Sequence[str] = ()
+) -> None:
+    """Write the context of a build.
+
+    Raises:
+        NotFoundError: a folder of wheels, or a script, is not there.
+        VerificationError: the Bento is damaged.
+    """
+    packages, wheels = folder / "packages", folder / "packages" / "wheels"
+    wheels.mkdir(parents=True)
+    for name, layer in bento.wheels.items():
+        if not layout.verify_blob(layer.digest):
+            raise VerificationError(f"{name} of Bento {bento.tag} is damaged", hint="build or pull it again")
+        link_file(layout.blob_path(layer.digest), wheels / name)
+    lock = BentoStore(layout).requirements(bento)
+    if bento.wheels:
+        lock = with_wheels(lock, wheels).replace(wheels.absolute().as_uri(), _INSIDE)
+    (packages / "bento.lock").write_text(lock, encoding="utf-8", newline="\n")
+    if sys.platform == "linux":
+        _link(Path(uv_program()), packages / "uv")
+    if find_links:
+        _links(packages / "links", find_links)
+    _files(folder, layout, bento, plan)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _links(target: Path, folders: Sequence[str]) -> None:
+    target.mkdir()
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise NotFoundError(f"no folder {str(folder)!r} with wheels", hint="--find-links DIR")
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and file.name.endswith((".whl", ".tar.gz")) and not (target / file.name).exists():
+                _link(file, target / file.name)
+
+
+def _files(folder: Path, layout: Layout, bento: StoredBento, plan: ImagePlan) -> None:
+    """Scripts and files that the plan's steps use, and no others: an edit elsewhere makes no step run again."""
+    scripts = script_names(plan)
+    if not scripts and not plan.build_include:
+        return
+    app = BentoStore(layout).materialise(bento) / "home" / "bento" / "app"
+    (folder / "scripts").mkdir()
+    (folder / "include").mkdir()
+    for name, path in scripts.items():
+        source = app / check_entry_name(path)
+        if not source.is_file():
+            raise NotFoundError(f"script {path[:120]!r} is not among the files of {bento.tag}", hint="build it again")
+        shutil.copyfile(source, folder / "scripts" / name)
+        (folder / "scripts" / name).chmod(0o755)
+    for path in plan.build_include:
+        for source in _below(app / check_entry_name(path)):
+            target = folder / "include" / source.relative_to(app)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    yield from (sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path])
+
+
+def write_secrets(folder: Path, plan: ImagePlan, ca_bundle: str | None = None) -> dict[str, Path]:
+    """Write what the build may use and the image must not hold; id → file.
+
+    Package indexes are those that pip and uv have here: from the environment, uv's and pip's configuration, netrc.
+
+    Args:
+        folder: private to this user.
+        ca_bundle: file of certificates; the system's where a proxy is set, since one may look into the traffic.
+
+    Raises:
+        NotFoundError: the bundle is not there.
+    """
+    found: dict[str, bytes] = {}
+    if bundle := _bundle(ca_bundle):
+        found["bentotool-ca"] = bundle
+    settings = _uv_settings(plan)
+    if settings:
+        found["bentotool-uv"] = settings
+    if assignments := _assignments(os.environ, has_settings=bool(_uv_file())):
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(assignments.items())]
+        found["bentotool-index"] = "".join(lines).encode()
+    netrc = Path(os.environ.get("NETRC") or Path.home() / (".netrc" if os.name == "posix" else "_netrc"))
+    if netrc.is_file():
+        found["bentotool-netrc"] = netrc.read_bytes()
+    files = {}
+    for name, data in found.items():
+        files[name] = folder / name
+        with open(files[name], "xb", opener=_private) as file:  # pathlib has no opener
+            file.write(data)
+    return files
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _bundle(given: str | None) -> bytes | None:
+    if given is not None:
+        try:
+            data = Path(given).read_bytes()
+        except OSError as error:
+            raise NotFoundError(f"--ca-bundle {given} cannot be read: {error.strerror}") from None
+        if b"-----BEGIN CERTIFICATE-----" not in data:
+            raise BentotoolError(f"--ca-bundle {given} holds no certificate", hint="a file in PEM form")
+        return data
+    if not any(_PROXY.fullmatch(name) and value for name, value in os.environ.items()):
+        return None
+    for path in (os.environ.get("SSL_CERT_FILE"), *_BUNDLES):
+        if path and Path(path).is_file():
+            return Path(path).read_bytes()
+    return None
+
+
+def _uv_file() -> Path | None:
+    """The user's own settings of uv."""
+    named = os.environ.get("UV_CONFIG_FILE")
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    found = Path(named) if named else base / "uv" / "uv.toml"
+    return found if found.is_file() else None
+
+
+def _uv_settings(plan: ImagePlan) -> bytes:
+    file = _uv_file()
+    settings = dict(parse_toml(file.read_text(encoding="utf-8"), str(file))) if file else {}
+    for name in ("cache-dir", "cache-keys", "find-links", "python-preference", "link-mode"):
+        settings.pop(name, None)  # they speak of this machine
+    if plan.platform != plan.locked_for:  # the same that the lock was made with; see LITESTAR_NEEDS
+        known = settings.get("dependency-metadata", [])
+        settings["dependency-metadata"] = [*known, {"name": "litestar", "requires-dist": list(LITESTAR_NEEDS)}]
+    return toml_text(settings).encode()
+
+
+def _assignments(environment: Mapping[str, str], *, has_settings: bool) -> dict[str, str]:
+    found = {name: value for name, value in environment.items() if _INDEX.fullmatch(name) and value}
+    pip = _pip_settings(environment)
+    url, extra = found.get("PIP_INDEX_URL") or pip.get("index-url"), pip.get("extra-index-url", "")
+    more = found.get("PIP_EXTRA_INDEX_URL") or " ".join(each for each in extra.split() if each.startswith("http"))
+    found |= {"PIP_INDEX_URL": url} if url and url.startswith("http") else {}
+    if not has_settings and not any(name.startswith("UV_") and name.endswith(("INDEX", "INDEX_URL")) for name in found):
+        found |= {"UV_DEFAULT_INDEX": url} if url and url.startswith("http") else {}
+        found |= {"UV_INDEX": more} if more else {}
+    return found
+
+
+def _pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """``index-url`` and ``extra-index-url`` of pip's configuration, the user's over the system's."""
+    home = Path.home()
+    places = [Path("/etc/pip.conf"), home / ".pip" / "pip.conf", home / ".config" / "pip" / "pip.conf"]
+    if named := environment.get("PIP_CONFIG_FILE"):
+        places.append(Path(named))
+    parser = configparser.RawConfigParser(strict=False)
+    for place in places:
+        try:
+            parser.read(place, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError):
+            continue  # pip itself says what is wrong with it
+    sections = [parser[name] for name in ("global", "install") if parser.has_section(name)]
+    return {key: section[key] for section in sections for key in ("index-url", "extra-index-url") if section.get(key)}
