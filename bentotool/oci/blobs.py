@@ -17,12 +17,15 @@ from bentotool.errors import BentotoolError, VerificationError
 from bentotool.oci.copying import clone_file
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.partial import claim_file, still_ours
-from bentotool.paths import fsync_directory
+from bentotool.paths import fsync_directory, make_folder
 
 if TYPE_CHECKING:
     from bentotool.oci.layout import Layout
 
-__all__ = ["BlobWriter", "DiskFullError", "storage_error", "without_room"]
+__all__ = ["RECEIVED", "BlobWriter", "DiskFullError", "storage_error", "without_room"]
+
+RECEIVED = "received"
+"""In the store's quarantine: the last bytes that came from elsewhere and were not those of their digest."""
 
 _WORTH_KEEPING = 1 << 20  # bytes; less is fetched again sooner than it is looked for
 
@@ -99,14 +102,22 @@ class BlobWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Bytes that were wrong are of no use to anybody, and a full disk needs the room.
         keep = self._resumable and self.size >= _WORTH_KEEPING
         keep = keep and error is not None and not isinstance(error, (VerificationError, DiskFullError))
         ours = not self._resumable or self._file.closed or still_ours(self._path, self._file)
         self._file.close()
         if ours and not keep:
             with contextlib.suppress(OSError):
+                if self.size and isinstance(error, VerificationError):
+                    self._set_aside(error)
                 self._path.unlink()
+
+    def _set_aside(self, error: VerificationError) -> None:
+        """Keep what came instead of the blob, for who wants to look. Only the last: a registry must not fill the disk."""
+        folder = self._layout.root / "quarantine"
+        make_folder(folder)
+        os.replace(self._path, folder / RECEIVED)
+        error.details["quarantined"] = str(folder / RECEIVED)
 
     def take_up(self, limit: int, also: Callable[[memoryview], object]) -> int:
         """Go on after what an earlier writer left.

@@ -333,6 +333,11 @@ def test_wrong_bytes_are_never_kept(faulty: Any, pull: Callable[..., int], layou
     assert caught.value.exit_status == 4
     assert faulty.served == len(DATA)
     assert list(layout.temporary().iterdir()) == []
+    with pytest.raises(VerificationError):
+        pull()
+    (received,) = (layout.root / "quarantine").iterdir()  # the last only, for who wants to look at it
+    assert received.read_bytes() == faulty.blobs[digest]
+    assert not layout.has(digest)
 
 
 @pytest.mark.parametrize("ranges", ["ignored", "refused"])
