@@ -272,7 +272,7 @@ def bentotool_plan_build(config: Mapping[str, object], models: Sequence[object])
     raise NotImplementedError
 
 
-@hookspec(firstresult=True)
+@hookspec
 def bentotool_base_image(plan: Mapping[str, object]) -> str | None:
     """Choose the base image that container images of a Bento start from.
 
@@ -285,7 +285,8 @@ def bentotool_base_image(plan: Mapping[str, object]) -> str | None:
         (``distro``, ``cuda_version``, …), ``models`` and the rest.
 
     Return:
-        An image reference such as ``registry.example/base:1``, or None: no opinion. The first answer counts.
+        An image reference such as ``registry.example/base:1``, or None: no opinion. Different answers of two plugins
+        stop the build.
 
     Example::
 

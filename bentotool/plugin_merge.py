@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["base_image", "clash", "merge_additions"]
 
 _TABLES = ("files", "env", "labels")
+_NAMES = {
+    "env": re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}"),
+    "labels": re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"),
+}
 _IMAGE = re.compile(r"[A-Za-z0-9][\w./:@-]{0,499}", re.ASCII)
 
 
@@ -43,6 +47,7 @@ def merge_additions(answers: Iterable[tuple[FoundPlugin, object]]) -> PlanAdditi
     for plugin, addition in answers:
         for table in _TABLES:
             for key, content in getattr(addition, table).items():
+                _check_said(plugin, table, key, content)
                 # A file system may take names for one that differ in case only.
                 owner, standing = owners.setdefault((table, key.casefold() if table == "files" else key), (plugin, key))
                 if standing != key or merged[table].setdefault(key, content) != content:
@@ -55,16 +60,31 @@ def merge_additions(answers: Iterable[tuple[FoundPlugin, object]]) -> PlanAdditi
 
 
 def base_image(answers: Iterable[tuple[FoundPlugin, object]]) -> str | None:
-    """The first answer, which has to be an image reference."""
+    """The one base image that plugins name.
+
+    Raises:
+        PluginError: one names what is no image reference, or two name different ones.
+    """
+    chosen: tuple[FoundPlugin, str] | None = None
     for plugin, image in answers:
         if not isinstance(image, str) or not _IMAGE.fullmatch(image):
             raise PluginError(f"{_named(plugin)}: base image {str(image)[:100]!r} is no image reference")
-        return image
-    return None
+        if chosen is not None and chosen[1] != image:
+            raise clash(f"base image of the Bento ({chosen[1]!r}, {image!r})", [chosen[0], plugin])
+        chosen = chosen or (plugin, image)
+    return chosen[1] if chosen else None
 
 
 def _named(plugin: FoundPlugin) -> str:
     return f"plugin {plugin.name!r} ({plugin.origin})"
+
+
+def _check_said(plugin: FoundPlugin, table: str, key: str, content: object) -> None:
+    """The rules of the configuration for names and texts, where the plugin can still be named."""
+    if table in _NAMES and not _NAMES[table].fullmatch(key):
+        raise PluginError(f"{_named(plugin)}: {table}: {key[:100]!r} is no name that a Bento can have there")
+    if isinstance(content, str) and any(ord(char) < 32 or 127 <= ord(char) < 160 for char in content):
+        raise PluginError(f"{_named(plugin)}: {table}: {key} holds a control character")
 
 
 def _check_agrees(plugin: FoundPlugin, text: str, others: Iterable[tuple[FoundPlugin, str]]) -> None:

@@ -262,7 +262,7 @@ class Plugins:
         return merge_additions(self._answers("bentotool_plan_build", {"config": config, "models": models}))
 
     def base_image(self, plan: Mapping[str, object]) -> str | None:
-        """The first plugin's base image for a plan, or None. PluginError where it is no image reference."""
+        """The base image that plugins name for a plan, or None. PluginError where two differ or one is no reference."""
         return base_image(self._answers("bentotool_base_image", {"plan": plan}))
 
     # -- listing -----------------------------------------------------------------------------------------------------

@@ -196,6 +196,16 @@ def test_requirements_that_go_together(make: Any, one: str, other: str) -> None:
     assert make.plugins().plan_build({}, []).requirements == (one, other)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    ["env={'A B': 'x'}", "env={'A': 'x\\ny'}", "labels={'': 'x'}", "labels={'a b': 'x'}", "labels={'a': '\\x1b'}"],
+)
+def test_a_name_or_text_that_no_bento_can_have_names_the_plugin(make: Any, wrong: str) -> None:
+    make.add("a", ADDITION.format(wrong))
+    with pytest.raises(PluginError, match=r"plugin 'a' \(dist-a 1\.2\): (env|labels|bentotool_plan_build failed: Val)"):
+        make.plugins().plan_build({}, [])
+
+
 def test_a_requirement_that_is_none_names_the_plugin(make: Any) -> None:
     make.add("a", ADDITION.format("requirements=('one',)"))
     make.add("b", ADDITION.format("requirements=('not one!',)"))
@@ -207,8 +217,16 @@ def test_hook_base_image(make: Any) -> None:
     make.add("a", "@hookimpl\ndef bentotool_base_image(plan): return None")
     make.add("b", "@hookimpl\ndef bentotool_base_image(plan): return f'b.example/base:{plan[\"python\"]}'")
     make.add("c", "@hookimpl\ndef bentotool_base_image(): return 'c.example/base'")
-    assert make.plugins().base_image({"python": "3.12"}) == "b.example/base:3.12"
+    with pytest.raises(
+        PluginError, match=r"base image of the Bento \('b\.example/base:3\.12', 'c\.example/base'\)"
+    ) as error:
+        make.plugins().base_image({"python": "3.12"})
+    assert "plugin 'b' (dist-b 1.2) and plugin 'c' (dist-c 1.2)" in error.value.message
+    assert make.plugins("c").base_image({"python": "3.12"}) == "b.example/base:3.12"
+    assert make.plugins("b").base_image({}) == "c.example/base"
     assert make.plugins("b", "c").base_image({}) is None
+    make.add("d", "@hookimpl\ndef bentotool_base_image(): return 'c.example/base'")
+    assert make.plugins("b").base_image({}) == "c.example/base", "two of one mind"
 
 
 def test_a_base_image_that_is_none_stops_the_build(make: Any) -> None:
