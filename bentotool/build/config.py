@@ -61,7 +61,7 @@ _name = text(NAME_PATTERN, "a name of lower-case letters, digits, '.', '_' and '
 _texts = sequence(text(), single=True)
 
 
-@parser({"type": ["string", "number"], "examples": list(SUPPORTED_PYTHONS)}, "version")
+@parser({"type": ["string", "number"], "not": {"const": 3.1}, "examples": list(SUPPORTED_PYTHONS)}, "version")
 def python_version(value: object, where: Where) -> str:
     """Parser of a Python version, ``X.Y`` or ``X.Y.Z``; the patch level is dropped, as no lock depends on it.
 
@@ -88,7 +88,7 @@ class IndexConfig:
     packages: tuple[str, ...] = key(_texts, (), "packages that are asked of this index and of no other")
 
 
-@parser(table_schema(IndexConfig), "table")
+@parser({**table_schema(IndexConfig), "required": ["name", "url"]}, "table")
 def _index(value: object, where: Where) -> IndexConfig:
     index: IndexConfig = table(IndexConfig)(value, where)
     for name in ("name", "url"):
@@ -222,7 +222,7 @@ class EnvConfig:
     stage: str = key(one_of("all", "build", "runtime"), "all", "when it is set")
 
 
-@parser({"anyOf": [{"type": "string"}, table_schema(ModelConfig)]}, "text or table")
+@parser({"anyOf": [{"type": "string"}, {**table_schema(ModelConfig), "required": ["tag"]}]}, "text or table")
 def _model(value: object, where: Where) -> ModelConfig:
     model = table(ModelConfig)({"tag": value} if isinstance(value, str) else value, where)
     if not model.tag:
@@ -230,7 +230,7 @@ def _model(value: object, where: Where) -> ModelConfig:
     return model
 
 
-@parser(table_schema(EnvConfig), "table")
+@parser({**table_schema(EnvConfig), "required": ["name"]}, "table")
 def _env(value: object, where: Where) -> EnvConfig:
     if isinstance(value, dict) and isinstance(value.get("value"), (int, float)):
         value = {**value, "value": text_map()({"value": value["value"]}, where)["value"]}

@@ -144,13 +144,15 @@ def text(pattern: str | None = None, expected: str = "text", *, multiline: bool 
     return Parser(parse, schema, "text")
 
 
-@parser({"type": ["string", "number"]}, "version")
+@parser({"type": ["string", "number"], "not": {"const": 3.1}}, "version")
 def version_text(value: object, where: Where) -> str:
     """Parser of a version that people write without quotes: ``3.12`` is a float in YAML and in TOML."""
     if isinstance(value, float) and not isinstance(value, bool):
         value = str(value)
         if value == "3.1":
             raise ConfigError("3.1 is what YAML and TOML make of 3.10", path=where, hint='put it in quotes: "3.10"')
+    elif isinstance(value, int) and not isinstance(value, bool):  # `cuda_version: 12`
+        value = str(value)
     return str(text()(value, where))
 
 

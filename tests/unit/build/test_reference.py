@@ -22,6 +22,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"python": {"version": 3.11, "packages": ["numpy"], "find_links": "wheels", "no_index": True}},
     {"docker": {"env": ["A=b"], "distro": "debian", "cuda_version": "12.8", "system_packages": ["git"]}},
     {"docker": {"env": ".env"}, "models": ["iris", {"tag": "a:1", "alias": "b"}]},
+    {"docker": {"cuda_version": 12}, "python": {"version": "3.10", "indexes": [{"name": "a", "url": "https://a"}]}},
     {"envs": [{"name": "A", "stage": "runtime"}], "conda": {"dependencies": ["numpy", {"pip": ["x"]}]}},
 ]
 REFUSED: list[Any] = [
@@ -33,6 +34,12 @@ REFUSED: list[Any] = [
     {"python": {"no_index": "yes"}},
     {"docker": {"distro": "debain"}},
     {"envs": [{"nam": "x"}]},
+    {"envs": [{"value": "x"}]},
+    {"models": [{"alias": "x"}]},
+    {"python": {"indexes": [{"name": "x"}]}},
+    {"python": {"indexes": [{"url": "https://x"}]}},
+    {"python": {"version": 3.10}},
+    {"docker": {"cuda_version": True}},
     {"docker": {"dockerfile_template": "x"}},
 ]
 
