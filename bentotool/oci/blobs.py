@@ -113,7 +113,7 @@ class BlobWriter:
                 self._path.unlink()
 
     def _set_aside(self, error: VerificationError) -> None:
-        """Keep what came instead of the blob, for who wants to look. Only the last: a registry must not fill the disk."""
+        """Keep what came instead, for who wants to look. Only the last: a registry must not fill the disk."""
         folder = self._layout.root / "quarantine"
         make_folder(folder)
         os.replace(self._path, folder / RECEIVED)

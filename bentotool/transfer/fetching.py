@@ -48,7 +48,8 @@ def damaged_there(error: VerificationError, remote: RemoteReference, what: str =
     """What came is not what it should be: say where it came from, and which part it is, where that is known."""
     part = f"{what} of " if what else ""
     message = f"{part}{remote.registry}/{remote.repository}: {error.message}"
-    return VerificationError(message, hint=error.hint or "it is damaged there, or on its way; the last bytes that came lie in the quarantine of the store")
+    hint = error.hint or "it is damaged there, or on its way; no name was given to what came"
+    return VerificationError(message, hint=hint)
 
 
 class Fetching:
