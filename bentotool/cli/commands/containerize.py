@@ -21,40 +21,59 @@ if TYPE_CHECKING:
 __all__ = ["containerize"]
 
 
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("-t", "--tag", metavar="IMAGE", help="[HOST[:PORT]/]REPOSITORY[:TAG]; may be repeated."),
+]
+Builder = Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Default: oci where nothing has to be run.")]
+Platforms = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OS/ARCH", help="linux/amd64, linux/arm64; may be repeated. Default: the lock's."),
+]
+Base = Annotated[str | None, typer.Option(metavar="IMAGE", help="Base image: HOST/REPOSITORY:TAG or oci:FOLDER[:TAG].")]
+Push = Annotated[bool, typer.Option("--push", help="Push it to each --tag, with the Bento and its models.")]
+Output = Annotated[
+    str | None, typer.Option(metavar="oci:DIR|FILE.tar", help="Write an OCI layout, or a file for docker load.")
+]
+Load = Annotated[bool, typer.Option("--load", help="Load it into the engine of this machine.")]
+Engine = Annotated[
+    str | None, typer.Option(metavar="PROGRAM", help="docker, podman, nerdctl or buildah. Default: what is there.")
+]
+Bundle = Annotated[
+    str | None,
+    typer.Option("--ca-bundle", metavar="FILE", help="Certificates (PEM) for buildkit's steps; none stays inside."),
+]
+FindLinks = Annotated[
+    list[Path] | None, typer.Option("--find-links", metavar="DIR", help="Folder of wheels; may be repeated.")
+]
+Print = Annotated[bool, typer.Option("--print-dockerfile", help="Print the Dockerfile of buildkit and make nothing.")]
+
+
 @talks_to_registry
 def containerize(
     bento: Annotated[str, typer.Argument(metavar="BENTO", help="NAME[:VERSION].", autocompletion=bento_names)],
     *,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option("-t", "--tag", metavar="IMAGE", help="[HOST[:PORT]/]REPOSITORY[:TAG]; may be repeated."),
-    ] = None,
-    builder: Annotated[
-        str | None, typer.Option(metavar="oci|buildkit", help="Default: oci where nothing has to be run.")
-    ] = None,
-    platform: Annotated[
-        list[str] | None,
-        typer.Option(metavar="OS/ARCH", help="linux/amd64, linux/arm64; may be repeated. Default: the lock's."),
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option(metavar="IMAGE", help="Base image: HOST/REPOSITORY:TAG or oci:FOLDER[:TAG].")
-    ] = None,
-    push: Annotated[bool, typer.Option("--push", help="Push it to each --tag, with the Bento and its models.")] = False,
-    output: Annotated[
-        str | None, typer.Option(metavar="oci:DIR|FILE.tar", help="Write an OCI layout, or a file for docker load.")
-    ] = None,
+    tag: Tags = None,
+    builder: Builder = None,
+    platform: Platforms = None,
+    base: Base = None,
+    push: Push = False,
+    output: Output = None,
+    load: Load = False,
+    engine: Engine = None,
+    ca_bundle: Bundle = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network but to push.")] = False,
-    find_links: Annotated[
-        list[Path] | None, typer.Option("--find-links", metavar="DIR", help="Folder of wheels; may be repeated.")
-    ] = None,
+    find_links: FindLinks = None,
     compress: Annotated[
         bool, typer.Option("--compress/--no-compress", help="Gzip the layer of Python packages.")
     ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
+    print_dockerfile: Print = False,
 ) -> None:
     """Make a container image of a Bento"""
     from bentotool.build.bentos import BentoStore
     from bentotool.images.containerize import build_images, choose_builder
+    from bentotool.images.loading import engine_program
     from bentotool.images.outputs import check_output
     from bentotool.images.plan import check_platforms, plan_image
     from bentotool.imagespec import ImageRequest
@@ -64,6 +83,10 @@ def containerize(
     names, target = _names(tag, found, push), check_output(output) if output is not None else None
     platforms = check_platforms(platform or (), found.platform)
     plans = tuple(plan_image(state.layout, found, each, base=base) for each in platforms)
+    if print_dockerfile:
+        _print_dockerfile(state, found, plans, offline)
+        return
+    program = engine_program(engine) if load else None
     decl = choose_builder(builder, plans, state.plugins)
     if dry_run:
         document = {**_facts(found), "builder": decl.name, "plans": [plan.to_dict() for plan in plans]}
@@ -78,6 +101,8 @@ def containerize(
     document = _document(found, images, decl.name, names)
     if target is not None:
         document |= _write(state, found, images, names, target)
+    if program is not None:
+        document |= _load(state, found, images, names, program)
     if push:
         document |= _push(state, found, names)
     state.console.result(document, lambda: _show(state, document))
@@ -135,6 +160,31 @@ def _write(
     return {"output": str(path)}
 
 
+def _load(
+    state: State, bento: StoredBento, images: Sequence[BuiltImage], names: Sequence[str], program: str
+) -> dict[str, Any]:
+    from bentotool.images.loading import load_images
+    from bentotool.images.outputs import Images
+
+    loaded = Images(state.layout, images, [(model.name, model.digest) for model in bento.models], names)
+    with state.console.progress(loaded.size, f"load into {program}") as progress:
+        return {"loaded": load_images(loaded, program, progress.advance)}
+
+
+def _print_dockerfile(state: State, bento: StoredBento, plans: Sequence[ImagePlan], offline: bool) -> None:
+    from importlib.metadata import version
+
+    from bentotool.images.recipe import Recipe, recipe_text
+
+    models = tuple(dict.fromkeys(model.path for model in bento.models))
+    texts = [
+        recipe_text(Recipe(plan, offline=offline, uv_version=version("uv"), models=models, whole=True))
+        for plan in plans
+    ]
+    document = {**_facts(bento), "dockerfiles": dict(zip((plan.platform for plan in plans), texts, strict=True))}
+    state.console.result(document, lambda: state.console.line("\n".join(texts).rstrip("\n")))
+
+
 def _push(state: State, bento: StoredBento, names: Sequence[str]) -> dict[str, Any]:
     from bentotool.cli.delivery import push_ref
     from bentotool.oci.refs import RefStore
@@ -180,7 +230,9 @@ def _show(state: State, document: dict[str, Any]) -> None:
             )
     if "output" in document:
         console.line(f"wrote {document['output']}")
+    if "loaded" in document:
+        console.line(f"loaded into {document['loaded']}")
     for each in document.get("pushed", ()):
         console.line(f"pushed {each['remote']}, {human_size(each['sent'])} sent")
-    if "pushed" not in document and "output" not in document:
-        console.note(f"Next: bentotool push {document['tag']} HOST/REPOSITORY, or add --output FILE.tar")
+    if not document.keys() & {"pushed", "output", "loaded"}:
+        console.note(f"Next: bentotool push {document['tag']} HOST/REPOSITORY, or add --load or --output FILE.tar")
