@@ -92,17 +92,23 @@ def find_base(
     """
     room = Room(layout.root)
     name = room.key("image-base", text, platform)
-    with contextlib.closing(place_of(text, open_registry, offline)) as place:
-        if offline and place.remote:
-            base = _remembered(room.read(name), text, platform, layout)
-        else:
-            data = _for_platform(place, text, platform)
-            base = _read(place, data, text, platform, layout)
-            _bring(place, base, layout, jobs, progress)
-            room.write(name, {"manifest": layout.put(data, MANIFEST).digest})
-            if place.remote:
-                found = RemoteReference.parse(text)
-                KnownPlaces(layout).remember(found.registry, found.repository, base.digest)
+    reference = None if is_local(text) else RemoteReference.parse(text)
+    if reference and (offline or reference.digest):
+        base = _remembered(room.read(name), text, platform, layout)
+        if base is not None:
+            return base
+        if offline:
+            raise NotFoundError(
+                f"base image {text} is not in the store for {platform}",
+                hint="run it once without --offline, or name a folder: --base oci:FOLDER",
+            )
+    with contextlib.closing(place_of(text, open_registry)) as place:
+        data = _for_platform(place, text, platform)
+        base = _read(place, data, text, platform, layout)
+        _bring(place, base, layout, jobs, progress)
+        room.write(name, {"manifest": layout.put(data, MANIFEST).digest})
+        if reference:
+            KnownPlaces(layout).remember(reference.registry, reference.repository, base.digest)
     return base
 
 
@@ -203,14 +209,11 @@ def _bring(
         run_all([partial(fetch, layer) for layer in missing], jobs, place.stop)
 
 
-def _remembered(document: Mapping[str, Any] | None, text: str, platform: str, layout: Layout) -> BaseImage:
+def _remembered(document: Mapping[str, Any] | None, text: str, platform: str, layout: Layout) -> BaseImage | None:
     """The base as it was when it was last asked for, where nothing of it is missing."""
     with contextlib.suppress(BentotoolError):
         data = layout.read(check_digest((document or {}).get("manifest")))
         base = _read(None, data, text, platform, layout)
         if all(layout.has_sized(layer.digest, layer.size) and layout.renew(layer.digest) for layer in base.layers):
             return base
-    raise NotFoundError(
-        f"base image {text} is not in the store for {platform}",
-        hint="run it once without --offline, or name a folder: --base oci:FOLDER",
-    )
+    return None

@@ -32,11 +32,9 @@ class Place(Protocol):
     """Where one image lies.
 
     Attributes:
-        remote: whether reading needs a network.
         stop: set it to end all transfers.
     """
 
-    remote: bool
     stop: threading.Event
 
     def top(self) -> tuple[bytes, str]:
@@ -63,7 +61,7 @@ def is_local(text: str) -> bool:
     return text.startswith((_FOLDER, _FILE)) and not text.startswith("oci://")
 
 
-def place_of(text: str, open_registry: Callable[[str], Registry], offline: bool) -> Place:
+def place_of(text: str, open_registry: Callable[[str], Registry]) -> Place:
     """The place that a reference means.
 
     Raises:
@@ -77,7 +75,7 @@ def place_of(text: str, open_registry: Callable[[str], Registry], offline: bool)
         path, tag = _split(text[len(_FILE) :])
         return _Stored(text, tag, _ArchiveReader(path))
     reference = RemoteReference.parse(text)
-    return _Remote(reference, None if offline else open_registry(reference.registry))
+    return _Remote(reference, open_registry(reference.registry))
 
 
 def _split(text: str) -> tuple[Path, str]:
@@ -89,19 +87,11 @@ def _split(text: str) -> tuple[Path, str]:
 
 
 class _Remote:
-    """An image of a registry; without a client nothing can be asked of it."""
+    """An image of a registry."""
 
-    remote = True
-
-    def __init__(self, reference: RemoteReference, registry: Registry | None) -> None:
-        self._reference, self._registry = reference, registry
-        self.stop = registry.stop if registry else threading.Event()
-
-    @property
-    def _client(self) -> Registry:
-        if self._registry is None:
-            raise NotFoundError(f"{self._reference} is in a registry, and --offline was given", hint="drop --offline")
-        return self._registry
+    def __init__(self, reference: RemoteReference, registry: Registry) -> None:
+        self._reference, self._client = reference, registry
+        self.stop = registry.stop
 
     def top(self) -> tuple[bytes, str]:
         wanted = self._reference.digest or self._reference.tag or "latest"
@@ -124,8 +114,7 @@ class _Remote:
         self._client.download_blob(self._reference.repository, blob, sink, advance=advance)
 
     def close(self) -> None:
-        if self._registry is not None:
-            self._registry.close()
+        self._client.close()
 
 
 def _folder_reader(folder: Path) -> Callable[[str], BinaryIO]:
@@ -172,8 +161,6 @@ class _ArchiveReader:
 
 class _Stored:
     """An image in an OCI layout: a folder, or a file with one."""
-
-    remote = False
 
     def __init__(self, text: str, tag: str, reader: Callable[[str], BinaryIO]) -> None:
         self._text, self._tag, self._reader = text, tag, reader
