@@ -35,7 +35,7 @@ def test_from_a_folder_to_an_endpoint_and_away(project: Any, engine: Any, name: 
         held = engine.containers.get(f"bentotool-{name}-{done['facts']['container'].rpartition('-')[2]}")
         host = held.attrs["HostConfig"]
         assert (host["Memory"], host["NanoCpus"]) == (256 << 20, 500_000_000)
-        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["RestartPolicy"]["Name"] == "always"
         listed = project.run("--json", "deployment", "list").document
         assert [(each["name"], each["status"], each["url"]) for each in listed if each["name"] == name] == [
             (name, "ready", done["url"])

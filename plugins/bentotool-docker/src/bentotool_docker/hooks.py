@@ -12,7 +12,7 @@ OPTIONS = (
     OptionSpec("image", "text", "Image to run in place of the Bento's own", metavar="REF"),
     OptionSpec("pull", "text", "Whether an --image that is not there is pulled", default="missing",
                choices=("missing", "never")),
-    OptionSpec("restart", "text", "Restart policy", default="unless-stopped",
+    OptionSpec("restart", "text", "Restart policy", default="always",
                choices=("no", "on-failure", "always", "unless-stopped")),
     OptionSpec("cpus", "number", "CPUs, also parts of one", minimum=0.01, metavar="N"),
     OptionSpec("memory", "text", "Memory, such as 512m or 4g", metavar="SIZE"),
