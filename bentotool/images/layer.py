@@ -17,14 +17,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from bentotool.errors import BuildError
+from bentotool.errors import BuildError, VerificationError
 from bentotool.oci.blobs import BlobWriter
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layout import Layout
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, tar_header
 
-__all__ = ["GZIP_LAYER", "PLAIN_LAYER", "LayerEntry", "WrittenLayer", "write_layer"]
+__all__ = ["GZIP_LAYER", "PLAIN_LAYER", "LayerEntry", "WrittenLayer", "gzip_layer", "write_layer"]
 
 PLAIN_LAYER = "application/vnd.oci.image.layer.v1.tar"
 GZIP_LAYER = f"{PLAIN_LAYER}+gzip"
@@ -90,6 +90,22 @@ def write_layer(layout: Layout, entries: Iterable[LayerEntry], *, compress: bool
         digest, size = writer.commit()
     descriptor = Descriptor(GZIP_LAYER if compress else PLAIN_LAYER, digest, size)
     return WrittenLayer(descriptor, output.diff_id, output.unpacked)
+
+
+def gzip_layer(layout: Layout, layer: Descriptor) -> Descriptor:
+    """Compress a layer of the store that is not; its diff ID stays.
+
+    Raises:
+        BentotoolError: it is damaged, or the disk refuses.
+    """
+    with layout.open_layer(layer) as stream, layout.writer() as writer, closing(_Gzip(writer)) as output:
+        while data := stream.read(CHUNK):
+            output.write(data)
+        output.end()
+        if output.diff_id != layer.digest:
+            raise VerificationError(f"layer {layer.digest} is damaged", hint="see: bentotool store verify")
+        digest, size = writer.commit()
+    return Descriptor(GZIP_LAYER, digest, size)
 
 
 def _check(names: list[str]) -> None:

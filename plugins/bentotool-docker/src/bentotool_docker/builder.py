@@ -25,7 +25,7 @@ from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, parse_json_
 from bentotool.oci.digest import check_digest
 from bentotool.oci.reference import RemoteReference
 from bentotool_docker.buildfiles import uv_version, write_context, write_secrets
-from bentotool_docker.made import Made, take_in
+from bentotool_docker.made import Made, compressed, take_in
 from bentotool_docker.programs import BuildCall, Program, find_program
 from bentotool_docker.report import explained_build
 
@@ -56,6 +56,7 @@ class _Base:
         digest: of its manifest, or of its config where the engine knows no manifest.
         layers: as a registry has them; empty where only the engine has it.
         diff_ids: of its layers.
+        pulled: the engine has it from a registry, under ``digest``.
     """
 
     reference: str
@@ -63,6 +64,7 @@ class _Base:
     digest: str
     diff_ids: tuple[str, ...]
     layers: tuple[Descriptor, ...] = ()
+    pulled: bool = False
 
 
 def _build(request: ImageRequest, plan: ImagePlan, program: Program) -> BuiltImage:
@@ -123,7 +125,7 @@ def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder:
         return _loaded(request, plan, program, reference, folder)
     known = _in_engine(program, reference, plan.platform)
     if known is not None:
-        return known
+        return known if request.offline else _as_in_registry(request, plan, known)
     if request.offline:
         raise NotFoundError(
             f"base image {reference} is not in the engine for {plan.platform}",
@@ -140,6 +142,18 @@ def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder:
         return known
     pinned = str(RemoteReference.parse(reference).with_digest(base.digest))
     return _Base(reference, pinned, base.digest, base.diff_ids, base.layers)
+
+
+def _as_in_registry(request: ImageRequest, plan: ImagePlan, known: _Base) -> _Base:
+    """An image that the engine pulled, with the compressed layers of its registry, where that still has them."""
+    if not known.pulled:
+        return known
+    pinned = str(RemoteReference.parse(known.reference).with_digest(known.digest))
+    try:
+        base = _fetched(request, plan, pinned)
+    except (RemoteError, NotFoundError):
+        return known
+    return replace(known, digest=base.digest, layers=base.layers) if base.diff_ids == known.diff_ids else known
 
 
 def _fetched(request: ImageRequest, plan: ImagePlan, reference: str) -> BaseImage:
@@ -162,7 +176,8 @@ def _in_engine(program: Program, reference: str, platform: str) -> _Base | None:
     named = [str(each).rpartition("@")[2] for each in found.get("RepoDigests") or ()]
     identity = str(found.get("Id", ""))
     digest = check_digest(next(iter(named), identity if identity.startswith("sha256:") else f"sha256:{identity}"))
-    return _Base(reference, reference, digest, tuple(map(str, rootfs.get("Layers") or ())))
+    diff_ids = tuple(map(str, rootfs.get("Layers") or ()))
+    return _Base(reference, reference, digest, diff_ids, pulled=bool(named))
 
 
 def _loaded(request: ImageRequest, plan: ImagePlan, program: Program, reference: str, folder: Path) -> _Base:
@@ -195,6 +210,7 @@ def _assembled(request: ImageRequest, plan: ImagePlan, bento: StoredBento, base:
     """The image: what the engine made as its lower part, with the base's layers as their registry has them."""
     count = len(base.diff_ids) if made.diff_ids[: len(base.diff_ids)] == base.diff_ids else 0
     layers = (*base.layers, *made.layers[count:]) if count and base.layers else made.layers
+    layers = compressed(request.layout, layers) if request.compress else layers
     settings = dict(made.config.get("config") or {})
     first = f"{plan.prefix}/bin:"  # assemble puts it there
     env = (str(each) for each in settings.get("Env") or ())

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bentotool.build.room import Room
 from bentotool.errors import BuildError
 from bentotool.images.baseimage import find_base
+from bentotool.images.layer import GZIP_LAYER, PLAIN_LAYER, gzip_layer
 from bentotool.imagespec import ImagePlan, ImageRequest
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.digest import CHUNK
@@ -18,7 +19,7 @@ from bentotool.oci.layout import Layout
 from bentotool_docker.programs import BuildCall, Program
 from bentotool_docker.report import explained_build
 
-__all__ = ["Made", "take_in"]
+__all__ = ["Made", "compressed", "take_in"]
 
 _FORMAT = 1
 _LINKS = 8
@@ -72,6 +73,24 @@ def take_in(request: ImageRequest, plan: ImagePlan, program: Program, call: Buil
     if isinstance(identity, str):
         room.write(name, document)
     return made
+
+
+def compressed(layout: Layout, layers: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """The layers, with gzip where they are not compressed; each is compressed once."""
+    return tuple(_compressed(layout, layer) if layer.media_type == PLAIN_LAYER else layer for layer in layers)
+
+
+def _compressed(layout: Layout, layer: Descriptor) -> Descriptor:
+    room = Room(layout.root)
+    name = room.key("image-gzip", _FORMAT, layer.digest)
+    document = room.read(name) or {}
+    digest, size = document.get("digest"), document.get("size")
+    if isinstance(digest, str) and isinstance(size, int) and layout.has_sized(digest, size) and layout.renew(digest):
+        room.used(name)
+        return Descriptor(GZIP_LAYER, digest, size)
+    found = gzip_layer(layout, layer)
+    room.write(name, {"digest": found.digest, "size": found.size})
+    return found
 
 
 def _kept(layout: Layout, document: Mapping[str, Any] | None) -> Made | None:
