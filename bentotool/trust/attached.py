@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.build.bentos import BentoStore, StoredBento
+from bentotool.build.documents import FORMATS, LIBRARIES, PROVENANCE
 from bentotool.errors import BentotoolError, MissingDependencyError, NotFoundError, UsageError, VerificationError
 from bentotool.oci.attached import Attachment, attach, referrers
 from bentotool.oci.layout import Layout
@@ -33,16 +34,12 @@ __all__ = [
     "sbom_of",
 ]
 
-FORMATS = {"cyclonedx": "application/vnd.cyclonedx+json", "spdx": "application/spdx+json"}
-"""Artifact type of a bill of materials, by format."""
-PROVENANCE = "application/vnd.in-toto+json"
-"""Artifact type of a statement."""
 KIND = "io.bentotool.kind"
 """Annotation of a referrer that this tool made."""
 LIMIT = 64 << 20
 """Bytes of the largest document that is read."""
 _INSTALL = "'bentotool[sbom]'"
-_LIBRARIES = ("cyclonedx", "packageurl", "spdx_tools")
+_LIBRARIES = LIBRARIES
 
 
 @dataclass(frozen=True)

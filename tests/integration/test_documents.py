@@ -13,6 +13,7 @@ import pytest
 
 from bentotool.build.bentos import BentoStore
 from bentotool.cli.main import main
+from bentotool.errors import BuildError
 from bentotool.models.manifest import ModelDetails, ModelFile
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.attached import Attachment, attach, referrers
@@ -157,6 +158,8 @@ print(status, *sorted({"cyclonedx", "spdx_tools", "packageurl", "bentotool.trust
         return done.stdout.splitlines()[-1]
 
     assert loaded("--no-sbom") == "0 bentotool.trust"
+    assert loaded("--no-sbom") == "0"
+    assert loaded() == "0 bentotool.trust cyclonedx packageurl spdx_tools"
     assert loaded() == "0"
     assert loaded("--name", "other") == "0 bentotool.trust cyclonedx packageurl spdx_tools"
 
@@ -172,10 +175,27 @@ def test_what_is_not_wanted_is_not_attached_and_bills_are_made_afresh(
     assert err.startswith("error: no provenance is attached to double:")
     afresh = tmp_path / "out" / "bill.json"
     assert run("sbom", "double", "--output", afresh)[0] == 0
-    late = printed("build", project, "--no-cache", "--no-provenance")
+    late = printed("build", project, "--no-provenance")
     assert len(late["attached"]) == 2
+    assert "attached" not in printed("build", project, "--no-provenance")
     assert printed("sbom", "double", "--output", tmp_path / "attached.json")["path"].endswith("attached.json")
     assert (tmp_path / "attached.json").read_bytes() == afresh.read_bytes()
+
+
+def test_what_an_ended_build_did_not_come_to_is_attached_by_the_next(
+    project: Path, layout: Layout, printed: Callable[..., Any], run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise BuildError("no space left on the disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attached, "attach", full)
+        assert run("build", project)[0] == 1
+    (built,) = BentoStore(layout).list()
+    assert kinds(layout, built.digest) == []
+    next_one = printed("build", project)
+    assert (next_one["digest"], kinds(layout, built.digest)) == (built.digest, EVERY)
+    assert "attached" not in printed("build", project)
 
 
 def test_another_name_here_changes_nothing(project: Path, printed: Callable[..., Any]) -> None:

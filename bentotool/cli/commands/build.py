@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,13 +66,16 @@ def build(
     if check:
         _check(state, directory, options)
         return
-    started = _start()
+    started, wanted = _start(), (not no_sbom, not no_provenance)
     result = build_bento(
         directory, layout=state.layout, plugins=state.plugins, options=options, note=state.console.note
     )
+    if result.plan is None and _lacks(state, result, wanted):
+        options = dataclasses.replace(options, fresh=True)
+        result = build_bento(directory, layout=state.layout, plugins=state.plugins, options=options)
     document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run and result.plan else {})}
-    if result.plan is not None and not dry_run:  # where nothing changed, all is attached that was asked for then
-        document["attached"] = _attach(state, directory, options, result, started, (not no_sbom, not no_provenance))
+    if result.plan is not None and not dry_run:
+        document["attached"] = _attach(state, directory, options, result, started, wanted)
     deliver(state, document, lambda: _show(state, result), push, output)
 
 
@@ -84,6 +88,13 @@ def _start() -> datetime:
 
         source_date()
     return datetime.now(timezone.utc)
+
+
+def _lacks(state: State, built: BuildResult, wanted: tuple[bool, bool]) -> bool:
+    """Whether a Bento that was built before lacks a document; only a plan knows what stands in one."""
+    from bentotool.build.documents import lacks_documents
+
+    return lacks_documents(state.layout, built.digest, sbom=wanted[0], provenance=wanted[1])
 
 
 def _attach(
