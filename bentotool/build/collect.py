@@ -31,10 +31,13 @@ from bentotool.oci.tar import check_entry_names
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["CodeFile", "collect", "read_unchanged"]
+__all__ = ["CodeFile", "collect", "read_unchanged", "secrets_by_name"]
 
 _NEVER = (".git/", ".git", ".venv/", "venv/", "__pycache__/", ".DS_Store", "*.py[co]", "/bento.lock")
 _IGNORE_FILE = ".bentoignore"
+_SECRET = re.compile(
+    r"\.env(?:\.(?!example$|sample$|template$|dist$)[\w.-]+)?|\.netrc|\.pypirc|\.git-credentials|id_(?:rsa|dsa|ecdsa|ed25519)"
+)
 _IGNORE_LIMIT = 1 << 20
 
 
@@ -113,6 +116,20 @@ def _digest(
     journal.files[source] = stamp, digest, target
     journal.misses += 1
     return digest, size
+
+
+def secrets_by_name(files: Sequence[CodeFile], meant: Sequence[str]) -> tuple[str, ...]:
+    """Files that hold secrets more often than not, by their names; those that are meant by their name are left out.
+
+    Args:
+        meant: patterns of ``include``.
+    """
+    named = {pattern.lstrip("/") for pattern in meant}
+    return tuple(
+        file.name
+        for file in files
+        if _SECRET.fullmatch(base := file.name.rpartition("/")[2]) and not {file.name, base} & named
+    )
 
 
 def read_unchanged(project: Path, file: CodeFile) -> Iterator[bytes]:

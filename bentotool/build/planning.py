@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bentotool.build.arguments import check_secrets, check_size, read_arguments
-from bentotool.build.collect import CodeFile, collect
+from bentotool.build.collect import CodeFile, collect, secrets_by_name
 from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
 from bentotool.build.configfile import ProjectConfig, load_config
 from bentotool.build.image import choose_base, image_of
@@ -124,6 +124,11 @@ class Work:
                 before=self.before, journal=journal,
             )  # fmt: skip
             _check_added(files, addition)
+            if doubtful := secrets_by_name(files, config.include):
+                named = ", ".join(doubtful[:3]) + (" and more" if len(doubtful) > 3 else "")
+                self.note(
+                    f"{named} may hold secrets and goes into the Bento: leave it out by exclude, or name it in include"
+                )
             self.check_secrets(project, probe, [file.name for file in files])
             check_image_files(config, image, [file.name for file in files])
             self.cached.update(files=journal.hits, files_read=journal.misses)

@@ -309,3 +309,14 @@ def test_damage_in_the_store_is_noticed(project: Path, builder: Builder) -> None
     with pytest.raises(NotFoundError):
         store.requirements(bento)
     shutil.rmtree(builder.layout.root / "refs")
+
+
+def test_a_file_with_secrets_is_told_of(project: Path, builder: Any) -> None:
+    (project / ".env").write_text("TOKEN=x")
+    builder(project)
+    assert [note for note in builder.notes if note.startswith(".env may hold secrets")]
+    builder.notes.clear()
+    config = project / "bentofile.yaml"
+    config.write_text(config.read_text() + "include: ['*', .env]\n")
+    builder(project)
+    assert not [note for note in builder.notes if "secrets" in note]

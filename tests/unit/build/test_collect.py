@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bentotool.build.collect import collect, read_unchanged
+from bentotool.build.collect import collect, read_unchanged, secrets_by_name
 from bentotool.build.contain import open_inside, read_inside
 from bentotool.errors import BentotoolError, BuildError, NotFoundError, UnsafeError
 
@@ -170,3 +170,10 @@ def test_the_key_that_names_an_absent_file_is_named(tmp_path: Path) -> None:
         read_inside(tmp_path, "r.txt", where, limit=10)
     with pytest.raises(NotFoundError, match="^no file 'bentofile.yaml'"):
         read_inside(tmp_path, "bentofile.yaml", ("bentofile.yaml",), limit=10)
+
+
+def test_files_that_hold_secrets_by_their_names(write: Write) -> None:
+    folder = write({".env": "", "a/.env.prod": "", ".env.example": "", "a/.netrc": "", "env.py": "", "x/id_rsa": ""})
+    found = collect(folder)
+    assert secrets_by_name(found, ["*"]) == (".env", "a/.env.prod", "a/.netrc", "x/id_rsa")
+    assert secrets_by_name(found, ["*", ".env", "/a/.env.prod", "id_rsa"]) == ("a/.netrc",)
