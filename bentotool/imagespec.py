@@ -140,6 +140,7 @@ class ImageRequest:
         offline: no network: packages come from uv's cache and ``find_links``, the base from the store or a folder.
         find_links: folders of wheels.
         compress: gzip the layer with the Python environment.
+        bytecode: compile the packages beforehand.
         jobs: downloads at once.
         options: what the command line has for this builder alone.
         note: told one line for people.
@@ -153,6 +154,7 @@ class ImageRequest:
     offline: bool = False
     find_links: tuple[str, ...] = ()
     compress: bool = True
+    bytecode: bool = False
     jobs: int = 4
     options: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
@@ -163,7 +165,7 @@ class ImageLayer:
     """A layer of an image that was built.
 
     Args:
-        kind: as in :class:`PlannedLayer`, or ``base``.
+        kind: as in :class:`PlannedLayer`, or ``base`` or ``bytecode``.
         cached: it was there already.
     """
 

@@ -18,14 +18,14 @@ _SECOND = 1_000_000_000  # nanoseconds, Docker's unit
 _OCI = "org.opencontainers.image."
 
 
-def image_config(plan: ImagePlan, base: BaseImage, diff_ids: Sequence[str], created: int) -> dict[str, Any]:
+def image_config(plan: ImagePlan, base: BaseImage, layers: Sequence[tuple[str, str]], created: int) -> dict[str, Any]:
     """The config document.
 
     What the base says of its own start, user, volumes and triggers is left out; its variables and labels stay, but for
     those labels that say what the base is.
 
     Args:
-        diff_ids: of the layers above the base, in the order of the plan's layers.
+        layers: kind and diff id of those above the base, from the bottom.
         created: seconds since the epoch.
     """
     moment = datetime.fromtimestamp(created, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -54,8 +54,11 @@ def image_config(plan: ImagePlan, base: BaseImage, diff_ids: Sequence[str], crea
         **variant,
         "os": system,
         "config": settings,
-        "rootfs": {"type": "layers", "diff_ids": [*base.diff_ids, *diff_ids]},
-        "history": [*_history(base), *_own_history(plan, len(diff_ids), moment)],
+        "rootfs": {"type": "layers", "diff_ids": [*base.diff_ids, *(diff_id for _, diff_id in layers)]},
+        "history": [
+            *_history(base),
+            *({"created": moment, "created_by": f"bentotool containerize: {kind}"} for kind, _ in layers),
+        ],
     }
 
 
@@ -79,9 +82,3 @@ def _history(base: BaseImage) -> list[dict[str, Any]]:
     if sum(not entry.get("empty_layer") for entry in entries) == len(base.layers):
         return entries
     return [{"created_by": f"base {base.digest}"} for _ in base.layers]
-
-
-def _own_history(plan: ImagePlan, count: int, moment: str) -> list[dict[str, Any]]:
-    titles = [layer.title for layer in plan.layers]
-    titles += ["bentotool"] * (count - len(titles))
-    return [{"created": moment, "created_by": f"bentotool containerize: {title}"} for title in titles[:count]]

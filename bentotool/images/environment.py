@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.layout import Layout
 
-__all__ = ["PythonLayer", "python_layer"]
+__all__ = ["PythonLayer", "kept_layer", "note_layer", "python_layer"]
 
 _FORMAT = 2
 """Part of the key under which layers are kept; raised when the same lock shall give another layer."""
@@ -74,22 +74,27 @@ def python_layer(
     room = Room(layout.root)
     parts = (_FORMAT, sha256_bytes(text.encode()), plan.platform, plan.python, plan.prefix, compress)
     name = room.key("image-python", *parts)
-    kept = _kept(layout, room.read(name), compress)
-    if kept is not None:
-        room.used(name)
+    if (kept := kept_layer(layout, room, name, compress=compress)) is not None:
         return PythonLayer(kept, cached=True)
     with tempfile.TemporaryDirectory(prefix="bentotool-image-", ignore_cleanup_errors=True) as folder:
         installed = _install(Path(folder), layout, bento, text, plan, offline, find_links)
         layer = write_layer(layout, environment_entries(installed, plan.prefix, plan.python), compress=compress)
-    found = layer.descriptor
-    document = {"digest": found.digest, "size": found.size, "diff_id": layer.diff_id, "unpacked": layer.unpacked}
-    room.write(name, document)
+    note_layer(room, name, layer)
     return PythonLayer(layer, cached=False)
 
 
-def _kept(layout: Layout, document: Mapping[str, object] | None, compress: bool) -> WrittenLayer | None:
+def note_layer(room: Room, name: str, layer: WrittenLayer) -> None:
+    """Keep in mind which layer was made from what a name stands for."""
+    found = layer.descriptor
+    room.write(name, {"digest": found.digest, "size": found.size, "diff_id": layer.diff_id, "unpacked": layer.unpacked})
+
+
+def kept_layer(layout: Layout, room: Room, name: str, *, compress: bool) -> WrittenLayer | None:
+    """The layer that :func:`note_layer` was told of, where the store still has it."""
+    document = room.read(name)
     if document is None:
         return None
+    room.used(name)
     digest, size, diff_id = document.get("digest"), document.get("size"), document.get("diff_id")
     unpacked = document.get("unpacked")
     if not isinstance(digest, str) or not isinstance(size, int) or not isinstance(diff_id, str):

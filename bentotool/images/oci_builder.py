@@ -16,6 +16,7 @@ from bentotool.build.wheel import open_wheel
 from bentotool.errors import BuildError, UsageError
 from bentotool.images.basefiles import find_python
 from bentotool.images.baseimage import BaseImage, find_base
+from bentotool.images.bytecode import bytecode_layer
 from bentotool.images.config import image_config
 from bentotool.images.environment import PythonLayer, python_layer
 from bentotool.images.installed import site_packages
@@ -88,7 +89,10 @@ def _build(request: ImageRequest, plan: ImagePlan) -> BuiltImage:
     packages = python_layer(
         layout, bento, plan, offline=request.offline, find_links=request.find_links, compress=request.compress
     )
-    return assemble(layout, bento, plan, base, interpreter, packages)
+    bytecode = None
+    if request.bytecode:
+        bytecode = bytecode_layer(layout, bento, plan, packages.layer, compress=request.compress)
+    return assemble(layout, bento, plan, base, interpreter, packages, bytecode)
 
 
 def assemble(
@@ -98,12 +102,14 @@ def assemble(
     base: BaseImage,
     interpreter: str,
     packages: PythonLayer | None = None,
+    bytecode: PythonLayer | None = None,
 ) -> BuiltImage:
     """Put the Bento's own layers over a base.
 
     Args:
         interpreter: path of the base's Python.
         packages: the Python environment; None where the base has it already.
+        bytecode: of packages and runtime.
     """
     runtime = write_layer(layout, _runtime(layout, bento, plan, interpreter))
     code = bento.layer(CODE)
@@ -113,12 +119,13 @@ def assemble(
         (ImageLayer("code", *_key(code), True), code.digest),
     ]
     types = dict[str, str]()
-    if packages is not None:
-        made = packages.layer
-        ours.insert(0, (ImageLayer("python", *_key(made.descriptor), packages.cached), made.diff_id))
-        types[made.descriptor.digest] = made.descriptor.media_type
+    for place, kind, layer in ((1, "bytecode", bytecode), (0, "python", packages)):
+        if layer is not None:
+            made = layer.layer
+            ours.insert(place, (ImageLayer(kind, *_key(made.descriptor), layer.cached), made.diff_id))
+            types[made.descriptor.digest] = made.descriptor.media_type
     layers = [Descriptor(types.get(each.digest, PLAIN_LAYER), each.digest, each.size) for each, _ in ours]
-    config = image_config(plan, base, [diff_id for _, diff_id in ours], _created())
+    config = image_config(plan, base, [(layer.kind, diff_id) for layer, diff_id in ours], _created())
     return _store(layout, plan, base, config, layers, [each for each, _ in ours])
 
 

@@ -67,6 +67,9 @@ def containerize(
     compress: Annotated[
         bool, typer.Option("--compress/--no-compress", help="Gzip the layer of Python packages.")
     ] = True,
+    bytecode: Annotated[
+        bool, typer.Option("--bytecode", help="Compile packages beforehand, for a faster start.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
     print_dockerfile: Print = False,
 ) -> None:
@@ -95,7 +98,7 @@ def containerize(
     request = ImageRequest(
         plans, state.layout, lambda host: open_registry(state, host), transfer_progress(state),
         offline=offline, find_links=tuple(map(str, find_links or ())), compress=compress,
-        jobs=state.options.registry.jobs, note=state.console.note,
+        bytecode=bytecode, jobs=state.options.registry.jobs, note=state.console.note,
     )  # fmt: skip
     images = build_images(state.layout, found, request, decl, state.plugins)
     document = _document(found, images, decl.name, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import json
 import os
@@ -181,7 +182,7 @@ def test_the_image_answers_as_a_container(
     require_tool("unshare")
     if os.geteuid() != 0:
         pytest.skip("needs root for a root folder of its own")
-    done = cli("containerize", tag, "--base", python_base)
+    done = cli("containerize", tag, "--base", python_base, "--bytecode")
     root = tmp_path / "root"
     root.mkdir(mode=0o755)
     for folder in (*root.parents,):
@@ -197,6 +198,28 @@ def test_the_image_answers_as_a_container(
         os.kill(child_of(server), signal.SIGTERM)
         assert server.wait(30) == 0
     assert subprocess.run(check, env=env, timeout=30).returncode == 1
+
+
+def test_bytecode_is_a_layer_of_its_own_and_the_same_each_time(
+    cli: Callable[..., Any], tag: str, layout: Layout, python_base: str
+) -> None:
+    arguments = ("containerize", tag, "--base", python_base, "--no-compress")
+    plain, done = cli(*arguments), cli(*arguments, "--bytecode")
+    kinds = [layer["kind"] for layer in done["images"][0]["layers"]]
+    assert kinds == ["base", "python", "runtime", "bytecode", "code"]
+    made = done["images"][0]["layers"][3]
+    assert [layer for layer in done["images"][0]["layers"] if layer != made][:3] == [
+        {**layer, "cached": True} if layer["kind"] == "python" else layer for layer in plain["images"][0]["layers"][:3]
+    ]
+    with tarfile.open(layout.blob_path(made["digest"])) as archive:
+        found = {member.name: archive.extractfile(member).read(16) for member in archive}
+    site = f"opt/bentotool/env/lib/python{VERSION}/site-packages"
+    assert {f"{site}/bentotool/runtime/__pycache__/app.{sys.implementation.cache_tag}.pyc"} <= set(found)
+    assert {head[:8] for head in found.values()} == {importlib.util.MAGIC_NUMBER + b"\1\0\0\0"}
+    assert cli(*arguments, "--bytecode")["images"][0]["layers"][3]["cached"] is True
+    layout.blob_path(made["digest"]).unlink()
+    again = cli(*arguments, "--bytecode")
+    assert (again["digest"], again["images"][0]["layers"][3]["cached"]) == (done["digest"], False)
 
 
 def test_the_image_runs_in_an_engine(
