@@ -62,8 +62,8 @@ fi
 _ENTER = f'{_TRUST}\nexec "$@"'
 _ENVIRONMENT = f"""
 set -eu
-python=$1 prefix=$2 uv_version=$3 managed=$4
-shift 4
+python=$1 prefix=$2 uv_version=$3 managed=$4 bytecode=$5
+shift 5
 {_TRUST}
 if [ -f /run/secrets/bentotool-index ]; then set -a; . /run/secrets/bentotool-index; set +a; fi
 if [ -f /run/secrets/bentotool-uv ]; then export UV_CONFIG_FILE=/run/secrets/bentotool-uv; fi
@@ -91,6 +91,9 @@ if [ -n "$managed" ]; then mkdir -p /opt/python; fi
 if grep -q '^[A-Za-z0-9]' {_PACKAGES}/bento.lock; then
   "$uv" pip install --python "$prefix/bin/python" --require-hashes --color never "$@" -r {_PACKAGES}/bento.lock
 fi
+if [ -n "$bytecode" ]; then  # a file that does not compile is compiled when it is asked for, and says so then
+  "$prefix/bin/python" -I -m compileall -qq --invalidation-mode unchecked-hash "$prefix/lib" || true
+fi
 # Equal content has equal times, whenever it is installed.
 "$prefix/bin/python" -I -c '
 import os, sys
@@ -111,6 +114,7 @@ class Recipe:
         link: it knows ``COPY --link``.
         offline: nothing that runs may use a network.
         find_links: ``packages/links`` has wheels to look among.
+        bytecode: packages are compiled beforehand.
         uv_version: what is installed where the host's uv does not run.
         models: folders of the models in the Bento, for the last stage.
         whole: with the stage ``image``.
@@ -122,6 +126,7 @@ class Recipe:
     link: bool = True
     offline: bool = False
     find_links: bool = False
+    bytecode: bool = False
     uv_version: str = ""
     models: tuple[str, ...] = ()
     whole: bool = False
@@ -224,12 +229,12 @@ def _secrets(recipe: Recipe, names: Sequence[str]) -> tuple[Mount, ...]:
 
 def _packages(recipe: Recipe) -> list[Instruction]:
     plan = recipe.plan
-    managed = _distro(plan).managed
+    managed, compiled = _distro(plan).managed, "bytecode" if recipe.bytecode else ""
     flags = ["--no-deps"] if plan.platform == plan.locked_for else []
     flags += ["--find-links", f"{_PACKAGES}/links"] if recipe.find_links else []
     flags += ["--offline"] if recipe.offline else []
     flags += [] if plan.from_source else ["--only-binary", ":all:"]
-    arguments = (plan.python, plan.prefix, recipe.uv_version, "managed" if managed else "", *flags)
+    arguments = (plan.python, plan.prefix, recipe.uv_version, "managed" if managed else "", compiled, *flags)
     mounts = [
         Mount("cache", {"target": f"{_CACHE}/uv", "id": "bentotool-uv", "sharing": "shared"}),
         *_secrets(recipe, SECRETS),

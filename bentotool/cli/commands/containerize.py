@@ -99,6 +99,7 @@ def containerize(
         plans, state.layout, lambda host: open_registry(state, host), transfer_progress(state),
         offline=offline, find_links=tuple(map(str, find_links or ())), compress=compress,
         bytecode=bytecode, jobs=state.options.registry.jobs, note=state.console.note,
+        options={name: value for name, value in (("engine", engine), ("ca_bundle", ca_bundle)) if value},
     )  # fmt: skip
     images = build_images(state.layout, found, request, decl, state.plugins)
     document = _document(found, images, decl.name, names)

@@ -76,6 +76,7 @@ def _build(request: ImageRequest, plan: ImagePlan, program: Program) -> BuiltIma
         link=program.link,
         offline=request.offline,
         find_links=bool(request.find_links),
+        bytecode=request.bytecode,
         uv_version=uv_version(),
     )
     recipe_text(recipe)  # what no Dockerfile can do is said before anything is fetched

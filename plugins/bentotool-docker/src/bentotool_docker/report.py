@@ -25,6 +25,8 @@ _NETWORK = re.compile(
     re.IGNORECASE,
 )
 _WHEEL = re.compile(r"no wheels|has no (?:usable )?wheels|building from source is disabled|only.binary", re.IGNORECASE)
+_FOREIGN = re.compile(r"exec format error", re.IGNORECASE)
+_REASON = re.compile(r"(?:E|error|fatal|[\w.]*Error): ", re.IGNORECASE)
 _LINES = 3
 
 
@@ -45,6 +47,11 @@ def explained_build(plan: ImagePlan, report: str, base: str) -> BentotoolError:
         return BuildError(
             f"base image {base} has no Python {plan.python}",
             hint=f"name one that has it: --base docker.io/library/python:{plan.python}-slim",
+        )
+    if _FOREIGN.search(report):
+        return BuildError(
+            f"the engine cannot run programs of {plan.platform}, which the image of {plan.tag} needs",
+            hint="give it an emulator (qemu-user-static), build on such a machine, or use --builder oci",
         )
     found = _STEP.search(report)
     if found is None and _ABSENT.search(report):
@@ -104,5 +111,6 @@ def _shown(text: str) -> str:
 def _last(said: str) -> str:
     lines = [" ".join(line.split()) for line in said.splitlines()]
     kept = [line for line in lines if line and not re.fullmatch(r"[-=\s]*|Dockerfile:\d+|\d+ \|.*|>>> .*", line)]
-    text = " | ".join(kept[-_LINES:]) or "it said nothing"
+    reasons = [line for line in kept if _REASON.match(line)]
+    text = " | ".join((reasons or kept)[-_LINES:]) or "it said nothing"
     return "".join(char if char.isprintable() else " " for char in text)[:400].removeprefix("ERROR: ")
