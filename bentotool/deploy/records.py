@@ -134,10 +134,7 @@ class Records:
 
     def keep(self, deployment: Deployment, options: Mapping[str, Any], env: Mapping[str, str]) -> Record:
         """Note that something was deployed; the oldest revisions are dropped."""
-        try:
-            before = self.find(deployment.name)
-        except VerificationError:
-            before = None  # what is damaged has nothing to say beside what runs now
+        before = self.find(deployment.name)
         past = before.revisions if before else ()
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         revision = Revision(past[0].number + 1 if past else 1, created, deployment, options, env)

@@ -1,0 +1,260 @@
+"""Deploying with a target made for the test: options, plans, records, the commands that look after deployments."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bentotool.cli.main import main
+from bentotool.deploy.api import apply_plan, make_plan
+from bentotool.deploy.options import check_deployment_name, environment, option_values, usual_name
+from bentotool.deploy.records import Records
+from bentotool.errors import BentotoolError, ConflictError, UsageError, VerificationError
+from bentotool.oci.layout import Layout
+from bentotool.plugin_scan import scan
+from bentotool.plugins import Plugins
+from bentotool.targetspec import DeployBento, Deployment, DeployOptions, OptionSpec, TargetDecl
+
+ATTIC = """
+import json, os, pathlib
+from bentotool.errors import RemoteError, UnsafeError
+from bentotool.hookspecs import hookimpl
+from bentotool.targetspec import *
+
+@hookimpl
+def bentotool_targets():
+    options = (OptionSpec("floor", "integer", "Which floor", default=1, minimum=0), OptionSpec("lit", "flag", "Light"),
+               OptionSpec("box", "text", "Boxes", repeated=True))
+    return [TargetDecl("attic", __name__ + ":Attic", "The attic", options=options)]
+
+@hookimpl
+def bentotool_before_deploy(target, plan):
+    if plan.bento.version == "draft":
+        raise UnsafeError("it is a draft", hint="finish it")
+
+@hookimpl
+def bentotool_after_deploy(target, result):
+    with open(os.environ["ATTIC"] + ".heard", "a") as file:
+        file.write(result.name + "\\n")
+
+class Attic:
+    path = property(lambda self: pathlib.Path(os.environ["ATTIC"]))
+    def boxes(self):
+        return json.loads(self.path.read_text()) if self.path.exists() else {}
+    def plan(self, bento, options):
+        box = PlannedResource("box", options.name, "create", {"floor": options.values["floor"]})
+        return Plan("attic", bento, options, (box,), url="http://attic.example")
+    def apply(self, plan, wait):
+        if plan.options.env.get("FAIL"):
+            raise RemoteError("the stairs are gone", hint="mend them")
+        self.path.write_text(json.dumps({**self.boxes(), plan.name: plan.bento.tag}))
+        status = "ready" if wait else "starting"
+        return Deployment(plan.name, "attic", status, plan.url, plan.bento.tag, plan.bento.digest)
+    def status(self, deployment):
+        if os.environ.get("ATTIC_LOCKED"):
+            raise RemoteError("the attic is locked")
+        there = deployment.name in self.boxes()
+        return Deployment(deployment.name, "attic", "ready" if there else "missing", deployment.url, deployment.tag)
+    def logs(self, deployment, follow, tail):
+        yield "a mouse"
+        yield "a mouse\\x1b[31m"
+    def delete(self, deployment):
+        self.path.write_text(json.dumps({k: v for k, v in self.boxes().items() if k != deployment.name}))
+        return ["box " + deployment.name]
+    def list(self):
+        return [Deployment(name, "attic", "ready", "http://attic.example", tag) for name, tag in self.boxes().items()]
+"""
+BENTO = DeployBento("iris", "1", "sha256:" + "0" * 64)
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugins]:
+    site = tmp_path / "site"
+    info = site / "attic-1.dist-info"
+    info.mkdir(parents=True)
+    (site / "attic_plugin.py").write_text(ATTIC)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: attic\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[bentotool]\nattic = attic_plugin\n")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("ATTIC", str(tmp_path / "attic.json"))
+    yield Plugins(scan([str(site)]))
+    sys.modules.pop("attic_plugin", None)
+
+
+@pytest.fixture
+def layout(store: Path) -> Layout:
+    return Layout(store)
+
+
+@pytest.fixture
+def deploy(layout: Layout, plugins: Plugins) -> Callable[..., Any]:
+    def run(name: str, bento: DeployBento = BENTO, *, wait: bool = True, **env: str) -> Any:
+        options = DeployOptions(name, {"floor": 1, "lit": None, "box": ()}, env)
+        return apply_plan(layout, plugins, make_plan(layout, plugins, "attic", bento, options), wait=wait)
+
+    return run
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], plugins: Plugins) -> Callable[..., tuple[int, str, str]]:
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return run
+
+
+def test_what_is_deployed_is_recorded_and_heard_of(deploy: Callable[..., Any], layout: Layout, tmp_path: Path) -> None:
+    deploy("one", LEVEL="info")
+    record = deploy("one", DeployBento("iris", "2", "sha256:" + "1" * 64))
+    assert [(each.number, each.deployment.tag) for each in record.revisions] == [(2, "iris:2"), (1, "iris:1")]
+    assert record.revisions[1].env == {"LEVEL": "info"}
+    kept = Records(layout).get("one")
+    assert [each.deployment for each in kept.revisions] == [each.deployment for each in record.revisions]
+    assert kept.current.options == {"floor": 1, "lit": None, "box": []}
+    assert [each.name for each in Records(layout).list()] == ["one"]
+    assert (tmp_path / "attic.json.heard").read_text() == "one\none\n"
+
+
+def test_twenty_revisions_are_kept(deploy: Callable[..., Any]) -> None:
+    for number in range(22):
+        record = deploy("one", DeployBento("iris", str(number), ""))
+    assert [each.number for each in record.revisions] == list(range(22, 2, -1))
+
+
+def test_a_veto_or_a_failure_is_not_recorded(deploy: Callable[..., Any], layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(BentotoolError, match="it is a draft"):
+        deploy("one", DeployBento("iris", "draft", ""))
+    with pytest.raises(BentotoolError, match="the stairs are gone"):
+        deploy("one", FAIL="1")
+    assert Records(layout).find("one") is None
+    assert not (tmp_path / "attic.json").exists()
+
+
+def test_a_name_is_one_of_one_target(layout: Layout, plugins: Plugins) -> None:
+    Records(layout).keep(Deployment("one", "cellar", "ready", "http://x"), {}, {})
+    with pytest.raises(ConflictError, match="deployment one is one to cellar"):
+        make_plan(layout, plugins, "attic", BENTO, DeployOptions("one"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"format": 2, "revisions": []}', b'{"format":1,"revisions":[]}']
+)
+def test_a_damaged_record(layout: Layout, deploy: Callable[..., Any], content: bytes) -> None:
+    deploy("one")
+    deploy("two")
+    path = layout.root / "deployments" / "one.json"
+    path.write_bytes(content)
+    records = Records(layout)
+    with pytest.raises(VerificationError, match="is damaged"):
+        records.get("one")
+    assert [each.name for each in records.list()] == ["two"]
+    assert records.damaged == [path]
+    with pytest.raises(VerificationError, match="is damaged"):
+        deploy("one")  # nobody knows any more whose it is
+    path.unlink()
+    assert deploy("one").current.number == 1
+
+
+def test_commands(deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    deploy("one", LEVEL="info")
+    deploy("two")
+    status, out, _ = cli("--json", "deployment", "list")
+    assert (status, [(each["name"], each["status"]) for each in json.loads(out)]) == (
+        0,
+        [("one", "ready"), ("two", "ready")],
+    )
+    status, out, _ = cli("--json", "deployment", "show", "one")
+    assert (json.loads(out)["env"], json.loads(out)["options"]["floor"]) == ({"LEVEL": "info"}, 1)
+    assert "LEVEL=info" in cli("deployment", "show", "one")[1]
+    assert cli("deployment", "logs", "one")[1] == "a mouse\na mouse\\x1b[31m\n"
+    status, out, _ = cli("--json", "deployment", "delete", "one")
+    assert json.loads(out) == {"name": "one", "target": "attic", "status": "deleted", "removed": ["box one"]}
+    assert cli("deployment", "show", "one")[0] == 3
+    assert cli("deployment", "delete", "one")[0] == 3
+
+
+def test_a_target_that_cannot_be_asked(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy("one")
+    monkeypatch.setenv("ATTIC_LOCKED", "1")
+    status, out, _ = cli("--json", "deployment", "list")
+    assert status == 0
+    assert [(each["status"], each["detail"]) for each in json.loads(out)] == [("unknown", "the attic is locked")]
+
+
+def test_what_is_not_recorded_is_found_by_its_target(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], layout: Layout
+) -> None:
+    deploy("one")
+    Records(layout).forget("one")
+    assert json.loads(cli("--json", "deployment", "list")[1]) == []
+    assert [each["name"] for each in json.loads(cli("--json", "deployment", "list", "--target", "attic")[1])] == ["one"]
+    assert cli("deployment", "delete", "one", "--target", "attic")[0] == 0
+    assert cli("deployment", "delete", "one", "--target", "attic")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("attik", "."), 3, "no plugin here deploys to 'attik'\nhint: did you mean attic?"),
+        (("attic", ".", "--set", "flor=1"), 2, "target attic has no option 'flor'\nhint: did you mean floor?"),
+        (("attic", ".", "--set", "floor"), 2, "--set 'floor' is not of the form NAME=VALUE"),
+        (("attic", ".", "--floor", "x"), 2, "floor 'x' is not a whole number"),
+        (("attic", ".", "--floor", "-1"), 2, "floor '-1' is not at least 0"),
+        (("attic", ".", "--floor", "1", "--set", "floor=2"), 2, "floor is given twice"),
+        (("attic", ".", "--env", "A"), 2, "--env 'A' is not of the form NAME=VALUE"),
+        (("attic", ".", "--env", "A=1", "--env", "A=2"), 2, "--env A is given twice"),
+        (("attic", ".", "--name", "No_Name"), 2, "'No_Name' is no name for a deployment"),
+        (("attic", "nothing"), 3, "nothing"),
+    ],
+)
+def test_what_deploy_refuses(
+    cli: Callable[..., tuple[int, str, str]], words: tuple[str, ...], status: int, said: str
+) -> None:
+    code, out, err = cli("deploy", *words)
+    assert (code, out) == (status, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_options_show_in_the_help(cli: Callable[..., tuple[int, str, str]]) -> None:
+    out = " ".join(cli("deploy", "--help")[1].split())
+    assert "--floor INTEGER attic: Which floor. [default: 1]" in out
+    assert "--lit / --no-lit" in out
+    assert "attic The attic" in out
+
+
+def test_values_of_options() -> None:
+    decl = TargetDecl(
+        "t", "a:b", "T",
+        options=(OptionSpec("lit", "flag", "L"), OptionSpec("box", "text", "B", repeated=True),
+                 OptionSpec("at-once", "integer", "N", default=3)),
+    )  # fmt: skip
+    assert option_values(decl, []) == {"lit": None, "box": (), "at-once": 3}
+    given = ["lit", "box=a", "box=b=c", "at_once=4"]
+    assert option_values(decl, given) == {"lit": True, "box": ("a", "b=c"), "at-once": 4}
+    assert option_values(decl, ["lit=no"])["lit"] is False
+
+
+def test_names() -> None:
+    assert usual_name("Iris_Service.v2") == "iris-service-v2"
+    assert usual_name("2-fast") == "b-2-fast"
+    assert len(usual_name("x" * 63)) == 50
+    for wrong in ("", "-a", "a-", "A", "a_b", "1a", "a" * 51, "../a", "a\n"):
+        with pytest.raises(UsageError):
+            check_deployment_name(wrong)
+
+
+def test_variables() -> None:
+    assert environment(["A=1", "B=x=y", "C="]) == {"A": "1", "B": "x=y", "C": ""}
+    for wrong in ("A B=1", "1A=2", "=x", "A=\0"):
+        with pytest.raises(UsageError):
+            environment([wrong])
