@@ -63,7 +63,8 @@ class BaseImage:
     @property
     def env(self) -> dict[str, str]:
         """Its variables."""
-        pairs = (str(item).partition("=") for item in self.settings.get("Env") or ())
+        listed = self.settings.get("Env")
+        pairs = (str(item).partition("=") for item in (listed if isinstance(listed, list) else ()))
         return {name: value for name, equals, value in pairs if equals and name}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from bentotool.build.bentos import StoredBento
 from bentotool.build.media import CODE
 from bentotool.models.store import ModelStore
-from bentotool.oci.attached import indexes, referrers
+from bentotool.oci.attached import Attachment, attach, indexes, referrers
 from bentotool.oci.checking import verify_store
 from bentotool.oci.collect import collect
 from bentotool.oci.descriptor import Index, Manifest
@@ -128,6 +130,43 @@ def test_what_is_attached_to_an_image(make: Cli, layout: Layout) -> None:
     assert {"base", "bento.lock", "iris:1"} <= names
     make()
     assert len(referrers(layout, done["digest"], "application/vnd.in-toto+json")) == 1
+
+
+def test_labels_that_the_provenance_gives(make: Cli, layout: Layout, bento: StoredBento) -> None:
+    assert "org.opencontainers.image.source" not in make("--dry-run")["plans"][0]["labels"]
+    commit, kind = "a" * 40, "application/vnd.in-toto+json"
+    source = {"name": "source", "uri": f"git+https://example.com/x.git@{commit}", "digest": {"gitCommit": commit}}
+    statement = {
+        "subject": [{"name": "double", "digest": {"sha256": bento.digest[7:]}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {"buildDefinition": {"resolvedDependencies": [{"name": "bento.lock"}, source]}},
+    }
+    attach(layout, bento.digest, kind, [Attachment(json.dumps(statement).encode(), kind)])
+    labels = image_of(layout, make())[1]["config"]["Labels"]
+    assert labels["org.opencontainers.image.source"] == "https://example.com/x.git"
+    assert labels["org.opencontainers.image.revision"] == commit
+
+
+def test_a_wheel_for_another_platform(make: Cli, wheels: Path, layout: Layout, bento: StoredBento) -> None:
+    (wheels / "demo-1-py3-none-any.whl").rename(wheels / "demo-1-cp312-cp312-manylinux_2_17_x86_64.whl")
+    assert make()["images"][0]["platform"] == "linux/amd64"
+    error = make("--platform", "linux/amd64,linux/arm64", status=1)
+    assert error["message"].startswith(f"the packages of {bento.tag} cannot be installed for linux/arm64: ")
+    (kept,) = indexes(layout, bento.digest)  # of the first: a half of two platforms is none
+    assert len(Index.from_bytes(layout.read(kept.digest)).manifests) == 3
+
+
+def test_the_network_is_not_needed(
+    bento: StoredBento, base: str, wheels: Path, tmp_path: Path, require_tool: Cli
+) -> None:
+    command = [require_tool("unshare"), "--net", "--map-root-user"]
+    if subprocess.run([*command, "true"], capture_output=True, timeout=20).returncode:
+        require_tool("unshare that may make a network namespace")
+    command += [sys.executable, "-m", "bentotool", "containerize", bento.tag, "--offline", "--base", base]
+    command += ["--find-links", str(wheels), "--output", str(tmp_path / "image.tar"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "image.tar").stat().st_size > 10_000
 
 
 def test_compressed_packages(make: Cli, layout: Layout) -> None:
