@@ -17,6 +17,8 @@ import pytest
 from bentotool.errors import BentotoolError, BuildError, NotFoundError, VerificationError
 from bentotool.images.basefiles import find_python
 from bentotool.images.baseimage import BaseImage, find_base
+from bentotool.images.config import image_config
+from bentotool.imagespec import ImagePlan
 from bentotool.oci.layout import Layout
 from bentotool.oci.registry import Registry
 from bentotool.transfer.places import KnownPlaces
@@ -156,6 +158,44 @@ def test_damaged_blobs(layout: Layout, make_base: Any) -> None:
         with pytest.raises(BentotoolError):
             find(Layout(layout.root.with_name("other")), f"oci:{where}")
         path.with_suffix(".gone").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sound"),
+    [
+        ("rootfs", "x", False),
+        ("rootfs", {"diff_ids": [7]}, False),
+        ("rootfs", {"diff_ids": ["sha256:zz"]}, False),
+        ("os", ["linux"], False),
+        ("architecture", None, False),
+        ("config", [1], True),
+        ("config", {"Env": 5, "Labels": [1]}, True),
+        ("config", {"Env": [None, "A", "=b", "C=d"], "Labels": {"a": 1}}, True),
+        ("history", {"a": 1}, True),
+        ("history", [None, 3], True),
+        ("variant", 8, True),
+    ],
+)
+def test_odd_configs(layout: Layout, make_base: Any, key: str, value: Any, sound: bool) -> None:
+    where = make_base()
+
+    def change(body: dict[str, Any]) -> None:
+        config = json.loads((where / "blobs" / "sha256" / body["config"]["digest"][7:]).read_bytes()) | {key: value}
+        data = json.dumps(config).encode()
+        body["config"] |= {"digest": make_base.blob(where, data), "size": len(data)}
+
+    text = damage(where, change, make_base)
+    if not sound:
+        with pytest.raises(BentotoolError):
+            find(layout, text)
+        return
+    found = find(layout, text)
+    plan = ImagePlan("n", "1", "d", "s", "linux/amd64", "3.12", "linux/amd64", "b", "option", "/opt/e", {}, "1:1",
+                     "/", (), (), 1, {}, ())  # fmt: skip
+    made = image_config(plan, found, [("code", found.diff_ids[0])], 0)
+    assert len(made["rootfs"]["diff_ids"]) == sum(not each.get("empty_layer") for each in made["history"]) == 2
+    assert all("=" in each and not each.startswith("=") for each in made["config"]["Env"])
+    assert json.loads(json.dumps(made)) == made
 
 
 def hostile_tar(kind: str) -> bytes:
