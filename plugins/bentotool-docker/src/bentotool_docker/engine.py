@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ from bentotool.errors import AuthenticationError, BentotoolError, ConflictError,
 __all__ = ["NoSpaceError", "connect", "engine_url", "explained", "is_local", "one_line"]
 
 _TIMEOUT_S = 120
+_ANY = "1.41"  # until the engine has said what it speaks
+_ODD = (ValueError, KeyError, TypeError)  # what something that is no engine answers
 _LOCAL = ("unix://", "npipe://")
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _NOT_OURS = re.compile(r"cannot assign requested address", re.IGNORECASE)
@@ -63,11 +66,21 @@ def connect(url: str, *, timeout: int = _TIMEOUT_S) -> docker.DockerClient:
     if url.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
         tls = docker.utils.kwargs_from_env().get("tls")
     try:
-        client = docker.DockerClient(base_url=url, version="auto", timeout=timeout, tls=tls)
-        client.ping()
-    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, ValueError) as error:
+        _knock(url)
+        # asked for its version by a client of its own: one that fails while it is made leaves its connection open
+        with contextlib.closing(docker.DockerClient(base_url=url, version=_ANY, timeout=timeout, tls=tls)) as first:
+            version = str(first.api.version(api_version=False)["ApiVersion"])
+        return docker.DockerClient(base_url=url, version=version, timeout=timeout, tls=tls)
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, *_ODD) as error:
         raise _unreachable(url, error) from error
-    return client
+
+
+def _knock(url: str) -> None:
+    """Whether somebody listens at a Unix socket; the client tells less of why not, and leaves its own open."""
+    if url.startswith("unix://") and hasattr(socket, "AF_UNIX"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(10)
+            probe.connect(url.removeprefix("unix://"))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

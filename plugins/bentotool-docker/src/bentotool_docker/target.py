@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ class DockerTarget:
         """What would be made. Without an engine, as if nothing ran."""
         engine, notes = engine_url(options.values["engine"]), []
         try:
-            standing = look(connect(engine), options.name)
+            with contextlib.closing(connect(engine)) as client:
+                standing = look(client, options.name)
         except RemoteError as error:
             standing = Standing(options.name)
             notes.append(error.message)
@@ -73,11 +75,11 @@ class DockerTarget:
     def apply(self, plan: Plan, wait: bool) -> Deployment:
         """Make the image where it is missing, start the version, switch, let the old one end."""
         engine = engine_url(plan.options.values["engine"])
-        client = connect(engine, timeout=stop_seconds(plan.options.values) + 600)
         values, note = plan.options.values, plan.options.note
-        image = ensure_image(client, plan.bento, values["image"], str(values["pull"]), note)
-        version = bring_up(client, engine, plan, image, wait=wait)
-        standing = look(client, plan.name)
+        with contextlib.closing(connect(engine, timeout=stop_seconds(values) + 600)) as client:
+            image = ensure_image(client, plan.bento, values["image"], str(values["pull"]), note)
+            version = bring_up(client, engine, plan, image, wait=wait)
+            standing = look(client, plan.name)
         facts: dict[str, JSON] = {
             "engine": engine, "image": image.reference, "image_id": image.id, "container": str(version.name),
             "stop_seconds": stop_seconds(values),
@@ -90,35 +92,38 @@ class DockerTarget:
     def status(self, deployment: Deployment) -> Deployment:
         """How it is now."""
         engine = _engine_of(deployment)
-        return _described(look(connect(engine), deployment.name), engine, deployment.facts)
+        with contextlib.closing(connect(engine)) as client:
+            return _described(look(client, deployment.name), engine, deployment.facts)
 
     def logs(self, deployment: Deployment, follow: bool, tail: int) -> Iterator[str]:
         """Lines of the newest version. With ``follow``, those of the next one too, when an update takes place."""
-        client = connect(_engine_of(deployment))
-        shown: set[str] = set()
-        while True:
-            newest = next((each for each in look(client, deployment.name).versions if each.id not in shown), None)
-            if newest is None and shown:
-                return
-            if newest is None:
-                raise NotFoundError(
-                    f"there is no container of {deployment.name}", hint=f"bentotool deployment show {deployment.name}"
-                )
-            shown |= {str(each.id) for each in look(client, deployment.name).versions}
-            yield from _lines(newest, follow, tail)
-            if not follow:
-                return
+        with contextlib.closing(connect(_engine_of(deployment))) as client:
+            shown: set[str] = set()
+            while True:
+                versions = look(client, deployment.name).versions
+                newest = next((each for each in versions if str(each.id) not in shown), None)
+                if newest is None:
+                    break
+                shown |= {str(each.id) for each in versions}
+                yield from _lines(newest, follow, tail)
+                if not follow:
+                    break
+        if not shown:
+            hint = f"bentotool deployment show {deployment.name}"
+            raise NotFoundError(f"there is no container of {deployment.name}", hint=hint)
 
     def delete(self, deployment: Deployment) -> Sequence[str]:
         """Remove what carries its label."""
         seconds = deployment.facts.get("stop_seconds")
         patience = int(seconds) if isinstance(seconds, int) else _PATIENCE_S
-        return take_away(connect(_engine_of(deployment), timeout=patience + 60), deployment.name, patience)
+        with contextlib.closing(connect(_engine_of(deployment), timeout=patience + 60)) as client:
+            return take_away(client, deployment.name, patience)
 
     def list(self) -> Sequence[Deployment]:
         """The deployments on the engine that is meant now."""
         engine = engine_url(None)
-        return [_described(standing, engine, {"engine": engine}) for standing in deployments(connect(engine))]
+        with contextlib.closing(connect(engine)) as client:
+            return [_described(standing, engine, {"engine": engine}) for standing in deployments(client)]
 
 
 def _engine_of(deployment: Deployment) -> str:

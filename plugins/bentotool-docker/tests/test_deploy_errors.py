@@ -1,0 +1,237 @@
+"""What an engine refuses, or where there is none: one line, the next step, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bentotool.errors import BentotoolError, ConflictError, NotFoundError, RemoteError, UsageError
+from bentotool.targetspec import DeployBento, DeployOptions
+from bentotool.testing import check_plugin
+
+pytestmark = pytest.mark.timeout(180)
+BENTO = DeployBento("iris", "1", "sha256:" + "0" * 64, python="3.11", platform="linux/amd64")
+
+
+@pytest.fixture(autouse=True)
+def _needs_client(require_package: Callable[[str], None]) -> None:
+    require_package("docker")
+
+
+def options(*pairs: str, name: str = "one", **env: str) -> DeployOptions:
+    from bentotool_docker.hooks import bentotool_targets
+
+    from bentotool.deploy.options import option_values
+
+    return DeployOptions(name, option_values(next(iter(bentotool_targets())), pairs), env)
+
+
+def version_body(*pairs: str, user: str = "65532:65532", local: bool = True, **env: str) -> Any:
+    from bentotool_docker.images import Image
+    from bentotool_docker.spec import version_body as body
+
+    image = Image("iris:1", "", ("/opt/bentotool/env/bin/python",), (), user, {})
+    return body(BENTO, options(*pairs, **env), image, 1, "/run/bentotool/door-1", local=local)
+
+
+def test_the_plugin_keeps_the_contract() -> None:
+    assert "bentotool_targets" in check_plugin("docker").hooks
+
+
+# -- no engine --------------------------------------------------------------------------------------------------------
+
+
+def test_no_engine(tmp_path: Path) -> None:
+    from bentotool_docker.engine import connect
+
+    with pytest.raises(RemoteError, match="its socket is not there") as caught:
+        connect(f"unix://{tmp_path}/none.sock")
+    assert "systemctl start docker" in str(caught.value.hint)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(RemoteError, match=r"no Docker engine answers at tcp://.*: connection refused"):
+        connect(f"tcp://127.0.0.1:{port}")
+    with pytest.raises(RemoteError, match="no Docker engine answers at nonsense"):
+        connect("nonsense://x")
+
+
+def test_something_else_answers() -> None:
+    from bentotool_docker.engine import connect
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"220 welcome to my mail server\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(RemoteError, match="no Docker engine answers") as caught:
+            connect(f"tcp://127.0.0.1:{port}", timeout=10)
+        assert "\n" not in caught.value.message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_socket_that_may_not_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    code = (
+        "import os, sys\n"
+        "from bentotool_docker.engine import connect\n"
+        "from bentotool.errors import BentotoolError\n"
+        "import docker, requests\n"
+        "if os.geteuid() == 0: os.setegid(65534); os.seteuid(65534)\n"
+        "try: connect('unix://' + sys.argv[1])\n"
+        "except BentotoolError as error: print(error.code, error.message, error.hint, sep='\\n')\n"
+    )
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        path.chmod(0o000)
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60)
+    kind, message, hint = done.stdout.splitlines()
+    assert kind == "authentication", done.stderr
+    assert message == f"the Docker engine at unix://{path} may not be asked: permission denied"
+    assert "usermod -aG docker" in hint
+
+
+def test_a_plan_needs_no_engine(tmp_path: Path) -> None:
+    from bentotool_docker.target import DockerTarget
+
+    plan = DockerTarget().plan(BENTO, options(f"engine=unix://{tmp_path}/none.sock", "port=8080"))
+    assert plan.url == "http://127.0.0.1:8080"
+    assert [(each.kind, each.action) for each in plan.resources] == [("volume", "create")] + [
+        ("container", "create")
+    ] * 2
+    assert "no Docker engine answers" in plan.notes[0]
+    assert json.loads(json.dumps(plan.to_dict()))["status"] == "planned"
+
+
+# -- what is asked for ------------------------------------------------------------------------------------------------
+
+
+def test_the_body_of_a_container() -> None:
+    body = version_body("cpus=1.5", "memory=512m", "gpus=0,GPU-7", "restart=no", LEVEL="info")
+    host = body["HostConfig"]
+    assert (host["NanoCpus"], host["Memory"], host["ReadonlyRootfs"]) == (1_500_000_000, 512 << 20, True)
+    assert host["DeviceRequests"] == [{"Driver": "", "Capabilities": [["gpu"]], "DeviceIDs": ["0", "GPU-7"]}]
+    assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert "LEVEL=info" in body["Env"]
+    assert body["StopTimeout"] == 43
+    assert version_body("gpus=all")["HostConfig"]["DeviceRequests"][0]["Count"] == -1
+    assert version_body("gpus=2")["HostConfig"]["DeviceRequests"][0]["Count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (("memory=lots",), "memory 'lots' is not a size"),
+        (("memory=1m",), "memory '1m' is less than the engine gives"),
+        (("tmp=0",), "tmp '0' is not a size"),
+        (("secret=token",), "secret 'token' is not of the form NAME=FILE"),
+        (("secret=../x=/etc/hosts",), "is not of the form NAME=FILE"),
+        (("secret=a=/etc/hosts", "secret=a=/etc/hosts"), "secret a is given twice"),
+        (("secret=a=/no/such/file",), "secret a: no file"),
+    ],
+)
+def test_values_that_no_container_can_have(pairs: tuple[str, ...], said: str) -> None:
+    with pytest.raises((UsageError, NotFoundError)) as caught:
+        version_body(*pairs)
+    assert said in caught.value.message
+    assert caught.value.hint
+
+
+def test_variables_that_the_deployment_sets_itself() -> None:
+    with pytest.raises(UsageError, match="--env PORT is set by the deployment itself"):
+        version_body(PORT="1")
+
+
+def test_a_secret_of_this_machine_is_nothing_to_an_engine_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("x")
+    with pytest.raises(UsageError, match="the engine runs elsewhere"):
+        version_body(f"secret=token={path}", local=False)
+
+
+# -- what an engine refuses -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind", "told"),
+    [
+        (500, "write /var/lib/docker/x: no space left on device", BentotoolError, "no space left on the engine's disk"),
+        (500, "Bind for 127.0.0.1:80 failed: port is already allocated", ConflictError, "port a:80 is in use"),
+        (500, "listen tcp4 127.0.0.1:80: bind: address already in use", ConflictError, "port a:80 is in use"),
+        (500, "cannot assign requested address", UsageError, "the engine's machine has no address a:80"),
+        (500, 'could not select device driver "" with capabilities: [[gpu]]', BentotoolError, "no GPUs to give"),
+        (409, 'Conflict. The container name "/x" is already in use', ConflictError, "is already in use"),
+        (400, "invalid user", UsageError, "do it: invalid user"),
+        (500, "line\none\x1b[2J and\tmore", RemoteError, "do it: line one [2J and more"),
+    ],
+)
+def test_failures_of_the_engine_in_a_line(status: int, said: str, kind: type[BentotoolError], told: str) -> None:
+    import docker.errors
+    import requests
+    from bentotool_docker.engine import explained
+
+    response = requests.Response()
+    response.status_code = status
+    with pytest.raises(kind) as caught, explained("do it", port="a:80"):
+        raise docker.errors.APIError("refused", response, said)
+    assert told in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+def test_an_image_that_is_nowhere(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
+    failed = project.deploy(name, "--image", "no-such-image:1", "--pull", "never", ok=False)
+    assert failed.status == 3
+    assert "the engine has no image no-such-image:1" in failed.err
+    failed = project.deploy(name, "--image", "127.0.0.1:1/no-such-image:1", ok=False)
+    assert failed.status in (3, 5)
+    error = json.loads(failed.err.splitlines()[-1])["error"]
+    assert error["message"].startswith("pull 127.0.0.1:1/no-such-image:1: ")
+    assert tools.made(engine, name) == set()
+
+
+def test_an_image_without_our_runtime(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
+    failed = project.deploy(name, "--port", "0", "--image", "python:3.11-slim", ok=False)
+    error = json.loads(failed.err.splitlines()[-1])["error"]
+    assert (failed.status, error["message"]) == (1, "image python:3.11-slim has no runtime that can be lent a port")
+    assert tools.made(engine, name) == set()
+
+
+def test_a_volume_of_another(project: Any, engine: Any, name: str) -> None:
+    volume = engine.volumes.create(f"bentotool-{name}")
+    try:
+        failed = project.deploy(name, "--port", "0", ok=False)
+        assert "there is a volume" in failed.err
+        volume.reload()
+    finally:
+        volume.remove()
+
+
+def test_too_little_memory(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
+    failed = project.deploy(name, "--port", "0", "--memory", "12m", ok=False)
+    assert failed.status == 1
+    error = json.loads(failed.err.splitlines()[-1])["error"]
+    assert (error["code"], "ran out of memory" in error["message"]) == ("unhealthy", True), error
+    assert tools.made(engine, name) == set()
