@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from bentotool.plugins import Plugins
 
 __all__ = ["Planned", "Work"]
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 @dataclass(frozen=True)
@@ -118,20 +123,9 @@ class Work:
             extra = (*probe.requirements, *addition.requirements, *needs)
             requirements, lock = self.lock(project, extra)
         with self.step("files"):
-            journal, where = Journal(), project.origin or "defaults"
-            files = collect(
-                self.folder, config.include, config.exclude, where=where, store=self.layout.root,
-                before=self.before, journal=journal,
-            )  # fmt: skip
-            _check_added(files, addition)
-            if doubtful := secrets_by_name(files, config.include):
-                named = ", ".join(doubtful[:3]) + (" and more" if len(doubtful) > 3 else "")
-                self.note(
-                    f"{named} may hold secrets and goes into the Bento: leave it out by exclude, or name it in include"
-                )
+            files, journal = self.collect(project, probe, addition, packed=bool(lock.wheels))
             self.check_secrets(project, probe, [file.name for file in files])
             check_image_files(config, image, [file.name for file in files])
-            self.cached.update(files=journal.hits, files_read=journal.misses)
         with self.step("wheel"):
             runtime_version, wheel, known = cached_runtime_wheel(self.room, self.layout, self.runtime)
             self.cached["wheel"] = known
@@ -182,6 +176,51 @@ class Work:
     def check_secrets(self, project: ProjectConfig, probe: Probe, files: Sequence[str] = ()) -> None:
         origin, file = project.origin or "the configuration", self.options.arg_file
         check_secrets(probe.arguments, project.config.args, origin, self.folder, file, files)
+
+    def collect(
+        self, project: ProjectConfig, probe: Probe, addition: PlanAddition, *, packed: bool
+    ) -> tuple[tuple[CodeFile, ...], Journal]:
+        """The project's files, looked over, and what was seen of them; ``packed`` wheels may bring modules as well."""
+        config, journal = project.config, Journal()
+        files = collect(
+            self.folder, config.include, config.exclude, where=project.origin or "defaults", store=self.layout.root,
+            before=self.before, journal=journal,
+        )  # fmt: skip
+        self.cached.update(files=journal.hits, files_read=journal.misses)
+        _check_added(files, addition)
+        if not packed:
+            self.check_modules(probe, {file.name for file in files} | set(addition.files))
+        if doubtful := secrets_by_name(files, config.include):
+            named = ", ".join(doubtful[:3]) + (" and more" if len(doubtful) > 3 else "")
+            self.note(
+                f"{named} may hold secrets and goes into the Bento: leave it out by exclude, or name it in include"
+            )
+        return files, journal
+
+    def installed(self, name: str) -> bool:
+        """Whether a file below the project is no part of it, but of an environment that lies there."""
+        base, prefix = os.path.realpath(self.folder), os.path.realpath(sys.prefix)
+        there = Path(prefix).is_relative_to(base) and Path(base, name).is_relative_to(prefix)
+        return there or not _INSTALLED.isdisjoint(name.split("/"))
+
+    def check_modules(self, probe: Probe, files: Set[str]) -> None:
+        """Whether the Bento has what the service is imported from.
+
+        Raises:
+            ConfigError: the service's own file is left out.
+        """
+        names = {unicodedata.normalize("NFC", name) for name in probe.modules if not self.installed(name)}
+        lost = [name for name in sorted(names) if name not in files]
+        module = probe.service.partition(":")[0].replace(".", "/")
+        for name in lost:
+            if name.removeprefix("src/").removesuffix(".py").removesuffix("/__init__") == module:
+                raise ConfigError(
+                    f"{name} is the service's, and exclude, include or a .bentoignore leaves it out of the Bento",
+                    hint="take it in; what a service imports has to be in the Bento",
+                )
+        if lost:
+            named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+            self.note(f"{named}: imported by the service and left out of the Bento, where it may fail to start")
 
     def lock(self, project: ProjectConfig, extra: tuple[str, ...]) -> tuple[Requirements, Lock]:
         options = self.options

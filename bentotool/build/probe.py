@@ -41,6 +41,7 @@ class Probe:
         schema, openapi: its API documents.
         arguments: ``{"name", "type", "required", "secret"}`` of each template argument, with ``value`` where one was
             given that is no secret.
+        modules: files of the project that its import brought in, relative to it.
         finding: how it was found out, where the build remembers such things.
     """
 
@@ -56,6 +57,7 @@ class Probe:
     image: dict[str, Any] | str | None = None
     requirements: tuple[str, ...] = ()
     depends: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     arguments: tuple[dict[str, Any], ...] = ()
     finding: Finding | None = field(default=None, compare=False, repr=False)
 
@@ -254,6 +256,7 @@ def _probe(document: dict[str, Any]) -> Probe:
             image=document.get("image") or None,
             requirements=tuple(str(line) for line in document.get("requirements") or ()),
             depends=tuple(str(name) for name in document.get("depends") or ()),
+            modules=tuple(str(name) for name in document.get("modules") or ()),
             arguments=tuple(_argument(item) for item in document.get("arguments") or ()),
         )
     except (KeyError, TypeError, ValueError) as error:

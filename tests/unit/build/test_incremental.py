@@ -17,6 +17,7 @@ from bentotool.build import stamps, standing, trace
 from bentotool.build.api import BuildOptions, BuildResult, build_bento
 from bentotool.build.bentos import BentoStore
 from bentotool.build.wheel import make_wheel
+from bentotool.errors import ConfigError
 from bentotool.oci.layout import Layout
 from bentotool.plugins import load_plugins
 
@@ -259,6 +260,24 @@ def test_whether_something_exists_is_noticed(real: Path, store: Path, tmp_path: 
     left_out.write_text("")
     assert label() == ("[True, True, True]", False)
     assert label() == ("[True, True, True]", True)
+
+
+def test_a_service_that_is_left_out_of_its_bento(real: Path, store: Path) -> None:
+    config = real / "bentofile.yaml"
+    plain = config.read_text()
+    for pattern in ("service.py", "*.py"):
+        config.write_text(f"{plain}exclude: ['{pattern}']\n")
+        with pytest.raises(ConfigError, match=r"^service\.py is the service's, and exclude"):
+            build(real, store)
+    config.write_text(f"{plain}exclude: [lib/]\n")
+    notes: list[str] = []
+    options = BuildOptions(runtime_requirements=("fakestar>=2",), platform="linux/amd64")
+    build_bento(real, layout=Layout(store), plugins=load_plugins(), options=options, note=notes.append)
+    assert [note for note in notes if note.startswith("lib/more.py: imported by the service and left out")]
+    config.write_text(plain)
+    notes.clear()
+    build_bento(real, layout=Layout(store), plugins=load_plugins(), options=options, note=notes.append)
+    assert not notes
 
 
 def test_a_packed_wheel_that_keeps_its_version_is_explained(real: Path, store: Path) -> None:
