@@ -93,7 +93,13 @@ def take(path: str, *, patience: float = _PATIENCE_S) -> Door:
 
 
 def open_door(path: Path) -> socket.socket:
-    """The Unix socket that servers ask at; one that an earlier keeper left is replaced."""
+    """The Unix socket that servers ask at; one that an earlier keeper left is replaced.
+
+    Raises:
+        UsageError: this system has no such sockets.
+    """
+    if sys.platform == "win32":
+        raise UsageError("this system lends no sockets")
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -137,8 +143,6 @@ def main(argv: list[str] | None = None) -> int:
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):  # as process 1 of a container it would ignore both
             signal.signal(number, lambda caught, _frame: received.append(caught))
-        if sys.platform == "win32":
-            raise UsageError("this system lends no sockets")
         with bind(options.host, options.port) as listener, open_door(options.socket) as asked:
             keep(listener, asked, lambda: bool(received), ours)
     except BentotoolError as error:
