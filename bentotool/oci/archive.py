@@ -221,7 +221,6 @@ def write_archive(
         if not isinstance(target, Path):
             return _pour(source, target, advance, compress)
         check_target(target)
-        target = Path(os.path.realpath(target))  # the file that a link names, not the link
         draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
         try:
             with draft.open("xb", buffering=0) as file:

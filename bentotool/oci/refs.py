@@ -283,7 +283,14 @@ class RefStore:
             raise self._missing(kind, reference, name)
         return refs[0]
 
-    def _is_damaged(self, kind: str, reference: str) -> VerificationError:
+    def _is_damaged(self, kind: str, reference: str) -> BentotoolError:
+        try:
+            os.stat(self.damaged[-1])
+        except PermissionError:
+            hint = "ask who owns it, or choose a store of yours with --store"
+            return BentotoolError(f"{self._layout.root} cannot be read: Permission denied", hint=hint)
+        except OSError:
+            pass  # gone, or worse
         what = f"{_KINDS[kind]} {reference} is damaged in the store {self._layout.root}: {self.damaged[-1].name}"
         return VerificationError(what, hint="see: bentotool store verify; --repair sets it aside")
 
