@@ -16,7 +16,7 @@ import docker
 import docker.errors
 from docker.models.containers import Container
 
-from bentotool.errors import BentotoolError, ConflictError, UsageError
+from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
 from bentotool.targetspec import Plan
 from bentotool_docker.engine import explained, is_local
 from bentotool_docker.images import Image
@@ -178,10 +178,15 @@ def _await_ready(version: Container, image: Image, timeout: float) -> None:
     """
     deadline = time.monotonic() + timeout
     while not is_ready(version, image.python):
-        with explained(f"look at {version.name}"):
-            version.reload()
+        try:
+            with explained(f"look at {version.name}"):
+                version.reload()
+        except NotFoundError:
+            raise _overtaken(version) from None
         state = version.attrs.get("State", {})
         if version.status != "running":
+            if look(version.client, version.labels[DEPLOYMENT]).newest > revision_of(version):
+                raise _overtaken(version)
             if state.get("OOMKilled"):
                 raise UnhealthyError(f"{version.name} ran out of memory", hint="give it more: --memory SIZE")
             code = state.get("ExitCode")
@@ -196,6 +201,13 @@ def _await_ready(version: Container, image: Image, timeout: float) -> None:
         able = version.exec_run([image.python, "-c", "import bentotool.runtime.door"]).exit_code == 0
     if not able:
         raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+
+
+def _overtaken(version: Container) -> ConflictError:
+    return ConflictError(
+        f"{version.name} was taken away: another deployment of this name is under way",
+        hint="see what runs now: bentotool deployment list",
+    )
 
 
 def _retire(plan: Plan, before: Standing, door: Container) -> None:
@@ -221,6 +233,9 @@ def _stop_and_remove(container: Container, seconds: int) -> None:
             container.remove(force=True, v=True)
         except docker.errors.NotFound:
             return
+        except docker.errors.APIError as error:
+            if error.status_code != 409:  # another process removes it just now
+                raise
 
 
 def take_away(client: docker.DockerClient, name: str, seconds: int) -> Sequence[str]:
