@@ -16,6 +16,7 @@ from bentotool.build.arguments import check_secrets, check_size, read_arguments
 from bentotool.build.collect import CodeFile, collect, secrets_by_name
 from bentotool.build.config import BuildConfig, bento_name, parse_envs, parse_labels
 from bentotool.build.configfile import ProjectConfig, load_config
+from bentotool.build.contain import open_inside
 from bentotool.build.image import choose_base, image_of
 from bentotool.build.journal import Journal
 from bentotool.build.lock import LOCK_FILE, PLATFORMS, Lock, default_platform, make_lock, read_lock
@@ -161,9 +162,11 @@ class Work:
     def probe(self, config: BuildConfig) -> Probe:
         arguments = {**config.args, **read_arguments(self.options.arg_file, self.options.args)}
         check_size(arguments)
+        service = config.service or "service"
+        _check_place(self.folder, service)
         probe = probe_service(
             self.folder,
-            config.service or "service",
+            service,
             store=self.layout.root,
             timeout=self.options.probe_timeout,
             show_output=self.options.show_output,
@@ -242,6 +245,15 @@ class Work:
             except OSError as error:
                 self.note(f"{LOCK_FILE} is not kept in the project ({error.strerror}): the next build resolves again")
         return requirements, lock
+
+
+def _check_place(folder: Path, service: str) -> None:
+    """UnsafeError where the service's file is a link out of the project: before its code runs, not after."""
+    module = service.partition(":")[0]
+    name = module.removesuffix(".py") if module.endswith(".py") else module.replace(".", "/")
+    for place in (f"{name}.py", f"{name}/__init__.py", f"src/{name}.py", f"src/{name}/__init__.py"):
+        if (folder / place).is_file() or (folder / place).is_symlink():
+            open_inside(folder, place).close()
 
 
 def _bento_name(config: BuildConfig, probe: Probe) -> str:

@@ -17,7 +17,7 @@ from bentotool.build import stamps, standing, trace
 from bentotool.build.api import BuildOptions, BuildResult, build_bento
 from bentotool.build.bentos import BentoStore
 from bentotool.build.wheel import make_wheel
-from bentotool.errors import ConfigError
+from bentotool.errors import ConfigError, UnsafeError
 from bentotool.oci.layout import Layout
 from bentotool.plugins import load_plugins
 
@@ -278,6 +278,21 @@ def test_a_service_that_is_left_out_of_its_bento(real: Path, store: Path) -> Non
     notes.clear()
     build_bento(real, layout=Layout(store), plugins=load_plugins(), options=options, note=notes.append)
     assert not notes
+
+
+def test_a_service_outside_of_the_project_is_not_even_imported(real: Path, store: Path, tmp_path: Path) -> None:
+    source, ran = tmp_path / "elsewhere.py", tmp_path / "ran"
+    source.write_text(f"open({str(ran)!r}, 'w').close()\n{SERVICE}")
+    (real / "service.py").unlink()
+    (real / "service.py").symlink_to(source)
+    with pytest.raises(UnsafeError, match=r"'service\.py' leads outside the project"):
+        build(real, store)
+    assert not ran.exists()
+    (real / "service.py").unlink()
+    source.rename(real / "real.py")
+    (real / "service.py").symlink_to("real.py")
+    assert build(real, store).files
+    assert ran.exists()
 
 
 def test_a_packed_wheel_that_keeps_its_version_is_explained(real: Path, store: Path) -> None:
