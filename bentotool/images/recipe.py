@@ -6,8 +6,8 @@ only the environment is kept. ``environment``: both, and the steps after the pac
 code over that. bentotool's own builder stops before the last one and adds the store's own layers, so that a model is
 not copied through an engine; whoever runs the Dockerfile elsewhere builds all of it.
 
-The context has ``packages/`` (lock, wheels, uv), ``scripts/`` and ``include/``; a second one named ``bento`` is the
-folder that ``BentoStore.materialise`` makes.
+The context, which `bentotool.images.context` writes, has ``packages/`` (lock, wheels, uv), ``scripts/``, ``include/``
+and for the last stage ``bento/``, a tree as ``BentoStore.materialise`` makes it.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def _image(recipe: Recipe) -> list[Instruction]:
     copied += [(f"{path}/", f"/{path}/") for path in recipe.models]
     copied += [("home/bento/", "/home/bento/")]
     found: list[Instruction] = [From(TARGET, "image")]
-    found += [Copy(source, target, "bento", recipe.link) for source, target in copied]
+    found += [Copy(f"bento/{source}", target, "", recipe.link) for source, target in copied]
     found += [] if plan.post_steps else [SearchPath(f"{plan.prefix}/bin")]
     return [
         *found,

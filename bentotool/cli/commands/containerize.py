@@ -47,6 +47,10 @@ FindLinks = Annotated[
     list[Path] | None, typer.Option("--find-links", metavar="DIR", help="Folder of wheels; may be repeated.")
 ]
 Print = Annotated[bool, typer.Option("--print-dockerfile", help="Print the Dockerfile of buildkit and make nothing.")]
+Context = Annotated[
+    Path | None,
+    typer.Option("--context", metavar="DIR", help="Write that Dockerfile and all it needs into a new folder."),
+]
 
 
 @talks_to_registry
@@ -72,6 +76,7 @@ def containerize(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
     print_dockerfile: Print = False,
+    context: Context = None,
 ) -> None:
     """Make a container image of a Bento"""
     from bentotool.build.bentos import BentoStore
@@ -86,8 +91,8 @@ def containerize(
     names, target = _names(tag, found, push), check_output(output) if output is not None else None
     platforms = check_platforms(platform or (), found.platform)
     plans = tuple(plan_image(state.layout, found, each, base=base) for each in platforms)
-    if print_dockerfile:
-        _print_dockerfile(state, found, plans, offline)
+    if print_dockerfile or context is not None:
+        _dockerfile(state, found, plans[0], offline, find_links or (), context)
         return
     program = engine_program(engine) if load else None
     decl = choose_builder(builder, plans, state.plugins)
@@ -175,18 +180,23 @@ def _load(
         return {"loaded": load_images(loaded, program, progress.advance)}
 
 
-def _print_dockerfile(state: State, bento: StoredBento, plans: Sequence[ImagePlan], offline: bool) -> None:
-    from importlib.metadata import version
+def _dockerfile(
+    state: State, bento: StoredBento, plan: ImagePlan, offline: bool, links: Sequence[Path], folder: Path | None
+) -> None:
+    from bentotool.images.context import whole_dockerfile, write_whole_context
 
-    from bentotool.images.recipe import Recipe, recipe_text
+    text = whole_dockerfile(bento, plan, offline=offline, find_links=bool(links))
+    document = {**_facts(bento), "platform": plan.platform, "dockerfile": text}
+    if folder is None:
+        state.console.result(document, lambda: state.console.line(text.rstrip("\n")))
+        return
+    write_whole_context(folder, state.layout, bento, plan, text, tuple(map(str, links)))
 
-    models = tuple(dict.fromkeys(model.path for model in bento.models))
-    texts = [
-        recipe_text(Recipe(plan, offline=offline, uv_version=version("uv"), models=models, whole=True))
-        for plan in plans
-    ]
-    document = {**_facts(bento), "dockerfiles": dict(zip((plan.platform for plan in plans), texts, strict=True))}
-    state.console.result(document, lambda: state.console.line("\n".join(texts).rstrip("\n")))
+    def show() -> None:
+        state.console.line(f"wrote {folder}")
+        state.console.note(f"Next: docker build -t {bento.tag} {folder}")
+
+    state.console.result({**document, "context": str(folder)}, show)
 
 
 def _push(state: State, bento: StoredBento, names: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.errors import BuildError, NotFoundError, RemoteError
 from bentotool.images.baseimage import BaseImage, find_base
 from bentotool.images.baseplaces import is_local
+from bentotool.images.context import uv_version, write_context
 from bentotool.images.oci_builder import assemble
 from bentotool.images.outputs import Images, write_archive
 from bentotool.images.recipe import TARGET, Recipe, base_of, recipe_text
@@ -24,10 +25,10 @@ from bentotool.imagespec import BuiltImage, ImageLayer, ImagePlan, ImageRequest
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, parse_json_object
 from bentotool.oci.digest import check_digest
 from bentotool.oci.reference import RemoteReference
-from bentotool_docker.buildfiles import uv_version, write_context, write_secrets
 from bentotool_docker.made import Made, compressed, take_in
 from bentotool_docker.programs import BuildCall, Program, find_program
 from bentotool_docker.report import explained_build
+from bentotool_docker.secrets import write_secrets
 
 __all__ = ["BuildkitBuilder"]
 

@@ -1,4 +1,4 @@
-"""What a build is given: the context with the lock, wheels, uv and scripts, and the secrets, which are in no layer."""
+"""The secrets of a build, which are in no layer: where packages come from, and whom to trust."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ import configparser
 import os
 import re
 import shlex
-import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 
-from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.build.requirements import LITESTAR_NEEDS
 from bentotool.build.tomlfile import parse_toml
-from bentotool.build.uvrun import toml_text, uv_program
-from bentotool.environments import with_wheels
-from bentotool.errors import BentotoolError, NotFoundError, VerificationError
-from bentotool.images.recipe import script_names
+from bentotool.build.uvrun import toml_text
+from bentotool.errors import BentotoolError, NotFoundError
 from bentotool.imagespec import ImagePlan
-from bentotool.models.store import link_file
-from bentotool.oci.layout import Layout
-from bentotool.oci.tar import check_entry_name
 
-__all__ = ["uv_version", "write_context", "write_secrets"]
+__all__ = ["write_secrets"]
 
-_INSIDE = "file:///opt/bentotool/packages/wheels"
 _INDEX = re.compile(
     r"UV_(?:INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|INSECURE_HOST|INDEX_STRATEGY|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))"
     r"|PIP_(?:INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST)"
@@ -38,79 +28,6 @@ _BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-
-
-def uv_version() -> str:
-    """The version of uv here, which is installed in the image's build where this one's program does not run."""
-    return version("uv")
-
-
-def write_context(
-    folder: Path, layout: Layout, bento: StoredBento, plan: ImagePlan, find_links: Sequence[str] = ()
-) -> None:
-    """Write the context of a build.
-
-    Raises:
-        NotFoundError: a folder of wheels, or a script, is not there.
-        VerificationError: the Bento is damaged.
-    """
-    packages, wheels = folder / "packages", folder / "packages" / "wheels"
-    wheels.mkdir(parents=True)
-    for name, layer in bento.wheels.items():
-        if not layout.verify_blob(layer.digest):
-            raise VerificationError(f"{name} of Bento {bento.tag} is damaged", hint="build or pull it again")
-        link_file(layout.blob_path(layer.digest), wheels / name)
-    lock = BentoStore(layout).requirements(bento)
-    if bento.wheels:
-        lock = with_wheels(lock, wheels).replace(wheels.absolute().as_uri(), _INSIDE)
-    (packages / "bento.lock").write_text(lock, encoding="utf-8", newline="\n")
-    if sys.platform == "linux":
-        _link(Path(uv_program()), packages / "uv")
-    if find_links:
-        _links(packages / "links", find_links)
-    _files(folder, layout, bento, plan)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _links(target: Path, folders: Sequence[str]) -> None:
-    target.mkdir()
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise NotFoundError(f"no folder {str(folder)!r} with wheels", hint="--find-links DIR")
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and file.name.endswith((".whl", ".tar.gz")) and not (target / file.name).exists():
-                _link(file, target / file.name)
-
-
-def _files(folder: Path, layout: Layout, bento: StoredBento, plan: ImagePlan) -> None:
-    """Scripts and files that the plan's steps use, and no others: an edit elsewhere makes no step run again."""
-    scripts = script_names(plan)
-    if not scripts and not plan.build_include:
-        return
-    app = BentoStore(layout).materialise(bento) / "home" / "bento" / "app"
-    (folder / "scripts").mkdir()
-    (folder / "include").mkdir()
-    for name, path in scripts.items():
-        source = app / check_entry_name(path)
-        if not source.is_file():
-            raise NotFoundError(f"script {path[:120]!r} is not among the files of {bento.tag}", hint="build it again")
-        shutil.copyfile(source, folder / "scripts" / name)
-        (folder / "scripts" / name).chmod(0o755)
-    for path in plan.build_include:
-        for source in _below(app / check_entry_name(path)):
-            target = folder / "include" / source.relative_to(app)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-
-
-def _below(path: Path) -> Iterator[Path]:
-    yield from (sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path])
 
 
 def write_secrets(folder: Path, plan: ImagePlan, ca_bundle: str | None = None) -> dict[str, Path]:
