@@ -73,7 +73,10 @@ def _check_labels(labels: object) -> None:
 
 def _reference(tag: str | Model | Ref) -> str:
     """What :func:`get` and :func:`list` give stands for itself."""
-    return tag if isinstance(tag, str) else tag.tag if isinstance(tag, Model) else tag.ref
+    named = tag if isinstance(tag, str) else getattr(tag, "tag" if isinstance(tag, Model) else "ref", None)
+    if not isinstance(named, str):
+        raise UsageError(f"a model is named by text such as 'iris:latest', not by a {type(tag).__name__}")
+    return named
 
 
 def _store() -> ModelStore:
@@ -113,7 +116,7 @@ def list(tag: str | None = None) -> builtins.list[Ref]:
     Args:
         tag: a name, to list its versions only.
     """
-    return _store().list(tag)
+    return _store().list(None if tag is None else _reference(tag))
 
 
 def delete(tag: str | Model | Ref) -> None:

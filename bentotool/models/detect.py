@@ -49,7 +49,9 @@ def detect_framework(files: Sequence[SourceFile], plugins: Plugins, name: str | 
         framework = plugins.framework(name)
         match = _ask(name, framework, files)
         if match is None:
-            raise UsageError(f"{_title(files)} is not a model that framework {name!r} knows", hint=_hint(plugins))
+            raise UsageError(
+                f"{_title(files)} is not a model that framework {name!r} knows", hint=_hint(plugins, files)
+            )
         return framework, match
     return _best(files, plugins)
 
@@ -135,7 +137,7 @@ def _best(files: Sequence[SourceFile], plugins: Plugins) -> tuple[Framework, Mat
     if not claims:
         if problems:
             raise problems[0]
-        raise UsageError(f"{_title(files)} is not a model that an installed plugin knows", hint=_hint(plugins))
+        raise UsageError(f"{_title(files)} is not a model that an installed plugin knows", hint=_hint(plugins, files))
     claims.sort(key=lambda claim: claim[1].confidence, reverse=True)
     tied = sorted(match.framework for _, match in claims if match.confidence == claims[0][1].confidence)
     if len(tied) > 1:
@@ -241,8 +243,21 @@ def _title(files: Sequence[SourceFile]) -> str:
     return parents[depth - 1].name if depth <= len(parents) else files[0].path.name
 
 
-def _hint(plugins: Plugins) -> str:
-    known = ", ".join(sorted(plugins.frameworks()))
+# What to install for a file that nothing installed knows: only ever words in a hint.
+_USUAL = {
+    ".onnx": "onnx", ".skops": "sklearn", ".joblib": "sklearn", ".safetensors": "huggingface", ".gguf": "huggingface",
+    ".pt": "torch", ".pth": "torch", ".pt2": "torch", ".ubj": "xgboost", ".cbm": "catboost", ".keras": "tensorflow",
+    ".tflite": "tensorflow", ".pb": "tensorflow", "MLmodel": "mlflow", ".pkl": "picklable",
+}  # fmt: skip
+
+
+def _hint(plugins: Plugins, files: Sequence[SourceFile]) -> str:
+    known = plugins.frameworks()
+    suffixes = {PurePosixPath(file.name.lower()).suffix or file.name for file in files}
+    for suffix, framework in _USUAL.items():
+        if suffix in suffixes and framework not in known:
+            return f"for {suffix}: pip install bentotool-{framework}"
     if not known:
         return "no framework plugin is installed; for ONNX: pip install bentotool-onnx"
-    return f"installed: {known}; for another format pip install its plugin, or name one with --framework"
+    named = ", ".join(sorted(known))
+    return f"installed: {named}; for another format pip install its plugin, or name one with --framework"

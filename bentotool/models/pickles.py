@@ -120,15 +120,7 @@ def _opcodes(data: bytes) -> Iterator[tuple[str, Any]]:
             raise _CutShortError
         if opcode is None:
             raise ValueError("no opcode")
-        start = stream.tell()
-        try:
-            arg = opcode.arg.reader(stream) if opcode.arg else None
-        except DeprecationWarning:  # an odd escape in a text, where warnings are errors; unpickling takes it
-            arg = None
-        except ValueError as error:
-            if stream.tell() >= len(data) or b"\n" not in data[start:]:
-                raise _CutShortError from error
-            raise
+        arg = _argument(opcode, stream, data)
         before = list(opcode.stack_before)
         if mark in before:
             if mark not in stack:
@@ -141,6 +133,18 @@ def _opcodes(data: bytes) -> Iterator[tuple[str, Any]]:
         del stack[len(stack) - len(before) :]
         stack.extend(opcode.stack_after)
         yield opcode.name, arg
+
+
+def _argument(opcode: Any, stream: BinaryIO, data: bytes) -> Any:
+    start = stream.tell()
+    try:
+        return opcode.arg.reader(stream) if opcode.arg else None
+    except DeprecationWarning:  # an odd escape in a text, where warnings are errors; unpickling takes it
+        return None
+    except ValueError as error:
+        if stream.tell() >= len(data) or b"\n" not in data[start:]:
+            raise _CutShortError from error
+        raise
 
 
 def _holds_objects(head: bytes) -> bool:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
-from bentotool.errors import BentotoolError, NotFoundError
+from bentotool.errors import BentotoolError, NotFoundError, UsageError
 
 __all__ = ["BENTO_ENV", "BentoModel", "Info", "Model", "resolve"]
 
@@ -205,9 +205,12 @@ def resolve(tag: str | Model) -> Model:
 
     Raises:
         NotFoundError: when there is no such model.
+        UsageError: for what names no model.
     """
     if isinstance(tag, Model):
         return tag
+    if not isinstance(tag, str):
+        raise UsageError(f"a model is named by text such as 'iris:latest', not by a {type(tag).__name__}")
     bento = os.environ.get(BENTO_ENV)
     return _from_bento(bento, tag) if bento else _from_store(tag)
 

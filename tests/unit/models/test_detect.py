@@ -167,6 +167,13 @@ def test_no_plugin_at_all(world: World) -> None:
     assert "pip install bentotool-" in str(caught.value.hint)
 
 
+def test_the_plugin_that_a_file_usually_wants_is_named(world: World) -> None:
+    world.add("one")
+    with pytest.raises(UsageError) as caught:
+        detect_framework(world.files("net.PT"), world.plugins)
+    assert caught.value.hint == "for .pt: pip install bentotool-torch"
+
+
 def test_no_files(world: World) -> None:
     with pytest.raises(UsageError, match="no files"):
         detect_framework([], world.plugins)

@@ -112,3 +112,9 @@ def test_labels_that_no_filter_would_find_are_refused(
     with pytest.raises(UsageError, match="label"):
         bentotool.onnx.save_model("iris", str(MODEL), labels=labels)
     assert bentotool.models.list() == []
+
+
+def test_what_names_no_model_is_refused() -> None:
+    for call in (bentotool.models.get, bentotool.models.list, bentotool.models.delete):
+        with pytest.raises(UsageError, match="named by text"):
+            call(3)
