@@ -209,7 +209,7 @@ def builds(engine: Any, index: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def built(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def built(builds: Builds, engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A Bento that asks for everything, and its image in the engine."""
     import ssl
 
@@ -218,7 +218,8 @@ def built(builds: Builds, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     paths = ssl.get_default_verify_paths()
     bundle.write_text(f"{CA_CANARY}\n" + Path(str(paths.cafile)).read_text())
     image = builds.containerize(tag, "--load", "--ca-bundle", str(bundle))
-    return SimpleNamespace(tag=tag, image=image)
+    yield SimpleNamespace(tag=tag, image=image)
+    engine.images.remove(tag, force=True)
 
 
 @contextlib.contextmanager
@@ -418,3 +419,24 @@ def test_docker_without_buildx(
     assert config["config"]["User"] == "65532:65532"
     assert config["config"]["Entrypoint"][0] == "/opt/bentotool/env/bin/python"
     assert [layer.kind for layer in image.layers][-2:] == ["runtime", "code"]
+
+
+def test_the_context_builds_elsewhere(builds: Builds, simple: str, engine: Any, tools: Any) -> None:
+    folder = builds.folder / "context"
+    found = builds.made("containerize", simple, "--base", BASE, "--context", str(folder))
+    assert (folder / "Dockerfile").read_text() == found["dockerfile"]
+    command = ["docker", "buildx", "build", "--quiet", "--load", "--tag", "context-of:test", str(folder)]
+    done = subprocess.run(command, env=builds.environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    with running(engine, "context-of:test", tools.wait_for, read_only=True) as (_, url):
+        assert tools.call(url, "hi") == "hi"
+    engine.images.remove("context-of:test", force=True)
+    assert "holds something already" in error(builds.run("containerize", simple, "--context", str(folder)))
+
+
+def test_a_dockerfile_is_printed(builds: Builds, simple: str) -> None:
+    done = builds.run("containerize", simple, "--print-dockerfile")
+    assert done.returncode == 0
+    assert done.stdout.startswith("# Made by bentotool")
+    assert done.stdout.endswith('"/home/bento"]\n')
+    assert CANARY not in done.stdout
