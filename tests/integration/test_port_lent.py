@@ -69,7 +69,7 @@ class Server:
         (project / "service.py").write_text(SERVICE.format(version=version, workers=workers))
         self.port_file = project / "port"
         self.port_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "bentotool.runtime", str(project), "--port", "0", "--drain-delay", "0.5"]
+        command = [sys.executable, "-m", "bentotool.runtime", str(project), "--port", "0", "--drain-delay", "1"]
         command += ["--port-file", str(self.port_file)]
         env = {**os.environ, door.VARIABLE: str(lent_at)}
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
@@ -110,7 +110,9 @@ class Load:
         self.stopping = False
 
     async def run(self) -> None:
-        async with httpx.AsyncClient(timeout=LIMIT) as client:
+        # not used again once idle for a while: one that is closed just when a request is sent loses it, as ever in HTTP
+        limits = httpx.Limits(keepalive_expiry=0.3)
+        async with httpx.AsyncClient(timeout=LIMIT, limits=limits) as client:
             await asyncio.gather(*(self._one(client, keeps=number % 2 == 0) for number in range(8)))
 
     async def _one(self, client: httpx.AsyncClient, *, keeps: bool) -> None:
@@ -182,7 +184,7 @@ def test_an_answer_of_a_server_that_drains_ends_its_connection(tmp_path: Path, k
         assert "connection" not in client.post(f"{keeper.url}/version", json={}).headers
         server.process.send_signal(signal.SIGTERM)
         seen = ""
-        with contextlib.suppress(httpx.HTTPError):  # the half second may be over
+        with contextlib.suppress(httpx.HTTPError):  # the second may be over
             while seen != "close":
                 seen = client.post(f"{keeper.url}/version", json={}, headers={}).headers.get("connection", "")
     assert seen == "close"

@@ -254,16 +254,18 @@ class Load:
 
     Args:
         rate: requests a second, sent whether or not earlier ones were answered.
+        kept_idle: seconds after which an idle connection is not used again; below the time for which a server drains,
+            as one that it closes just when a request is sent is lost to any client of HTTP.
     """
 
-    def __init__(self, url: str, rate: float = 200.0) -> None:
-        self.url, self.rate = url, rate
+    def __init__(self, url: str, rate: float, kept_idle: float) -> None:
+        self.url, self.rate, self.kept_idle = url, rate, kept_idle
         self.answers: list[str] = []
         self.failed: list[str] = []
         self.stopping = False
 
     async def run(self) -> None:
-        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=self.kept_idle)
         async with httpx.AsyncClient(timeout=LIMIT, limits=limits) as client:
             number, sent = 0, []
             loop = asyncio.get_running_loop()

@@ -136,7 +136,7 @@ def test_the_body_of_a_container() -> None:
     assert host["DeviceRequests"] == [{"Driver": "", "Capabilities": [["gpu"]], "DeviceIDs": ["0", "GPU-7"]}]
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges:true"])
     assert "LEVEL=info" in body["Env"]
-    assert body["StopTimeout"] == 43
+    assert body["StopTimeout"] == 46
     assert version_body("gpus=all")["HostConfig"]["DeviceRequests"][0]["Count"] == -1
     assert version_body("gpus=2")["HostConfig"]["DeviceRequests"][0]["Count"] == 2
 

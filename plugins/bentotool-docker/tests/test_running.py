@@ -58,17 +58,18 @@ def project_image(project: Any, engine: Any, name: str, tools: SimpleNamespace) 
 
 
 def test_updates_under_load_refuse_no_request(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
-    url = project.deploy(name, *QUICK, "--env", "VERSION=0").document["url"]
+    drains = ("--drain", "2", "--grace", "5", "--port", "0")
+    url = project.deploy(name, *drains, "--env", "VERSION=0").document["url"]
 
     async def scenario() -> tuple[Any, list[str]]:
-        load = tools.Load(url, rate=200.0)
+        load = tools.Load(url, rate=200.0, kept_idle=1.0)
         running = asyncio.create_task(load.run())
         long = []
         try:
             for version in range(1, 6):
                 # answered by the version that took it, although the next one comes in between
                 long.append(asyncio.create_task(asyncio.to_thread(tools.call, url, "slow", seconds=2.5)))
-                await asyncio.to_thread(project.deploy, name, *QUICK, "--env", f"VERSION={version}")
+                await asyncio.to_thread(project.deploy, name, *drains, "--env", f"VERSION={version}")
         finally:
             load.stopping = True
             await running
