@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
+from bentotool.errors import BentotoolError, ConfigError, NotFoundError, ServiceLoadError, UsageError
 from bentotool.sdk.arguments import check_taken, redacted
 from bentotool.sdk.importing import PROBE_VARIABLE
 from bentotool.sdk.service import Service
@@ -96,6 +97,7 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
 
     Raises:
         ServiceLoadError: what is wrong, with file and line.
+        NotFoundError: the module has nothing of the class's name.
         UsageError: an argument is missing, wrong or unknown.
     """
     folder = folder.resolve()
@@ -109,7 +111,7 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
     if attribute:
         service = getattr(module, attribute, None)
         if service is None:
-            raise ServiceLoadError(f"{module_name} has no {attribute!r}", hint=_declared(module))
+            raise NotFoundError(f"{module_name} has no {attribute!r}", hint=_declared(module, attribute))
         if not isinstance(service, Service):
             raise ServiceLoadError(
                 f"{module_name}:{attribute} is not a service", hint="put @bentotool.service on the class"
@@ -124,6 +126,8 @@ def load_service(folder: Path, target: str | None = None) -> tuple[Service[Any],
     return service, f"{module.__name__}:{name}"
 
 
-def _declared(module: Any) -> str:
+def _declared(module: Any, wanted: str) -> str:
     names = [key for key, value in vars(module).items() if isinstance(value, Service)]
+    if close := difflib.get_close_matches(wanted, names, 1):
+        return f"did you mean {close[0]!r}?"
     return f"declared there: {', '.join(names)}" if names else "put @bentotool.service on a class"

@@ -131,7 +131,17 @@ def test_an_absent_package_and_what_to_do(write: Write, store: Path) -> None:
 def test_modules_below_src_are_found(write: Write, store: Path) -> None:
     folder = write({"src/pkg/__init__.py": "", "src/pkg/serving.py": SERVICE, "service.py": "import pkg.serving\n"})
     assert probe_service(folder, "pkg.serving:Iris", store=store).service == "pkg.serving:Iris"
-    with pytest.raises(ServiceLoadError, match="nothing"):
+    with pytest.raises(NotFoundError, match="nothing"):
         probe_service(folder, "pkg.serving:nothing", store=store)
     package = write({"src/__init__.py": "", "src/serving.py": SERVICE})
     assert probe_service(package, "src.serving:Iris", store=store).service == "src.serving:Iris"
+
+
+def test_a_misspelt_class_is_not_found_and_the_near_one_is_named(write: Write, store: Path) -> None:
+    folder = write({"service.py": SERVICE})
+    with pytest.raises(NotFoundError, match="service has no 'Irsi'") as caught:
+        probe_service(folder, "service:Irsi", store=store)
+    assert caught.value.hint == "did you mean 'Iris'?"
+    with pytest.raises(NotFoundError) as other:
+        probe_service(folder, "service:Classifier", store=store)
+    assert other.value.hint == "declared there: Iris"
