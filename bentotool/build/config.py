@@ -146,7 +146,7 @@ def _environment(value: object, where: Where) -> dict[str, str] | str:
     return _variables(value, where)
 
 
-distro_text = one_of("debian", "alpine", "ubi8", "amazonlinux")
+distro_text = one_of("debian", "ubuntu", "alpine", "ubi8", "ubi9", "amazonlinux", "wolfi")
 """Parser of a Linux distribution."""
 base_image_text = text(r"[\w./:@-]+", "an image reference")
 """Parser of a base image."""

@@ -83,7 +83,9 @@ if ! "$uv" --version >/dev/null 2>&1; then
 fi
 if [ -z "$found" ]; then
   UV_PYTHON_DOWNLOADS=automatic "$uv" python install --install-dir /tmp/bentotool-python "$python"
-  mv /tmp/bentotool-python/cpython-* {_PYTHON}
+  for each in /tmp/bentotool-python/cpython-*; do  # beside the folder there may be links to it
+    if [ ! -L "$each" ]; then mv "$each" {_PYTHON}; fi
+  done
   found={_PYTHON}/bin/python$python
 fi
 if [ -n "$managed" ]; then mkdir -p /opt/python; fi

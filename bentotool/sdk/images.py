@@ -21,7 +21,7 @@ class Image:
 
     Args:
         base_image: reference of an image.
-        distro: ``debian``, ``alpine``, ``ubi8`` or ``amazonlinux``.
+        distro: ``debian``, ``ubuntu``, ``alpine``, ``ubi8``, ``ubi9``, ``amazonlinux`` or ``wolfi``.
         python_version: ``X.Y``.
         commands: shell commands before Python packages are installed.
         lock_python_packages: accepted as BentoML has it; packages are always pinned with their hashes.

@@ -304,6 +304,7 @@ def test_an_edit_of_code_makes_one_layer(builds: Builds, built: Any) -> None:
     tag = builds.bento("built", CONFIG, {"service.py": SERVICE + "\n# edited\n"})
     image = builds.containerize(tag)
     before, after = ({layer["digest"]: layer for layer in each["layers"]} for each in (built.image, image))
+    assert not any(layer["cached"] for layer in before.values() if layer["kind"] == "environment")
     new = [after[digest] for digest in after.keys() - before.keys()]
     assert [layer["kind"] for layer in new] == ["code"]
     assert new[0]["size"] < 1_000_000

@@ -21,7 +21,7 @@ from bentotool.images.context import uv_version, write_context
 from bentotool.images.oci_builder import assemble
 from bentotool.images.outputs import Images, write_archive
 from bentotool.images.recipe import TARGET, Recipe, base_of, recipe_text
-from bentotool.imagespec import BuiltImage, ImageLayer, ImagePlan, ImageRequest
+from bentotool.imagespec import BuiltImage, ImagePlan, ImageRequest
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, parse_json_object
 from bentotool.oci.digest import check_digest
 from bentotool.oci.reference import RemoteReference
@@ -227,11 +227,11 @@ def _assembled(request: ImageRequest, plan: ImagePlan, bento: StoredBento, base:
     )
     upper = replace(plan, layers=tuple(each for each in plan.layers if each.kind != "python"))
     image = assemble(request.layout, bento, upper, lower, made.interpreter)
-    kinds = ["base" if index < count else "environment" for index in range(len(layers))]
+    environment = {layer.digest for layer in layers[count:]}
     named = (
-        ImageLayer(
-            kinds[index] if index < len(kinds) else each.kind, each.digest, each.size, made.cached or each.cached
-        )
-        for index, each in enumerate(image.layers)
+        replace(each, kind="environment", cached=made.cached)
+        if each.kind == "base" and each.digest in environment
+        else each
+        for each in image.layers
     )
     return replace(image, layers=tuple(named))

@@ -13,6 +13,7 @@ __all__ = ["explained_build"]
 
 _STEP = re.compile(r"^ > \[(?P<stage>[a-z]+)[^\]]*\] (?P<what>.*?):?$\n(?P<said>.*?)^-{3,}$", re.MULTILINE | re.DOTALL)
 _TIME = re.compile(r"^(?:#\d+ )?\d+\.\d+ ", re.MULTILINE)
+_NO_PYTHON = re.compile(rf"^(?:#\d+ )?(?:\d+\.\d+ )?{MARK} no-python:", re.MULTILINE)  # said, not the script's text
 _END = re.compile(r"exit (?:code|status)[: ]+(\d+)|returned a non-zero code: (\d+)")
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _ABSENT = re.compile(
@@ -43,7 +44,7 @@ def explained_build(plan: ImagePlan, report: str, base: str) -> BentotoolError:
             f"the image of {plan.tag} cannot be made: no space left on the engine's disk",
             hint="docker system df shows what takes it; docker builder prune frees what builds left",
         )
-    if f"{MARK} no-python:" in report:
+    if _NO_PYTHON.search(report):
         return BuildError(
             f"base image {base} has no Python {plan.python}",
             hint=f"name one that has it: --base docker.io/library/python:{plan.python}-slim",
