@@ -255,7 +255,14 @@ class Plugins:
 
     def runtime_middleware(self, service: str) -> tuple[str, ...]:
         """Dotted targets of ASGI middleware for a service."""
-        return tuple(dict.fromkeys(str(value) for value in self.call("bentotool_runtime_middleware", service=service)))
+        return tuple(self.named_middleware(service))
+
+    def named_middleware(self, service: str) -> dict[str, str]:
+        """The same targets, each with the first plugin that names it."""
+        named: dict[str, str] = {}
+        for plugin, target in self._answers("bentotool_runtime_middleware", {"service": service}):
+            named.setdefault(str(target), plugin.name)
+        return named
 
     def plan_build(self, config: Mapping[str, object], models: Sequence[object]) -> PlanAddition:
         """What all plugins add to a Bento, merged. PluginError where two give one key different values."""

@@ -21,6 +21,7 @@ from bentotool.build.image import choose_base, image_of
 from bentotool.build.journal import Journal
 from bentotool.build.lock import LOCK_FILE, PLATFORMS, Lock, default_platform, make_lock, read_lock
 from bentotool.build.memory import Memory
+from bentotool.build.middleware import check_middleware
 from bentotool.build.packing import Packer
 from bentotool.build.plan import Plan, PlannedModel
 from bentotool.build.probe import Probe, probe_service
@@ -127,6 +128,8 @@ class Work:
             files, journal = self.collect(project, probe, addition, packed=bool(lock.wheels))
             self.check_secrets(project, probe, [file.name for file in files])
             check_image_files(config, image, [file.name for file in files])
+        middleware = plugins.named_middleware(probe.service)
+        check_middleware(middleware, {file.name for file in files} | set(addition.files), lock.pins, self.note)
         with self.step("wheel"):
             runtime_version, wheel, known = cached_runtime_wheel(self.room, self.layout, self.runtime)
             self.cached["wheel"] = known
@@ -147,7 +150,7 @@ class Work:
             loaders={name: as_text(path.read_bytes()) for name, path in loaders.items()},
             added=addition.files,
             image=image_of(config, image),
-            middleware=plugins.runtime_middleware(probe.service),
+            middleware=tuple(middleware),
             arguments=probe.arguments,
         )
         plan = choose_base(drawn, plugins).settled()

@@ -199,3 +199,16 @@ def test_a_conflict_is_one_line_that_names_both(
     assert done.stderr.startswith(said), done.stderr
     assert "--disable-plugin zoning" in done.stderr
     assert not list(store.rglob("refs/bentos/*"))
+
+
+@pytest.mark.parametrize("module", ["tenanci", "tenancy.inner", "pytest"])
+def test_middleware_that_the_bento_does_not_have(
+    install: Callable[[str, str], None], project: Path, module: str
+) -> None:
+    install("tenancy", HOOKS.replace("tenancy:Header", f"{module}:Header"))
+    done = run(project, "build", "--locked")
+    said = f"plugin 'tenancy' names the middleware '{module}:Header', and '{module}' is in no file"
+    assert said in " ".join(done.stderr.split()), done.stderr
+    if module == "pytest":  # it is here, and in no package of the lock: it cannot be in the Bento
+        assert done.returncode == 1
+        assert "--disable-plugin tenancy" in done.stderr
