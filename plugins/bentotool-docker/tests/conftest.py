@@ -192,7 +192,7 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def project(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     import docker.errors
 
     folder = tmp_path_factory.mktemp("docker")
@@ -204,7 +204,10 @@ def project(engine: Any, tmp_path_factory: pytest.TempPathFactory) -> Project:
     with base.open("wb") as file:
         for piece in image.save(named=True):
             file.write(piece)
-    return Project(folder / "project", base)
+    yield Project(folder / "project", base)
+    for each in engine.images.list(filters={"label": "io.bentotool.service=service:Probe"}):
+        with contextlib.suppress(docker.errors.APIError):  # another run uses it
+            engine.images.remove(each.id)
 
 
 _names = iter(range(1_000_000))
