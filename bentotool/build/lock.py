@@ -1,9 +1,10 @@
 """The lock: every distribution of the Bento's environment, pinned with its hashes, for the target, not this host.
 
-Format of ``bento.lock``: four comment lines (format, digest of the inputs, Python, platform), one for the commit of
-each package from git (``# commit: NAME COMMIT``), one for each package without a wheel for the target (``# source:
-NAME``), then a requirements file as PEP 508 and pip's hash-checking mode have it. Nothing in it says where the packages
-came from. A package that the Bento carries as a wheel stands as any other.
+Format of ``bento.lock``: four comment lines (format, digest of the inputs, Python, platform), one with the digest of
+all that follows it (``# content: sha256:…``; older locks have none), one for the commit of each package from git
+(``# commit: NAME COMMIT``), one for each package without a wheel for the target (``# source: NAME``), then a
+requirements file as PEP 508 and pip's hash-checking mode have it. Nothing in it says where the packages came from. A package that
+the Bento carries as a wheel stands as any other.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _LIMIT = 4 << 20
 _HEADER = re.compile(
     r"# bento\.lock, format 1: made by `bentotool build`, not to be edited\n"
     r"# inputs: (sha256:[0-9a-f]{64})\n# python: (3\.\d{1,2})\n# platform: (linux/(?:amd64|arm64))\n"
-    r"((?:# commit: [a-z0-9-]+ [0-9a-f]{40,64}\n)*)((?:# source: [a-z0-9-]+\n)*)"
+    r"(?:# content: (?P<content>sha256:[0-9a-f]{64})\n)?"
+    r"(?P<commits>(?:# commit: [a-z0-9-]+ [0-9a-f]{40,64}\n)*)(?P<built>(?:# source: [a-z0-9-]+\n)*)"
 )
 _PIN = re.compile(r"[A-Za-z0-9][\w.-]*(?:\[[\w.,-]+\])?(?:==[\w.!+]+| @ https?://[^\s@]+)(?: ; [^\\\n]+| ?)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -109,7 +111,7 @@ def parse_lock(text: str) -> Lock:
     """Read a lock, checking that it holds pins with hashes and nothing else: no option, index or path.
 
     Raises:
-        VerificationError: naming the line.
+        VerificationError: naming the line, or saying that the lock was edited.
     """
     header = _HEADER.match(text)
     if not header:
@@ -137,8 +139,13 @@ def parse_lock(text: str) -> Lock:
         raise VerificationError(
             f"{LOCK_FILE}: the last package has no hash", hint=f"delete {LOCK_FILE} and build again"
         )
-    commits = dict(line.split()[2:] for line in header.group(4).splitlines())
-    built = tuple(line.split()[2] for line in header.group(5).splitlines())
+    if header["content"] and header["content"] != sha256_bytes(text[header.start("commits") :].encode()):
+        raise VerificationError(
+            f"{LOCK_FILE} was changed since it was made",
+            hint=f"take the change back, or delete {LOCK_FILE} and build again with other requirements",
+        )
+    commits = dict(line.split()[2:] for line in header["commits"].splitlines())
+    built = tuple(line.split()[2] for line in header["built"].splitlines())
     return Lock(text, header.group(1), header.group(2), header.group(3), commits=commits, built=built)
 
 
@@ -205,9 +212,10 @@ def make_lock(
     body = "".join(" \\\n    ".join(block) + "\n" for block in _only_demanded(blocks, demanded_hashes(requirements)))
     header = f"# bento.lock, format {_FORMAT}: made by `bentotool build`, not to be edited\n"
     header += f"# inputs: {inputs}\n# python: {python}\n# platform: {platform}\n"
-    header += "".join(f"# commit: {wheel.name} {wheel.commit}\n" for wheel in wheels if wheel.commit)
-    header += "".join(f"# source: {name}\n" for name in built)
-    return replace(parse_lock(header + body), wheels=wheels)
+    content = "".join(f"# commit: {wheel.name} {wheel.commit}\n" for wheel in wheels if wheel.commit)
+    content += "".join(f"# source: {name}\n" for name in built) + body
+    header += f"# content: {sha256_bytes(content.encode())}\n"
+    return replace(parse_lock(header + content), wheels=wheels)
 
 
 def _pack(

@@ -53,6 +53,17 @@ def test_a_lock_stands_while_its_inputs_do(wanted: Requirements) -> None:
         make_lock(wanted, "3.12", "linux/amd64", locked=True)
 
 
+def test_a_lock_that_was_edited_is_noticed_and_one_without_the_digest_is_read(wanted: Requirements) -> None:
+    lock = make_lock(wanted, "3.12", "linux/amd64")
+    assert "tiny==2.0" in lock.text
+    for edited in (lock.text.replace("tiny==2.0", "tiny==1.0"), lock.text.rpartition("tinydep")[0], lock.text + "\n"):
+        with pytest.raises(VerificationError, match="was changed since it was made") as caught:
+            parse_lock(edited)
+        assert "delete bento.lock" in str(caught.value.hint)
+    older = "".join(line for line in lock.text.splitlines(True) if not line.startswith("# content: "))
+    assert make_lock(wanted, "3.12", "linux/amd64", previous=parse_lock(older), locked=True).text == older
+
+
 def test_pins_that_still_fit_are_kept(wanted: Requirements) -> None:
     old = make_lock(Requirements(("tiny==1.0",), (), wanted.indexes), "3.12", "linux/amd64")
     assert make_lock(wanted, "3.12", "linux/amd64", previous=old).pins == ("tiny==1.0", "tinydep==1.5")
