@@ -3,8 +3,8 @@
 Format of ``bento.lock``: four comment lines (format, digest of the inputs, Python, platform), one with the digest of
 all that follows it (``# content: sha256:…``; older locks have none), one for the commit of each package from git
 (``# commit: NAME COMMIT``), one for each package without a wheel for the target (``# source: NAME``), then a
-requirements file as PEP 508 and pip's hash-checking mode have it. Nothing in it says where the packages came from. A package that
-the Bento carries as a wheel stands as any other.
+requirements file as PEP 508 and pip's hash-checking mode have it. Nothing in it says where the packages came from. A
+package that the Bento carries as a wheel stands as any other.
 """
 
 from __future__ import annotations
