@@ -171,6 +171,8 @@ def attach_documents(
             "digest": attach(layout, digest, kind, [Attachment(data, kind)], {KIND: name}).digest,
         }
         for name, kind, data in made
+        # Another build may have stated its own while this one was made; a bill is the same whoever makes it.
+        if kind != PROVENANCE or _attached(layout, digest, kind) is None
     ]
 
 

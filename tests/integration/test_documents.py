@@ -198,6 +198,24 @@ def test_what_an_ended_build_did_not_come_to_is_attached_by_the_next(
     assert "attached" not in printed("build", project)
 
 
+def test_of_two_builds_at_once_the_second_leaves_the_provenance_of_the_first(
+    project: Path, layout: Layout, printed: Callable[..., Any], run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, times = attached._provenance, []
+
+    def overtaken(*arguments: Any) -> bytes:
+        times.append(0)
+        if len(times) == 1:
+            assert run("build", project)[0] == 0
+        return make(*arguments)
+
+    monkeypatch.setattr(attached, "_provenance", overtaken)
+    built = printed("build", project)
+    assert len(times) == 2
+    assert PROVENANCE not in {each["artifact_type"] for each in built["attached"]}
+    assert kinds(layout, built["digest"]) == EVERY
+
+
 def test_another_name_here_changes_nothing(project: Path, printed: Callable[..., Any]) -> None:
     printed("build", project, "--no-sbom")
     first = printed("sbom", "double")["document"]
