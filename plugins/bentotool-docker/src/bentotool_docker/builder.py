@@ -129,10 +129,13 @@ def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder:
     if known is not None:
         return known if request.offline else _as_in_registry(request, plan, known)
     if request.offline:
-        raise NotFoundError(
-            f"base image {reference} is not in the engine for {plan.platform}",
-            hint=f"{program.command[0]} pull it first, or name a folder: --base oci:FOLDER",
-        )
+        try:
+            return _loaded(request, plan, program, reference, folder)  # the store may have it
+        except NotFoundError:
+            raise NotFoundError(
+                f"base image {reference} is not in the engine for {plan.platform}",
+                hint=f"{program.command[0]} pull it first, or name a folder: --base oci:FOLDER",
+            ) from None
     try:
         base = _fetched(request, plan, reference)
     except RemoteError:
