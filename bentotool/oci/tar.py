@@ -47,13 +47,16 @@ class TarEntry:
     size: int
 
 
-def _unsafe_part(part: str) -> bool:
-    return (
-        part in ("", ".", "..")
-        or part.startswith(".wh.")  # a whiteout would delete a file of a lower image layer
-        or part[-1] in ". "  # Windows drops these, so two names would become one
-        or part.split(".", 1)[0].lower() in _WINDOWS_DEVICES
-    )
+def _flaw(part: str) -> str:
+    """Why no file or folder can have this name everywhere; empty where each system takes it."""
+    if part in ("", ".", ".."):
+        return "is not a plain relative path"
+    if part.startswith(".wh."):
+        return f"has the part {part[:40]!r}: '.wh.' deletes a file of a lower image layer"
+    if part[-1] in ". ":  # so two names would become one
+        return f"has a part that ends in a {'dot' if part[-1] == '.' else 'space'}, which Windows drops"
+    device = part.split(".", 1)[0]
+    return f"is not portable: on Windows {device!r} is a device" if device.lower() in _WINDOWS_DEVICES else ""
 
 
 def check_entry_name(name: str) -> str:
@@ -69,8 +72,8 @@ def check_entry_name(name: str) -> str:
         raise UnsafeError(f"file name {shown} lies in more than {DEPTH_LIMIT} folders", hint="move the file up")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name) or set(name) & set('\\:<>"|?*'):
         raise UnsafeError(f"file name {shown} has a character that is not portable", hint=hint)
-    if any(_unsafe_part(part) for part in name.split("/")):
-        raise UnsafeError(f"file name {shown} is not a plain relative path", hint=hint)
+    if flaw := next(filter(None, map(_flaw, name.split("/"))), ""):
+        raise UnsafeError(f"file name {shown} {flaw}", hint=hint)
     if unicodedata.normalize("NFC", name) != name:
         raise UnsafeError(f"file name {shown} is not in Unicode normal form C", hint=hint)
     if len(name.encode()) > _PATH_LIMIT:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bentotool.errors import NotFoundError, UsageError
+from bentotool.errors import NotFoundError, UnsafeError, UsageError
 from bentotool.oci.descriptor import MANIFEST
 from bentotool.oci.layout import Layout
 from bentotool.oci.names import check_name, check_version, split_reference
 from bentotool.oci.refs import RefStore
+from bentotool.oci.tar import check_entry_name
 
 
 @pytest.mark.parametrize("name", ["aux", "AUX", "aux.txt", "con.v2", "com1", "lpt9.bin"])
@@ -43,3 +44,20 @@ def test_only_near_names_are_suggested(tmp_path: Path, asked: str, hint: str) ->
     with pytest.raises(NotFoundError) as caught:
         refs.get("models", asked)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("con.txt", "on Windows 'con' is a device"),
+        ("a/NUL", "on Windows 'NUL' is a device"),
+        ("x ", "ends in a space, which Windows drops"),
+        ("a./b", "ends in a dot, which Windows drops"),
+        ("a/.wh.b", "deletes a file of a lower image layer"),
+        ("a/../b", "is not a plain relative path"),
+        ("/a", "is not a plain relative path"),
+    ],
+)
+def test_why_a_file_cannot_have_its_name(name: str, why: str) -> None:
+    with pytest.raises(UnsafeError, match=why):
+        check_entry_name(name)
