@@ -205,8 +205,11 @@ def path_source(
     if not Path(real).is_relative_to(base):
         raise UnsafeError(f"{' → '.join(where)}: {place!r} leads outside the project", hint="copy it into the project")
     if place.endswith(".whl"):
-        with open_inside(project, place) as file:
-            digest = _digest(file)
+        try:
+            with open_inside(project, place) as file:
+                digest = _digest(file)
+        except NotFoundError as error:
+            raise NotFoundError(f"{' → '.join(where)}: {error.message}", hint=error.hint) from None
         found = normal_name(PurePosixPath(place).name.split("-")[0])
         return LocalSource("wheel", place, _same_name(name, found, place, where), extras=extras, digest=digest)
     folder = Path(real)

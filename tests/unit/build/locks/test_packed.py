@@ -278,3 +278,11 @@ def test_sources_from_git_and_without_packing(repository: Any, gathered: Any) ->
         gathered({"pyproject.toml": toml + "[tool.bentotool.python]\npack_git_packages = false\n"})
     with pytest.raises(UnsafeError):
         gathered({"pyproject.toml": toml.replace("https://", "https://user:s3cret@")})
+
+
+def test_a_wheel_that_is_not_there_is_said_with_its_key(locked: Any) -> None:
+    files = {"bentofile.yaml": "python: {no_index: true, wheels: [libs/mine-1.0-py3-none-any.whl]}"}
+    with pytest.raises(NotFoundError) as caught:
+        locked(files)
+    said = "bentofile.yaml → python → wheels → 0: no file 'libs/mine-1.0-py3-none-any.whl' in the project"
+    assert caught.value.message == said
