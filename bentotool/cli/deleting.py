@@ -12,6 +12,8 @@ from bentotool.oci.refs import Ref, RefStore
 
 __all__ = ["delete_found", "delete_references"]
 
+_NAMED = 5
+
 
 def delete_references(state: State, references: Sequence[str], refs: RefStore, kind: str, *, yes: bool) -> None:
     """Resolve everything first, so that a mistyped name deletes nothing; ask on a terminal; then delete and report.
@@ -35,8 +37,7 @@ def delete_found(
     Raises:
         UsageError: when nobody can be asked and ``yes`` is False.
     """
-    names = ", ".join(ref.ref for ref in doomed)
-    if doomed and not yes and not dry_run and not _agreed(state, names):
+    if doomed and not yes and not dry_run and not _agreed(state, [ref.ref for ref in doomed]):
         state.console.note("nothing deleted")
         return
     for ref in doomed if not dry_run else ():
@@ -54,10 +55,12 @@ def delete_found(
         state.console.note("free the space with: bentotool store gc")
 
 
-def _agreed(state: State, names: str) -> bool:
+def _agreed(state: State, names: Sequence[str]) -> bool:
     if state.json or not sys.stdin.isatty():
-        raise UsageError(f"this deletes {names}, and nobody can be asked here", hint="say so with --yes")
-    state.console.note(f"delete {names}? [y/N] ")
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        named = ", ".join(names[:_NAMED]) + more
+        raise UsageError(f"this deletes {named}, and nobody can be asked here", hint="say so with --yes")
+    state.console.note(f"delete {', '.join(names)}? [y/N] ")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

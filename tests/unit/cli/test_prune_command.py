@@ -49,3 +49,15 @@ def test_prune_deletes_what_it_said(refs: RefStore, capsys: pytest.CaptureFixtur
     assert run(capsys, "prune", "svc", "--keep", "1", "--yes") == ["svc:2", "svc:0"]
     assert run(capsys, "prune", "--yes") == []
     assert main(["prune", "nothing", "--yes"]) == 3
+
+
+def test_many_that_would_go_are_not_all_named(refs: RefStore, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(store)
+    for number in range(4, 12):
+        made = layout.put(b"{} " + str(number).encode(), MANIFEST)
+        facts = brief("service:S", "3.12", {})
+        refs.set(KIND, "svc", str(number), Descriptor(MANIFEST, made.digest, made.size, facts, ARTIFACT_TYPE), size=1)
+    assert main(["prune", "--keep", "1"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("svc:") == 5
+    assert "and 6 more, and nobody can be asked here" in said
