@@ -112,9 +112,20 @@ def _from_system(error: OSError) -> BentotoolError:
             f"no space left on the disk{f' that holds {os.fsdecode(error.filename)}' if named else ''}",
             hint="free some space, or work on another disk; bentotool store gc frees what the store does not need",
         )
+    if error.errno == errno.ENOENT and not os.path.isabs(error.filename or "") and _is_nowhere():
+        return _SystemFailure("the working folder is gone", hint="go to a folder that is there, as with: cd ~")
     where = f" {os.fspath(error.filename)!r}" if isinstance(error.filename, (str, os.PathLike)) else ""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     return _SystemFailure(f"the system refused{where}: {reason}")
+
+
+def _is_nowhere() -> bool:
+    """Whether the folder that this process was started in was removed; nothing relative to it can be found."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _redact(text: str) -> str:

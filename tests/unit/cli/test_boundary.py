@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,15 @@ def test_credentials_in_an_address_are_not_shown(kind: type[Exception], as_json:
 def test_a_system_failure_names_the_file(capsys) -> None:
     error = OSError(errno.EACCES, "Permission denied", "/store/x")
     assert _run(error, capsys) == (1, "error: the system refused '/store/x': permission denied\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a folder that somebody works in")
+def test_a_working_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); from bentotool.cli.main import main; sys.exit(main(['build']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: the working folder is gone")
 
 
 def test_a_full_disk_names_the_folder_and_what_helps(capsys) -> None:
