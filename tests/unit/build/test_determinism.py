@@ -188,6 +188,7 @@ def test_check_says_what_differs(written: Path, store: Path, code: str, told: st
     checked = check(written, store)
     assert not checked.equal  # type: ignore[attr-defined]
     assert told in checked.differences  # type: ignore[attr-defined]
+    assert not [line for line in checked.differences if "bento.json" in line]  # type: ignore[attr-defined]
 
 
 def test_check_fails_as_a_build_does(written: Path, store: Path, tmp_path: Path) -> None:
