@@ -68,12 +68,10 @@ def place_of(text: str, open_registry: Callable[[str], Registry]) -> Place:
         UsageError: it is no reference.
         NotFoundError: there is no such folder or file.
     """
-    if is_local(text) and text.startswith(_FOLDER):
-        path, tag = _split(text[len(_FOLDER) :])
-        return _Stored(text, tag, _folder_reader(path))
-    if text.startswith(_FILE):
-        path, tag = _split(text[len(_FILE) :])
-        return _Stored(text, tag, _ArchiveReader(path))
+    if is_local(text):
+        path, tag = _split(text[len(_FILE if text.startswith(_FILE) else _FOLDER) :])
+        archive = text.startswith(_FILE) or path.is_file()
+        return _Stored(text, tag, _ArchiveReader(path) if archive else _folder_reader(path))
     reference = RemoteReference.parse(text)
     return _Remote(reference, open_registry(reference.registry))
 
@@ -119,7 +117,8 @@ class _Remote:
 
 def _folder_reader(folder: Path) -> Callable[[str], BinaryIO]:
     if not folder.is_dir():
-        raise NotFoundError(f"no folder {str(folder)!r} with a base image", hint="oci:FOLDER is an OCI image layout")
+        hint = "oci: takes an OCI image layout, or a file that docker save wrote"
+        raise NotFoundError(f"no folder {str(folder)!r} with a base image", hint=hint)
 
     def opened(name: str) -> BinaryIO:
         return open_regular(folder / name, buffering=0, follow=True)

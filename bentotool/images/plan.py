@@ -110,7 +110,8 @@ def _base(given: str | None, image: Mapping[str, Any], python: str) -> tuple[str
             found = str(text).replace("{python}", python)
             if not found.isprintable() or found.strip() != found:
                 raise UsageError(f"{found[:120]!r} is no base image", hint="HOST/REPOSITORY:TAG or oci:FOLDER")
-            return found, by
+            # A file can only be meant as such: no registry is asked for its name.
+            return (f"oci-archive:{found}" if found.endswith(".tar") and os.path.isfile(found) else found), by
     return default_base(python), "default"
 
 

@@ -30,7 +30,10 @@ Platforms = Annotated[
     list[str] | None,
     typer.Option(metavar="OS/ARCH", help="linux/amd64, linux/arm64; may be repeated. Default: the lock's."),
 ]
-Base = Annotated[str | None, typer.Option(metavar="IMAGE", help="Base image: HOST/REPOSITORY:TAG or oci:FOLDER[:TAG].")]
+Base = Annotated[
+    str | None,
+    typer.Option(metavar="IMAGE", help="Base image: HOST/REPOSITORY:TAG, oci:FOLDER[:TAG] or FILE.tar."),
+]
 Push = Annotated[bool, typer.Option("--push", help="Push it to each --tag, with the Bento and its models.")]
 Output = Annotated[
     str | None, typer.Option(metavar="oci:DIR|FILE.tar", help="Write an OCI layout, or a file for docker load.")

@@ -59,7 +59,7 @@ def test_an_archive_of_a_layout(layout: Layout, base: str, tmp_path: Path, requi
     target = tmp_path / "base.tar"
     copy = [require_tool("skopeo"), "copy", "-q", "--override-arch", "amd64", base, f"oci-archive:{target}:it"]
     subprocess.run(copy, check=True, timeout=60)
-    for text in (f"oci-archive:{target}", f"oci-archive:{target}:it"):
+    for text in (f"oci-archive:{target}", f"oci-archive:{target}:it", f"oci:{target}"):
         assert find(layout, text).diff_ids == find(layout, base).diff_ids
     with pytest.raises(NotFoundError, match="0 images named 'other'"):
         find(layout, f"oci-archive:{target}:other")
