@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def project(tmp_path: Path, model: StoredModel, monkeypatch: pytest.MonkeyPatch)
     header = "# bento.lock, format 1: made by `bentotool build`, not to be edited\n"
     header += f"# inputs: {inputs}\n# python: 3.12\n# platform: linux/amd64\n"
     (folder / "bento.lock").write_text(header + LITESTAR)
+    time.sleep(0.1)  # what was written in the moment of a build is not believed to be what that build read
     return folder
 
 
