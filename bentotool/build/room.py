@@ -38,6 +38,7 @@ class Room:
         self.folder = Path(root) / "cache" / "build"
         self._writing = writing
         self._salt: bytes | None = None
+        self._salted = True
 
     def key(self, *parts: object) -> str:
         """A file name for what the parts, JSON values, name. Salted: the parts may hold what nobody should guess."""
@@ -65,6 +66,10 @@ class Room:
             return
         body = json.dumps({**document, "format": _FORMAT}, separators=(",", ":")).encode("ascii")
         with contextlib.suppress(OSError):
+            salt = self.salt()
+            if not self._salted:  # of two first builds at once the last one's counts; the other's documents cost time
+                write_atomic(self.folder / _salt_name(), salt, mode=0o600)
+                self._salted = True
             write_atomic(self.folder / name, hashlib.sha256(body).hexdigest().encode() + b"\n" + body, mode=0o600)
 
     def used(self, name: str) -> None:
@@ -74,31 +79,13 @@ class Room:
                 os.utime(self.folder / name)
 
     def salt(self) -> bytes:
-        """Random bytes of this store; whoever comes first makes them, and all others take them."""
+        """Random bytes of this store. They are written with the first document: what only looks leaves nothing."""
         if self._salt is None:
-            self._salt = self._kept() or self._make()
-        return self._salt
-
-    def _kept(self) -> bytes | None:
-        with contextlib.suppress(OSError):
-            salt = (self.folder / _salt_name()).read_bytes()
-            return salt if len(salt) == _SALT else None
-        return None
-
-    def _make(self) -> bytes:
-        salt = os.urandom(_SALT)
-        if not self._writing:
-            return salt
-        place = self.folder / _salt_name()
-        with contextlib.suppress(OSError):
-            if place.exists():  # and is no salt: what an interrupted process or a full disk left
-                write_atomic(place, salt, mode=0o600)
-            draft = place.with_name(f"{place.name}.{os.urandom(8).hex()}.tmp")
-            write_atomic(draft, salt, mode=0o600)
             with contextlib.suppress(OSError):
-                os.link(draft, place)  # fails where another process was first
-            os.unlink(draft)
-        return self._kept() or salt
+                self._salt = (self.folder / _salt_name()).read_bytes()
+        if self._salt is None or len(self._salt) != _SALT:
+            self._salt, self._salted = os.urandom(_SALT), False
+        return self._salt
 
     def tidy(self) -> None:
         """Remove what was not used for long, and what interrupted writers left."""
