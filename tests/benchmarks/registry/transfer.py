@@ -64,7 +64,8 @@ def transfer_once(what: str, store: Path, remote: str, jobs: int) -> None:
 
 @contextlib.contextmanager
 def registry(folder: Path) -> Iterator[str]:
-    """A docker-registry on a free port."""
+    """An empty docker-registry on a free port: one that has the blobs already would be sent nothing."""
+    shutil.rmtree(folder / "data", ignore_errors=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -114,9 +115,8 @@ def run(command: list[str], folder: Path | None = None) -> Figures:
 
 
 class Bench:
-    def __init__(self, root: Path, host: str, options: argparse.Namespace) -> None:
-        self.root, self.host, self.options = root, host, options
-        self.round = 0
+    def __init__(self, root: Path, host: str, number: int, options: argparse.Namespace) -> None:
+        self.root, self.host, self.round, self.options = root, host, number, options
 
     def ours(self, what: str, store: str, repository: str) -> Figures:
         remote = f"{self.host}/{repository}:1"
@@ -206,13 +206,13 @@ def main() -> None:
         what, store, remote = options.once
         transfer_once(what, Path(store), remote, options.jobs)
         return
-    with tempfile.TemporaryDirectory(dir=options.work) as name, registry(Path(name)) as host:
-        bench = Bench(Path(name), host, options)
-        prepare(bench.root, options.mib, options.files)
+    with tempfile.TemporaryDirectory(dir=options.work) as name:
+        prepare(Path(name), options.mib, options.files)
         found: dict[str, list[Figures]] = {}
-        for bench.round in range(options.rounds):
-            for label, step in bench.steps().items():
-                found.setdefault(label, []).append(step())
+        for number in range(options.rounds):
+            with registry(Path(name)) as host:
+                for label, step in Bench(Path(name), host, number, options).steps().items():
+                    found.setdefault(label, []).append(step())
         floor = min(each.seconds for each in found["cp"])
         print(f"{options.mib} MiB in {options.files} files, jobs {options.jobs}")
         for label, rounds in found.items():
