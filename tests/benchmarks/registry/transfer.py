@@ -213,6 +213,8 @@ def main() -> None:
             with registry(Path(name)) as host:
                 for label, step in Bench(Path(name), host, number, options).steps().items():
                     found.setdefault(label, []).append(step())
+            for received in ("b", "oras-", "skopeo-"):
+                shutil.rmtree(Path(name) / f"{received}{number}", ignore_errors=True)
         floor = min(each.seconds for each in found["cp"])
         print(f"{options.mib} MiB in {options.files} files, jobs {options.jobs}")
         for label, rounds in found.items():
