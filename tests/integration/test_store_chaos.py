@@ -26,12 +26,13 @@ def run(folder: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", str(PROGRAM), str(folder), "20240", "50", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     report: dict[str, Any] = json.loads(done.stdout)
-    assert report["died"] == 0, "a process ended by itself: " + done.stderr[-2000:]
+    report["errors"] = done.stderr[-2000:]
     return report
 
 
 def test_fifty_processes_and_two_hundred_kills_leave_the_store_whole(tmp_path: Path) -> None:
     report = run(tmp_path, "200", "16")
+    assert report["died"] == 0, "a process ended by itself: " + report["errors"]
     assert report["damage"] == []
     assert "fault" not in report["counts"], "a check beside other work saw what is not so"
     assert report["kills"] == 200
@@ -60,4 +61,4 @@ def test_fifty_processes_and_two_hundred_kills_leave_the_store_whole(tmp_path: P
 def test_it_notices_when_what_keeps_the_store_whole_is_taken_away(tmp_path: Path, guards: tuple[str, ...]) -> None:
     """Two things keep content from being collected while it is named, renewal and looking; either alone is enough."""
     report = run(tmp_path, "320", "40", "--until-damaged", *(word for each in guards for word in ("--without", each)))
-    assert report["damage"] != [] or report["counts"]["fault"] > 0
+    assert report["damage"] != [] or report["counts"].get("fault") or report["died"], report["errors"]
