@@ -34,6 +34,7 @@ __all__ = ["FAILED", "main"]
 
 FAILED = 3
 """Exit status of a worker whose service did not start; the reason went over the line."""
+_JOIN_S = 0.1
 
 
 class _JSONFormatter(logging.Formatter):
@@ -91,7 +92,8 @@ class Worker:
     Args:
         app: the service.
         asgi: what is served: the service, inside its middleware.
-        listeners: bound sockets. What comes after the first is lent: others accept from it too.
+        listeners: bound sockets. What comes after the first is lent: others accept from it too, and this worker does so
+            from when its service says that it is ready.
         line: to the supervisor.
         drain_delay: seconds in which requests are still accepted after readiness went away.
         grace: seconds for requests in flight.
@@ -120,6 +122,21 @@ class Worker:
     def _tell_ready(self) -> None:
         service = self.app.service
         self.tell({"type": "ready", "workers": service.config.workers, "name": service.name})
+        if self.listeners[1:]:
+            self._spawn(self._join())
+
+    async def _join(self) -> None:
+        """Accept on the lent ports once the service is ready: until then, whoever else holds them answers."""
+        while not (self.app.ready and self.app.problem is None and await self.app.probe("__is_ready__")):
+            await asyncio.sleep(_JOIN_S)
+        if self._server is not None and self.accepting():
+            accepting = [await _accept(self._server, listener) for listener in self.listeners[1:]]
+            for server in () if self.accepting() else accepting:  # it was told to end meanwhile
+                server.close()
+
+    def accepting(self) -> bool:
+        """Whether new connections are for this worker."""
+        return not self._draining
 
     async def serve(self) -> None:
         """Start the service, answer requests, stop in order."""
@@ -142,7 +159,7 @@ class Worker:
         with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
             loop.add_signal_handler(signal.SIGTERM, self.drain)
         try:
-            await server.serve(sockets=self.listeners)
+            await server.serve(sockets=self.listeners[:1])
         finally:
             await self.app.stop()
             if self._orphaned:  # the supervisor cannot remove its folder any more
@@ -214,6 +231,20 @@ def _make_server(config: uvicorn.Config, on_started: Callable[[], None]) -> uvic
                 on_started()
 
     return Server(config)
+
+
+async def _accept(server: uvicorn.Server, listener: socket.socket) -> asyncio.Server:
+    """Let a server that has started accept on one more socket, as its own ``startup`` does."""
+
+    def create_protocol() -> asyncio.Protocol:
+        return server.config.http_protocol_class(  # type: ignore[call-arg]
+            config=server.config, server_state=server.server_state, app_state=server.lifespan.state
+        )
+
+    loop = asyncio.get_running_loop()
+    accepting = await loop.create_server(create_protocol, sock=listener, backlog=server.config.backlog)
+    server.servers.append(accepting)
+    return accepting
 
 
 def _run(work: Any) -> None:

@@ -22,10 +22,14 @@ from bentotool.runtime import door
 
 LIMIT = 30.0
 SERVICE = """
+import os, pathlib
 import bentotool
 
 @bentotool.service(workers={workers})
 class Demo:
+    def __is_ready__(self) -> bool:
+        return not pathlib.Path(os.environ["NOT_READY"]).exists()
+
     @bentotool.api
     async def version(self) -> int:
         return {version}
@@ -71,7 +75,8 @@ class Server:
         self.port_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "bentotool.runtime", str(project), "--port", "0", "--drain-delay", "1"]
         command += ["--port-file", str(self.port_file)]
-        env = {**os.environ, door.VARIABLE: str(lent_at)}
+        self.not_ready = project / "not-ready"
+        env = {**os.environ, door.VARIABLE: str(lent_at), "NOT_READY": str(self.not_ready)}
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
 
     def ready(self) -> Server:
@@ -160,6 +165,23 @@ def test_a_server_that_does_not_start_takes_no_request(tmp_path: Path, keeper: K
             assert client.post(f"{keeper.url}/version", json={}).json() == 1
     assert broken.ended()[0] == 1
     assert standing.stop() == 0
+
+
+def test_a_server_takes_no_request_before_its_service_is_ready(tmp_path: Path, keeper: Keeper) -> None:
+    standing = Server(tmp_path, 1, keeper.path).ready()
+    following = Server(tmp_path, 2, keeper.path)
+    following.not_ready.touch()
+    following.ready()  # it is loaded, and answers on its own port
+    with httpx.Client(timeout=LIMIT) as client:
+
+        def asked() -> int:
+            return int(client.post(f"{keeper.url}/version", json={}, headers={"connection": "close"}).json())
+
+        assert [asked() for _ in range(50)] == [1] * 50
+        following.not_ready.unlink()
+        wait_for(lambda: asked() == 2, "it does not take part")
+    assert standing.stop() == 0
+    assert following.stop() == 0
 
 
 def test_a_server_ends_when_the_keeper_goes_and_finds_the_next(tmp_path: Path, keeper: Keeper) -> None:
