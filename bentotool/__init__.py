@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bentotool.sdk.importing import importing
     from bentotool.sdk.secret import Secret
     from bentotool.sdk.service import Service, service
+    from bentotool.sdk.task import task
+    from bentotool.sdk.taskrun import TaskCanceled, current_task
 
 __all__ = [
     "AsyncHTTPClient",
@@ -28,7 +30,9 @@ __all__ = [
     "Secret",
     "Service",
     "SyncHTTPClient",
+    "TaskCanceled",
     "api",
+    "current_task",
     "depends",
     "exceptions",
     "images",
@@ -37,6 +41,7 @@ __all__ = [
     "on_shutdown",
     "on_startup",
     "service",
+    "task",
     "use_arguments",
     "validators",
 ]
@@ -47,13 +52,16 @@ _NAMES = {
     "Secret": "bentotool.sdk.secret",
     "Service": "bentotool.sdk.service",
     "SyncHTTPClient": "bentotool.client.http",
+    "TaskCanceled": "bentotool.sdk.taskrun",
     "api": "bentotool.sdk.api",
+    "current_task": "bentotool.sdk.taskrun",
     "depends": "bentotool.sdk.dependency",
     "importing": "bentotool.sdk.importing",
     "on_deployment": "bentotool.sdk.api",
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",
     "service": "bentotool.sdk.service",
+    "task": "bentotool.sdk.task",
     "use_arguments": "bentotool.sdk.arguments",
 }
 _MODULES = {

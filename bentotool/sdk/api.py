@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -12,7 +12,7 @@ from bentotool.sdk.config import suggest
 __all__ = ["ApiOptions", "api", "on_deployment", "on_shutdown", "on_startup", "options_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_MARK = "__bentotool_api__"
+MARK = "__bentotool_api__"
 _HOOK = "__bentotool_hook__"
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -49,21 +49,26 @@ class ApiOptions:
 _KNOWN = list(ApiOptions.__dataclass_fields__)
 
 
-def _checked(given: dict[str, Any]) -> ApiOptions:
+def checked_options(given: dict[str, Any], where: str = "@api", further: Sequence[str] = ()) -> ApiOptions:
+    """The options of ``@api``; `further` ones of another decorator are offered as suggestions too.
+
+    Raises:
+        ConfigError: an unknown option, or a wrong value.
+    """
     for key in given:
         if key not in _KNOWN:
-            raise ConfigError(f"unknown option {key!r}", path=("@api",), hint=suggest(key, _KNOWN))
+            raise ConfigError(f"unknown option {key!r}", path=(where,), hint=suggest(key, [*_KNOWN, *further]))
     dimension = given.get("batch_dim", 0)
     given["batch_dim"] = (dimension, dimension) if isinstance(dimension, int) else tuple(dimension)
     options = ApiOptions(**given)
     if options.max_batch_size < 1:
-        raise ConfigError(f"{options.max_batch_size} is not a number above 0", path=("@api", "max_batch_size"))
+        raise ConfigError(f"{options.max_batch_size} is not a number above 0", path=(where, "max_batch_size"))
     if options.max_latency_ms <= 0:
-        raise ConfigError(f"{options.max_latency_ms} is not a time above 0", path=("@api", "max_latency_ms"))
+        raise ConfigError(f"{options.max_latency_ms} is not a time above 0", path=(where, "max_latency_ms"))
     if options.timeout is not None and options.timeout <= 0:
-        raise ConfigError(f"{options.timeout} is not a time above 0", path=("@api", "timeout"))
+        raise ConfigError(f"{options.timeout} is not a time above 0", path=(where, "timeout"))
     if options.method not in _METHODS:
-        raise ConfigError(f"{options.method!r} is none of {', '.join(_METHODS)}", path=("@api", "method"))
+        raise ConfigError(f"{options.method!r} is none of {', '.join(_METHODS)}", path=(where, "method"))
     return options
 
 
@@ -77,10 +82,10 @@ def api(func: Any = None, /, **options: Any) -> Any:
     Raises:
         ConfigError: an unknown option, or a wrong value.
     """
-    checked = _checked(dict(options))
+    checked = checked_options(dict(options))
 
     def mark(target: F) -> F:
-        setattr(target, _MARK, checked)
+        setattr(target, MARK, checked)
         return target
 
     return mark if func is None else mark(func)
@@ -88,7 +93,7 @@ def api(func: Any = None, /, **options: Any) -> Any:
 
 def options_of(func: object) -> ApiOptions | None:
     """What `api` left on a function; None where it is none."""
-    found = getattr(func, _MARK, None)
+    found = getattr(func, MARK, None)
     return found if isinstance(found, ApiOptions) else None
 
 

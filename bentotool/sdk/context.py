@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from bentotool.sdk.taskrun import TaskRun, current_task
+
 __all__ = ["Context", "Headers", "Request", "Response"]
 
 
@@ -85,6 +87,11 @@ class Context:
         self.response = Response()
         self.state = state
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def task(self) -> TaskRun | None:
+        """The run of a submitted task that this call is; None in any other call."""
+        return current_task()
 
     @property
     def temp_dir(self) -> Path:
