@@ -93,6 +93,7 @@ class Application:
         self._hosts = HostCheck(config.allowed_hosts, loopback)
         self._prefix = secrets.token_hex(4).encode()
         self._numbers = itertools.count(1)
+        self.composed = bool(service.dependencies)  # then calls to others take the deadline along
         self._endpoints = [Endpoint(spec, self) for spec in service.apis.values()]
         self._routes: dict[str, dict[str, Endpoint]] = {}
         for endpoint in self._endpoints:
@@ -133,6 +134,10 @@ class Application:
         if scope["method"] == "HEAD":  # all there is answers GET; the same without its body
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         await self._pages(scope, receive, send)
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """The endpoint of an API, by its name."""
+        return next((endpoint for endpoint in self._endpoints if endpoint.spec.name == name), None)
 
     def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
         """The caller's X-Request-ID where it is harmless, else a new one."""
@@ -206,7 +211,8 @@ class Application:
 
         def visit(service: Service[Any]) -> None:
             for dependency in service.dependencies.values():
-                visit(dependency.on)
+                if dependency.local and dependency.on is not None:
+                    visit(dependency.on)
             if service not in found:
                 found.append(service)
 

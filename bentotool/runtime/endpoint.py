@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from bentotool.runtime.batcher import Batcher, Observer
 from bentotool.runtime.body import Disconnected, check_headers, read_body
 from bentotool.runtime.streams import send_stream
+from bentotool.sdk.calling import CURRENT, Call
 from bentotool.sdk.codecs import Batching, codec_for
 from bentotool.sdk.context import Context, Request
 from bentotool.sdk.exceptions import (
@@ -171,6 +172,8 @@ class Endpoint:
             try:
                 app.admit()
                 deadline = started + self._timeout(headers)
+                if app.composed:
+                    CURRENT.set(Call(deadline, request_id, headers))
                 if self.spec.options.method == "GET":
                     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
                     args, named = self.spec.decode_query(query)
@@ -245,6 +248,16 @@ class Endpoint:
         finally:
             if context is not None:
                 context.close()
+
+    def run(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Awaitable[Any]:
+        """The result for another service of the same graph: the same lanes and batches, without HTTP."""
+        return self._invoke(args, named, deadline, receive)
+
+    def items(
+        self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, gone: Callable[[], bool]
+    ) -> AsyncIterator[Any]:
+        """The stream for another service of the same graph."""
+        return self._iterate(args, named, deadline, gone)
 
     async def _call_async(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
         return await self._bound(*args, **named)

@@ -74,7 +74,7 @@ def _import(name: str, folder: Path) -> Any:
 def _entry(module: Any, folder: Path) -> Service[Any]:
     """The one service of a module that no other service there depends on."""
     found = {id(value): value for value in vars(module).values() if isinstance(value, Service)}
-    used = {id(dependency.on) for value in found.values() for dependency in value.dependencies.values()}
+    used = {id(d.on) for value in found.values() for d in value.dependencies.values()}
     entries = [value for key, value in found.items() if key not in used]
     if len(entries) == 1:
         return entries[0]

@@ -66,7 +66,7 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
         current = queue.pop(0)
         seen.append(current)
         models += [model.reference for model in current.models if model.reference not in models]
-        queue += [d.on for d in current.dependencies.values() if d.on not in seen and d.on not in queue]
+        queue += [d.on for d in current.dependencies.values() if d.on and d.on not in seen and d.on not in queue]
     image = _plain(service.image)
     description = {
         "service": name,
@@ -80,7 +80,7 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
         "labels": service.labels,
         "image": image,
         "requirements": list(image.get("requirements", ())) if isinstance(image, dict) else [],
-        "depends": [dependency.on.name for dependency in service.dependencies.values()],
+        "depends": [dependency.name for dependency in service.dependencies.values()],
         "modules": _modules(folder),
         "arguments": [argument.to_dict() for argument in declared()],
     }

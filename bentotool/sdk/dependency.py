@@ -1,20 +1,106 @@
-"""``depends(Other)``: one service used by another. In this release both live in the same process."""
+"""``depends(...)``: one service used by another, wherever it runs.
+
+A dependency is found in this order: in another worker group of the same server, which the runtime announces with
+`provide`; at an address that ``BENTOTOOL_DEPENDS`` or the declaration gives; else as an object in this process. Service
+code sees the same of each: the methods, `to_async`, `to_sync`, `is_ready()` and `client_url`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import os
+import re
+import threading
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from bentotool.errors import ConfigError
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["Dependency", "Handle", "depends"]
+__all__ = ["VARIABLE", "Dependency", "Handle", "Peer", "depends", "provide", "withdraw"]
 
 T = TypeVar("T")
+VARIABLE = "BENTOTOOL_DEPENDS"
+"""Addresses of dependencies by the name of the service or deployment: ``Name=http://host:3000,Other=https://...``."""
+
+_HTTP = re.compile(r"https?://[^\s/]+\S*", re.ASCII)
+
+
+class Peer(Protocol):
+    """A dependency that another process runs."""
+
+    @property
+    def to_async(self) -> Any:
+        """Every method awaitable; a stream is an async iterator."""
+
+    @property
+    def to_sync(self) -> Any:
+        """Every method blocking; a stream is an iterator."""
+
+    @property
+    def client_url(self) -> str | None:
+        """Where it answers plain HTTP, if anywhere."""
+
+    def is_ready(self) -> Any:
+        """Whether it answers calls now."""
+
+
+_PROVIDED: dict[str, Peer] = {}
+
+
+def provide(name: str, peer: Peer) -> None:
+    """Say that a service runs elsewhere; every dependency on it goes there from now on."""
+    _PROVIDED[name] = peer
+
+
+def withdraw() -> None:
+    """Forget what `provide` was told."""
+    _PROVIDED.clear()
+
+
+def _addresses() -> dict[str, str]:
+    """What ``BENTOTOOL_DEPENDS`` says.
+
+    Raises:
+        ConfigError: an entry is not ``Name=http://...``.
+    """
+    found = {}
+    for entry in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
+        name, _, url = entry.partition("=")
+        if not name or not _HTTP.fullmatch(url):
+            raise ConfigError(f"{VARIABLE}: {entry!r} is not Name=http://host:port")
+        found[name] = url
+    return found
+
+
+def _run(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop | None) -> Any:
+    """The result of a coroutine for a caller that cannot await it."""
+    if loop is not None and loop.is_running():
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not loop:
+            return asyncio.run_coroutine_threadsafe(work, loop).result()
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append((asyncio.run(work), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)  # this one may be running a loop
+    thread.start()
+    thread.join()
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
 
 
 class _Async:
@@ -27,6 +113,8 @@ class _Async:
         method = getattr(self._instance, name)
         if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method) or not callable(method):
             return method
+        if inspect.isgeneratorfunction(method):
+            return functools.partial(_stream, method)
 
         @functools.wraps(method)
         async def call(*args: Any, **kwargs: Any) -> Any:
@@ -35,36 +123,183 @@ class _Async:
         return call
 
 
-class Handle:
-    """What service code sees of a dependency: its methods, and `to_async`."""
+async def _stream(method: Any, *args: Any, **kwargs: Any) -> Any:
+    items, end = method(*args, **kwargs), object()
+    try:
+        while (item := await asyncio.to_thread(next, items, end)) is not end:
+            yield item
+    finally:
+        items.close()
 
-    def __init__(self, instance: object) -> None:
-        self._instance = instance
+
+class _Sync:
+    """The dependency with every method blocking."""
+
+    def __init__(self, instance: object, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._instance, self._loop = instance, loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._instance, name)
+        if inspect.isasyncgenfunction(method):
+            return functools.partial(self._items, method)
+        if not inspect.iscoroutinefunction(method):
+            return method
+
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return _run(method(*args, **kwargs), self._loop)
+
+        return call
+
+    def _items(self, method: Any, *args: Any, **kwargs: Any) -> Any:
+        items, end = method(*args, **kwargs), object()
+
+        async def step() -> Any:
+            return await anext(items, end)
+
+        while (item := _run(step(), self._loop)) is not end:
+            yield item
+
+
+class Handle:
+    """What service code sees of a dependency in its own process."""
+
+    def __init__(self, instance: object, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._instance, self._loop = instance, loop
 
     @property
     def to_async(self) -> _Async:
         return _Async(self._instance)
+
+    @property
+    def to_sync(self) -> _Sync:
+        return _Sync(self._instance, self._loop)
+
+    @property
+    def client_url(self) -> str | None:
+        return None
+
+    def is_ready(self) -> bool:
+        return True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._instance, name)
 
 
 class Dependency(Generic[T]):
-    """A class attribute that gives the other service's instance."""
+    """A class attribute that gives the other service.
 
-    def __init__(self, on: Service[T]) -> None:
-        self.on = on
+    Attributes:
+        on: the service; None where only its address is known.
+        url: its address, as declared.
+        deployment: name of the deployment that answers, as declared.
+        cluster: where that deployment is, as declared.
+    """
+
+    def __init__(
+        self,
+        on: Service[T] | None = None,
+        url: str | None = None,
+        deployment: str | None = None,
+        cluster: str | None = None,
+    ) -> None:
+        self.on, self.url, self.deployment, self.cluster = on, url, deployment, cluster
+        self._elsewhere: tuple[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the service, the deployment, or the address."""
+        return self.on.name if self.on is not None else self.deployment or self.url or ""
+
+    @property
+    def address(self) -> str | None:
+        """Where the dependency answers plain HTTP, if it was said.
+
+        Raises:
+            ConfigError: the deployment's address is not known.
+        """
+        known = _addresses()
+        found = known.get(self.deployment or self.name) or self.url
+        if found is None and self.deployment is not None:
+            raise ConfigError(
+                f"the address of deployment {self.deployment!r} is not known",
+                hint=f"set {VARIABLE}={self.deployment}=http://host:port",
+            )
+        return found
+
+    @property
+    def local(self) -> bool:
+        """Whether the service lives in this process."""
+        return self.on is not None and self.name not in _PROVIDED and self.address is None
+
+    def resolve(self) -> Any:
+        """What service code uses. Raises: ConfigError: an address is missing."""
+        if self.on is not None and self.name in _PROVIDED:
+            return _PROVIDED[self.name]
+        address = self.address
+        if address is None:
+            assert self.on is not None
+            return Handle(self.on.shared_instance(), getattr(self.on, "loop", None))
+        if self._elsewhere is None or self._elsewhere[0] != address:
+            from bentotool.sdk.elsewhere import Elsewhere
+
+            self._elsewhere = (address, Elsewhere(address, self.on))
+        return self._elsewhere[1]
 
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:
-        return self if instance is None else Handle(self.on.shared_instance())
+        return self if instance is None else self.resolve()
 
 
-def depends(on: Service[T]) -> Any:
+def depends(
+    on: Service[T] | None = None,
+    *,
+    url: str | None = None,
+    deployment: str | None = None,
+    cluster: str | None = None,
+) -> Any:
     """Declare that a service uses another.
 
+    Args:
+        on: the service. In production it has its own workers; in development it lives in the same process.
+        url: where a service answers HTTP; together with `on` the methods are known beforehand.
+        deployment: name of a deployment that answers.
+        cluster: where that deployment is; kept for those who look.
+
     Raises:
-        ConfigError: `on` is not a service.
+        ConfigError: `on` is not a service, or nothing, or too much, was said.
     """
-    if not hasattr(on, "shared_instance"):
+    if on is not None and not hasattr(on, "shared_instance"):
         raise ConfigError(f"depends({on!r}): not a service", hint="decorate the class with @bentotool.service")
-    return Dependency(on)
+    if url is not None and deployment is not None:
+        raise ConfigError("depends(...): either url= or deployment=, not both")
+    if on is None and url is None and deployment is None:
+        raise ConfigError("depends() of nothing", hint="name a service: depends(Other), depends(url=...)")
+    if url is not None and not _HTTP.fullmatch(url):
+        raise ConfigError(f"depends(url={url!r}): not an http address", hint="as http://host:3000")
+    if cluster is not None and deployment is None:
+        raise ConfigError("depends(cluster=...) needs deployment= too")
+    return Dependency(on, url, deployment, cluster)
+
+
+def graph(entry: Service[Any]) -> Mapping[str, Service[Any]]:
+    """The services that an entry service brings along, itself first, by name; those with an address are not among them.
+
+    Raises:
+        ConfigError: two services have one name, or they depend on each other in a circle.
+    """
+    found: dict[str, Service[Any]] = {}
+    path: list[str] = []
+
+    def visit(service: Service[Any]) -> None:
+        if service.name in path:
+            raise ConfigError(f"services depend on each other: {' -> '.join([*path, service.name])}")
+        if found.setdefault(service.name, service) is not service:
+            raise ConfigError(f"two services are named {service.name!r}", hint="give one of them name=")
+        path.append(service.name)
+        for dependency in service.dependencies.values():
+            if dependency.on is not None and dependency.address is None:
+                visit(dependency.on)
+        path.pop()
+
+    visit(entry)
+    return found

@@ -21,6 +21,7 @@ __all__ = [
     "InvalidOutput",
     "NotFound",
     "PayloadTooLarge",
+    "RemoteException",
     "ServiceError",
     "ServiceUnavailable",
     "TooManyRequests",
@@ -120,6 +121,13 @@ class ClientGone(ServiceError):
 
 class InternalServerError(ServiceError):
     code = "internal"
+    http_status = 500
+
+
+class RemoteException(ServiceError):
+    """A service that this one depends on failed with an exception that has no class here (500), or was lost (503)."""
+
+    code = "remote"
     http_status = 500
 
 

@@ -1,0 +1,143 @@
+"""A dependency at an address: plain HTTP to any bentotool or BentoML service, through `bentotool.client`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from bentotool.errors import MissingDependencyError, RemoteError
+from bentotool.sdk.carried_errors import by_code
+from bentotool.sdk.exceptions import ServiceUnavailable
+
+if TYPE_CHECKING:
+    from bentotool.sdk.service import Service
+
+__all__ = ["Elsewhere"]
+
+
+def _translated(error: RemoteError, name: str) -> Exception:
+    """The error of the other service, as a service raises it."""
+    status = getattr(error, "status", None)
+    if status is None:
+        return ServiceUnavailable(error.message, hint=error.hint, retry_after=1.0)
+    message = error.message.removeprefix(f"{name}: ")
+    return by_code(getattr(error, "remote_code", "") or "remote", status, message, error.hint)
+
+
+def _clients() -> Any:
+    try:
+        import httpx  # noqa: F401 - the client needs it; the message shall say so
+    except ImportError as error:
+        raise MissingDependencyError("httpx", purpose="depends(url=...)") from error
+    from bentotool.client import http
+
+    return http
+
+
+class Elsewhere:
+    """What service code sees of a dependency at an address.
+
+    Args:
+        url: where it answers.
+        on: its declaration, where there is one: its asynchronous methods are awaited, as in this process. Without it
+            the methods block, and `to_async` has them awaitable.
+    """
+
+    def __init__(self, url: str, on: Service[Any] | None = None) -> None:
+        self.client_url: str | None = url
+        self._url, self._on = url, on
+        self._lock = threading.Lock()
+        self._sync: Any = None
+        # a connection belongs to the loop that opened it
+        self._async: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+    @property
+    def to_sync(self) -> _Methods:
+        return _Methods(self._blocking)
+
+    @property
+    def to_async(self) -> _Methods:
+        return _Methods(self._awaitable)
+
+    def is_ready(self) -> bool:
+        return bool(self._sync_client().is_ready())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self._on is None:
+            return self._blocking(name)
+        spec = self._on.apis.get(name) or next((s for s in self._on.apis.values() if s.func.__name__ == name), None)
+        if spec is None:
+            raise AttributeError(f"service {self._on.name} has no API {name!r}")
+        return self._awaitable(spec.name) if spec.kind.startswith("async") else self._blocking(spec.name)
+
+    def _sync_client(self) -> Any:
+        with self._lock:
+            if self._sync is None:
+                self._sync = _clients().SyncHTTPClient(self._url)
+            return self._sync
+
+    def _async_client(self) -> Any:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            found = self._async.get(loop)
+            if found is None:
+                found = self._async[loop] = _clients().AsyncHTTPClient(self._url)
+            return found
+
+    def _streams(self, name: str) -> bool:
+        spec = self._on.apis.get(name) if self._on is not None else None
+        return spec is not None and spec.stream
+
+    def _blocking(self, name: str) -> Callable[..., Any]:
+        def call(*args: Any, **named: Any) -> Any:
+            try:
+                result = self._sync_client().call(name, *args, **named)
+                return _guarded(result, name) if hasattr(result, "__next__") else result
+            except RemoteError as error:
+                raise _translated(error, name) from error
+
+        return call
+
+    def _awaitable(self, name: str) -> Callable[..., Any]:
+        async def call(*args: Any, **named: Any) -> Any:
+            try:
+                result = await self._async_client().call(name, *args, **named)
+                return _guarded_async(result, name) if hasattr(result, "__anext__") else result
+            except RemoteError as error:
+                raise _translated(error, name) from error
+
+        async def stream(*args: Any, **named: Any) -> AsyncIterator[Any]:
+            async for item in await call(*args, **named):
+                yield item
+
+        return stream if self._streams(name) else call
+
+
+def _guarded(items: Iterator[Any], name: str) -> Iterator[Any]:
+    try:
+        yield from items
+    except RemoteError as error:
+        raise _translated(error, name) from error
+
+
+async def _guarded_async(items: AsyncIterator[Any], name: str) -> AsyncIterator[Any]:
+    try:
+        async for item in items:
+            yield item
+    except RemoteError as error:
+        raise _translated(error, name) from error
+
+
+class _Methods:
+    def __init__(self, make: Callable[[str], Callable[..., Any]]) -> None:
+        self._make = make
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._make(name)
