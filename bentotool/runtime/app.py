@@ -23,6 +23,7 @@ from bentotool.errors import BentotoolError
 from bentotool.runtime.endpoint import Admission, Endpoint, Receive, Scope, Send
 from bentotool.runtime.hosts import HostCheck
 from bentotool.runtime.lane import Lane
+from bentotool.runtime.tasks import make_tasks
 from bentotool.sdk.exceptions import ServiceError
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Application:
         state: of all contexts of this process.
         ready: started, and not shutting down.
         problem: why the server as a whole is not ready (the supervisor tells), or None.
+        drain_by: until when tasks that run may go on (monotonic); None while the server is not shutting down.
+        tasks: of the service; None where it has none.
     """
 
     def __init__(self, service: Service[Any], *, workers: int = 1, loopback: bool = False) -> None:
@@ -95,10 +98,14 @@ class Application:
         self._numbers = itertools.count(1)
         self.composed = bool(service.dependencies)  # then calls to others take the deadline along
         self._endpoints = [Endpoint(spec, self) for spec in service.apis.values()]
-        self._routes: dict[str, dict[str, Endpoint]] = {}
+        self._routes: dict[str, dict[str, Any]] = {}
         for endpoint in self._endpoints:
             path = service.path_prefix + endpoint.spec.route
             self._routes.setdefault(path, {})[endpoint.spec.options.method] = endpoint
+        self.drain_by: float | None = None
+        self.tasks = make_tasks(self)
+        for route, method, answer in self.tasks.routes() if self.tasks else ():
+            self._routes.setdefault(service.path_prefix + route, {})[method] = answer
         from bentotool.runtime.pages import make_pages
 
         self._pages: Any = make_pages(self)
@@ -188,11 +195,15 @@ class Application:
         self.instance = self.service.shared_instance()
         for endpoint in self._endpoints:
             endpoint.bind(self.instance)
+        if self.tasks:
+            await self.tasks.start(self.instance)
         self.ready = True
 
     async def stop(self) -> None:
         """Run the `on_shutdown` methods, the service's own first. A failing one is logged."""
         self.ready = False
+        if self.tasks:
+            await self.tasks.stop()
         for endpoint in self._endpoints:
             endpoint.close()
         for part in reversed(self._parts()):

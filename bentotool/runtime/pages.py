@@ -75,6 +75,8 @@ def _probes(app: Application) -> list[Any]:
 
     @get("/metrics")  # Litestar adds the charset to the type
     async def metrics() -> Response[bytes]:
+        if app.tasks:
+            await app.tasks.runner.refresh_metrics()
         content = await asyncio.to_thread(app.metrics.render) if app.metrics else b""
         return Response(content, media_type="text/plain; version=0.0.4")
 

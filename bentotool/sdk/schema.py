@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bentotool.sdk.arguments import arguments_schema
 from bentotool.sdk.signature import MethodSpec
+from bentotool.sdk.task import TaskOptions
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
@@ -79,7 +80,7 @@ def service_schema(service: Service[Any]) -> dict[str, Any]:
             "route": spec.route,
             "description": spec.doc,
             "batchable": spec.options.batchable,
-            "is_task": False,
+            "is_task": isinstance(spec.options, TaskOptions),
             "method": spec.options.method,
         }
         for side, describe in (("input", input_schema), ("output", output_schema)):
