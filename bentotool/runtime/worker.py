@@ -18,6 +18,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,6 +173,7 @@ class Worker:
             return
         self._draining = True
         self.app.ready = False
+        self.app.drain_by = time.monotonic() + self.drain_delay + self.grace
         self._send_clients_away()
         self._spawn(self._stop_after_delay())
 

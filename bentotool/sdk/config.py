@@ -123,6 +123,7 @@ _SCHEMA: _Schema = {
     "grpc": _ANY,
     "runner_probe": _ANY,
     "monitoring": _ANY,
+    "tasks": {"path": _TEXT, "lease": _SECONDS},
     "tracing": _ANY,
     "endpoints": {"livez": _TEXT, "readyz": _TEXT},
 }
