@@ -76,6 +76,8 @@ class ImagePlan:
         conda: ``channels`` and ``dependencies``.
         distro, cuda_version: what the base is chosen by where none is named.
         from_source: packages without a wheel for the lock's platform.
+        build_env: variables for what is run while the image is made, and in no image: the value that the Bento has,
+            empty where that of the environment is meant. ``build_only`` names those that the service does not get.
     """
 
     name: str
@@ -104,6 +106,8 @@ class ImagePlan:
     distro: str = ""
     cuda_version: str = ""
     from_source: tuple[str, ...] = ()
+    build_env: Mapping[str, str] = field(default_factory=dict)
+    build_only: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:

@@ -1,6 +1,6 @@
-"""What Linux distributions call things: the base image, the packages of Python, and how packages are installed.
+"""What Linux distributions call things: the base image, the packages of Python and its headers.
 
-Package names are arguments of the scripts here, never part of their text.
+How packages are installed is a script of `bentotool.images.buildscripts`, which asks the base itself.
 """
 
 from __future__ import annotations
@@ -9,89 +9,85 @@ from dataclasses import dataclass
 
 from bentotool.errors import BuildError
 
-__all__ = ["COMPILERS", "INSTALL", "Distro", "cuda_base", "distro_of"]
+__all__ = ["COMPILERS", "Distro", "cuda_base", "distro_of"]
 
 
 @dataclass(frozen=True)
 class Distro:
-    """A distribution.
+    """A distribution, with ``{python}`` for ``X.Y`` and ``{digits}`` for ``XY`` in what it names.
 
     Args:
-        base: reference; ``{python}`` stands for ``X.Y``, ``{digits}`` for ``XY``.
+        base: reference of the image.
         python: packages with the interpreter; none where the base has it.
-        managed: no package has every Python, so uv brings its own build.
+        headers: packages with what C extensions are compiled against.
+        pythons: the versions that base or packages have; empty for all.
+        other: base for the other versions, to which uv brings its own build; empty where there is none.
+        managed: uv brings its own build.
     """
 
     name: str
     base: str
     python: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    pythons: tuple[str, ...] = ()
+    other: str = ""
     managed: bool = False
 
 
+_REDHAT = "registry.access.redhat.com"
 _DISTROS = {
     each.name: each
     for each in (
         Distro("debian", "docker.io/library/python:{python}-slim"),
-        Distro("ubuntu", "docker.io/library/ubuntu:24.04", managed=True),
+        Distro(
+            "ubuntu",
+            "docker.io/library/ubuntu:24.04",
+            python=("python{python}",),
+            headers=("python{python}-dev",),
+            pythons=("3.12",),
+            other="docker.io/library/ubuntu:24.04",
+        ),
         Distro("alpine", "docker.io/library/python:{python}-alpine"),
-        Distro("ubi8", "registry.access.redhat.com/ubi8/python-{digits}:latest"),
-        Distro("ubi9", "registry.access.redhat.com/ubi9/python-{digits}:latest"),
-        Distro("amazonlinux", "docker.io/library/amazonlinux:2023", python=("python{python}",)),
-        Distro("wolfi", "cgr.dev/chainguard/wolfi-base:latest", python=("python-{python}",)),
+        Distro(
+            "ubi8",
+            f"{_REDHAT}/ubi8/python-{{digits}}:latest",
+            pythons=("3.11", "3.12"),
+            other=f"{_REDHAT}/ubi8/ubi-minimal:latest",
+        ),
+        Distro(
+            "ubi9",
+            f"{_REDHAT}/ubi9/python-{{digits}}:latest",
+            pythons=("3.11", "3.12"),
+            other=f"{_REDHAT}/ubi9/ubi-minimal:latest",
+        ),
+        Distro(
+            "amazonlinux",
+            "docker.io/library/amazonlinux:2023",
+            python=("python{python}",),
+            headers=("python{python}-devel",),
+            pythons=("3.11", "3.12", "3.13"),
+            other="docker.io/library/amazonlinux:2023",
+        ),
+        Distro(
+            "wolfi",
+            "cgr.dev/chainguard/wolfi-base:latest",
+            python=("python-{python}",),
+            headers=("python-{python}-dev",),
+        ),
     )
 }
 _CUDA = {
     "12": "12.8.1", "12.8": "12.8.1", "12.6": "12.6.3", "12.1": "12.1.1", "12.0": "12.0.1",
-    "11": "11.8.0", "11.8": "11.8.0", "11.7": "11.7.1", "11.6": "11.6.2", "default": "12.8.1",
+    "11": "11.8.0", "11.8": "11.8.0", "11.7": "11.7.1", "11.6": "11.6.2", "11.4": "11.4.3", "11.2": "11.2.2",
+    "default": "12.8.1",
 }  # fmt: skip
 
 COMPILERS = "@compilers"
 """Stands among packages for what builds C and C++ extensions, by the name that the distribution has for it."""
 
-INSTALL = """
-set -eu
-compilers=
-for each do
-  shift
-  if [ "$each" = @compilers ]; then compilers=1; else set -- "$@" "$each"; fi
-done
-if command -v apt-get >/dev/null; then
-  if [ -n "$compilers" ]; then
-    set -- "$@" build-essential pkg-config
-    if [ -x /usr/bin/python3 ]; then set -- "$@" python3-dev; fi
-  fi
-  export DEBIAN_FRONTEND=noninteractive
-  ca=${SSL_CERT_FILE:+-oAcquire::https::CAInfo=$SSL_CERT_FILE}
-  apt-get $ca -q update
-  apt-get $ca -q install --yes --no-install-recommends -- "$@"
-  rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log
-elif command -v apk >/dev/null; then
-  [ -z "$compilers" ] || set -- "$@" build-base pkgconf
-  apk add --no-cache -- "$@"
-elif command -v microdnf >/dev/null && ! command -v dnf >/dev/null; then
-  [ -z "$compilers" ] || set -- "$@" gcc gcc-c++ make
-  microdnf install -y --nodocs --setopt=install_weak_deps=0 -- "$@"
-  microdnf clean all
-elif command -v dnf >/dev/null; then
-  [ -z "$compilers" ] || set -- "$@" gcc gcc-c++ make
-  dnf install -y --nodocs --setopt=install_weak_deps=False -- "$@"
-  dnf clean all
-  rm -rf /var/cache/dnf /var/log/dnf*
-elif command -v yum >/dev/null; then
-  [ -z "$compilers" ] || set -- "$@" gcc gcc-c++ make
-  yum install -y -- "$@"
-  yum clean all
-  rm -rf /var/cache/yum
-else
-  echo "bentotool: the base image has none of apt-get, apk, microdnf, dnf and yum" >&2
-  exit 64
-fi
-""".strip()
-"""Install the packages that are the arguments, with whatever the base image has for it."""
 
-
-def distro_of(name: str, cuda_version: str = "") -> Distro:
-    """The distribution of that name; Debian's where there is none.
+def distro_of(name: str, python: str, cuda_version: str = "") -> Distro:
+    """What is known of the distribution of that name, Debian's where there is none, for one version of Python.
 
     Raises:
         BuildError: one that is not known, or that has no images with CUDA.
@@ -100,7 +96,16 @@ def distro_of(name: str, cuda_version: str = "") -> Distro:
         return Distro(name or "ubuntu", cuda_base(name, cuda_version), managed=True)
     if (name or "debian") not in _DISTROS:
         raise BuildError(f"unknown distribution {name[:40]!r}", hint=f"one of {', '.join(_DISTROS)}")
-    return _DISTROS[name or "debian"]
+    found = _DISTROS[name or "debian"]
+    if found.pythons and python not in found.pythons:
+        return Distro(found.name, found.other, managed=True)
+    digits = python.replace(".", "")
+    return Distro(
+        found.name,
+        found.base.format(python=python, digits=digits),
+        tuple(each.format(python=python) for each in found.python),
+        tuple(each.format(python=python) for each in found.headers),
+    )
 
 
 def cuda_base(name: str, version: str) -> str:
@@ -117,7 +122,7 @@ def cuda_base(name: str, version: str) -> str:
         )
     number = (int(parts[0]), int(parts[1]))
     if name in ("", "debian", "ubuntu"):
-        system = "ubuntu24.04" if number >= (12, 6) else "ubuntu22.04"
+        system = "ubuntu24.04" if number >= (12, 6) else "ubuntu22.04" if number >= (11, 7) else "ubuntu20.04"
     elif name in ("ubi8", "ubi9"):
         system = name
     else:

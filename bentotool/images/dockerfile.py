@@ -85,16 +85,18 @@ class Run:
         arguments: program and arguments; with a script its ``$1`` and so on.
         script: text for ``/bin/sh``, never made from a value; it may have several lines.
         network: whether it may use one.
+        known_as: ``$0`` of the script, for what it depends on beside its arguments.
     """
 
     arguments: Sequence[str] = ()
     mounts: Sequence[Mount] = ()
     network: bool = True
     script: str = ""
+    known_as: str = ""
 
     def line(self) -> str:
         flags = [mount.flag() for mount in self.mounts] + ([] if self.network else ["--network=none"])
-        return " ".join(["RUN", *flags, _exec(self.arguments, self.script)])
+        return " ".join(["RUN", *flags, _exec(self.arguments, self.script, self.known_as)])
 
 
 @dataclass(frozen=True)
@@ -241,10 +243,19 @@ def _quoted(value: str) -> str:
     return '"' + "".join(f"\\{each}" if each in '\\"$' else each for each in text) + '"'
 
 
-def _exec(arguments: Sequence[str], script: str = "") -> str:
-    """Exec form. ``<`` is escaped, too: builders look for here-documents before they see the JSON."""
+def _exec(arguments: Sequence[str], script: str = "", known_as: str = "") -> str:
+    """Exec form. ``<`` is escaped, too: builders look for here-documents before they see the JSON.
+
+    The lines of a script stand on lines of their own, for people. Those that a builder would drop, as it puts continued
+    lines together, are left out: empty ones and comments.
+    """
     checked = [_printable(each, "the argument") for each in arguments]
-    whole = [*(("/bin/sh", "-c", script, "bentotool") if script else ()), *checked]
+    whole = [*((f"bentotool{'-' if known_as else ''}{known_as}",) if script else ()), *checked]
     if not whole or isinstance(arguments, str):
         raise BuildError("an instruction without a program", hint="report this")
-    return json.dumps(whole).replace("<", "\\u003c")
+    words = json.dumps(whole).replace("<", "\\u003c")
+    if not script:
+        return words
+    lines = [each for each in script.splitlines() if each.strip() and not each.lstrip().startswith("#")]
+    text = "\\n\\\n".join(json.dumps(each)[1:-1] for each in lines).replace("<", "\\u003c")
+    return f'["/bin/sh", "-c", "\\\n{text}", {words[1:]}'

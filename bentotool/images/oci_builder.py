@@ -173,7 +173,8 @@ def _runtime(layout: Layout, bento: StoredBento, plan: ImagePlan, interpreter: s
     for name, content in open_wheel(layout.read(bento.layer(WHEEL).digest, _WHEEL_LIMIT)):
         yield LayerEntry(f"{site}/{name}", content)
     home = interpreter.rpartition("/")[0]
-    settings = f"home = {home}\ninclude-system-site-packages = false\nversion = {plan.python}\n"
+    seen = "true" if plan.conda.get("dependencies") else "false"  # conda's packages are those of the interpreter
+    settings = f"home = {home}\ninclude-system-site-packages = {seen}\nversion = {plan.python}\n"
     yield LayerEntry(f"{root}/pyvenv.cfg", settings.encode())
     yield LayerEntry(f"{root}/bin/python", link=interpreter)
     for name in ("python3", f"python{plan.python}"):

@@ -97,6 +97,8 @@ def plan_image(layout: Layout, bento: StoredBento, platform: str, *, base: str |
         distro=str(image.get("distro", "")),
         cuda_version=str(image.get("cuda_version", "")),
         from_source=tuple(_SOURCE.findall(lock)),
+        build_env=_build_env(bento, ("all", "build")),
+        build_only=tuple(_build_env(bento, ("build",))),
     )
 
 
@@ -135,6 +137,18 @@ def _env(image: Mapping[str, Any], bento: StoredBento) -> dict[str, str]:
             raise VerificationError(f"Bento {bento.tag} sets a variable {str(name)[:60]!r} that no process can have")
         env[str(name)] = str(value)
     return env
+
+
+def _build_env(bento: StoredBento, stages: Sequence[str]) -> dict[str, str]:
+    """``envs`` of some stages; one without a value has it from the environment in which the image is made."""
+    found = {}
+    for each in bento.config.get("envs", ()):
+        name, value = str(each.get("name", "")), str(each.get("value") or "")
+        if each.get("stage", "all") in stages:
+            if not _NAME.fullmatch(name) or "\0" in value:
+                raise VerificationError(f"Bento {bento.tag} sets a variable {name[:60]!r} that no step can have")
+            found[name] = value
+    return found
 
 
 def _steps(image: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], ...]:

@@ -1,10 +1,11 @@
 """From the plan of an image to a Dockerfile.
 
-Four stages. ``system``: the base with packages of the distribution, commands and scripts, in their order. ``packages``:
-over it the Python environment of the lock, together with compilers where something is built from source; of this stage
-only the environment is kept. ``environment``: both, and the steps after the packages. ``image``: runtime, models and
-code over that. bentotool's own builder stops before the last one and adds the store's own layers, so that a model is
-not copied through an engine; whoever runs the Dockerfile elsewhere builds all of it.
+Four stages, and before them ``conda`` where its packages are asked for. ``system``: the base with packages of the
+distribution, commands and scripts, in their order. ``packages``: over it the Python environment of the lock, together
+with compilers where something is built from source; of this stage only the environment is kept. ``environment``: both,
+and the steps after the packages. ``image``: runtime, models and code over that. bentotool itself stops before the
+last one and adds the store's own layers, so that a model is not copied through an engine; whoever runs the Dockerfile
+elsewhere builds all of it.
 
 The context, which `bentotool.images.context` writes, has ``packages/`` (lock, wheels, uv), ``scripts/``, ``include/``
 and for the last stage ``bento/``, a tree as ``BentoStore.materialise`` makes it.
@@ -12,11 +13,14 @@ and for the last stage ``bento/``, a tree as ``BentoStore.materialise`` makes it
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bentotool.errors import BuildError
-from bentotool.images.distros import COMPILERS, INSTALL, Distro, distro_of
+from bentotool.images import buildscripts
+from bentotool.images.distros import COMPILERS, Distro, distro_of
 from bentotool.images.dockerfile import (
     Comment,
     Copy,
@@ -39,71 +43,18 @@ from bentotool.images.installed import site_packages
 from bentotool.imagespec import ImagePlan
 from bentotool.interfaces import JSON
 
-__all__ = ["MARK", "SECRETS", "TARGET", "Recipe", "base_of", "recipe_text", "script_names"]
+__all__ = ["CONDA_VARIABLE", "SECRETS", "TARGET", "Recipe", "base_of", "recipe_text", "script_names"]
 
 TARGET = "environment"
 """The stage that bentotool's own builder builds."""
-MARK = "bentotool:"
-"""Starts the lines with which a script here says why it ends."""
-SECRETS = ("bentotool-ca", "bentotool-index", "bentotool-netrc", "bentotool-uv")
-"""A bundle of certificates; shell assignments for the package index; a netrc file; settings of uv. None has to be."""
-_PACKAGES, _SCRIPTS = "/opt/bentotool/packages", "/opt/bentotool/scripts"
-_CACHE = "/var/cache/bentotool"
-_PYTHON = "/opt/python"
-
-_TRUST = """
-if [ -f /run/secrets/bentotool-ca ]; then
-  SSL_CERT_FILE=/run/secrets/bentotool-ca
-  PIP_CERT=$SSL_CERT_FILE REQUESTS_CA_BUNDLE=$SSL_CERT_FILE CURL_CA_BUNDLE=$SSL_CERT_FILE GIT_SSL_CAINFO=$SSL_CERT_FILE
-  NODE_EXTRA_CA_CERTS=$SSL_CERT_FILE
-  export SSL_CERT_FILE PIP_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE GIT_SSL_CAINFO NODE_EXTRA_CA_CERTS
-fi
-""".strip()
-_ENTER = f'{_TRUST}\nexec "$@"'
-_ENVIRONMENT = f"""
-set -eu
-python=$1 prefix=$2 uv_version=$3 managed=$4 bytecode=$5
-shift 5
-{_TRUST}
-if [ -f /run/secrets/bentotool-index ]; then set -a; . /run/secrets/bentotool-index; set +a; fi
-if [ -f /run/secrets/bentotool-uv ]; then export UV_CONFIG_FILE=/run/secrets/bentotool-uv; fi
-if [ -f /run/secrets/bentotool-netrc ]; then export NETRC=/run/secrets/bentotool-netrc; fi
-export UV_CACHE_DIR={_CACHE}/uv UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
-export PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-found=$(command -v "python$python" || true)
-if [ -z "$found" ] && [ -z "$managed" ]; then
-  echo "{MARK} no-python: the base image has no Python $python" >&2
-  exit 65
-fi
-uv={_PACKAGES}/uv
-if ! "$uv" --version >/dev/null 2>&1; then
-  # what the host brought does not run here: another system, processor or C library
-  "${{found:-python3}}" -m pip install -q --target /tmp/bentotool-uv "uv==$uv_version"
-  uv=/tmp/bentotool-uv/bin/uv
-fi
-if [ -z "$found" ]; then
-  UV_PYTHON_DOWNLOADS=automatic "$uv" python install --install-dir /tmp/bentotool-python "$python"
-  for each in /tmp/bentotool-python/cpython-*; do  # beside the folder there may be links to it
-    if [ ! -L "$each" ]; then mv "$each" {_PYTHON}; fi
-  done
-  found={_PYTHON}/bin/python$python
-fi
-if [ -n "$managed" ]; then mkdir -p /opt/python; fi
-"$uv" -q venv --python "$found" "$prefix"
-if grep -q '^[A-Za-z0-9]' {_PACKAGES}/bento.lock; then
-  "$uv" pip install --python "$prefix/bin/python" --require-hashes --color never "$@" -r {_PACKAGES}/bento.lock
-fi
-if [ -n "$bytecode" ]; then  # a file that does not compile is compiled when it is asked for, and says so then
-  "$prefix/bin/python" -I -m compileall -qq --invalidation-mode unchecked-hash "$prefix/lib" || true
-fi
-# Equal content has equal times, whenever it is installed.
-"$prefix/bin/python" -I -c '
-import os, sys
-for place, folders, names in os.walk(sys.argv[1], topdown=False):
-    for each in (*names, *folders, "."):
-        os.utime(os.path.join(place, each), (0, 0), follow_symlinks=False)
-' "$prefix"
-""".strip()
+SECRETS = ("bentotool-ca", "bentotool-conda", "bentotool-env", "bentotool-index", "bentotool-netrc", "bentotool-uv")
+"""A bundle of certificates; conda's settings; variables of steps; shell assignments for the package index; a netrc
+file; settings of uv. None has to be."""
+CONDA_VARIABLE = "BENTOTOOL_CONDA_IMAGE"
+"""The image whose micromamba, mamba or conda makes the environment of conda packages."""
+_CONDA_IMAGE = "docker.io/mambaorg/micromamba:2.3.2"
+_CHANNEL = "conda-forge"
+_SCRIPTS = "/opt/bentotool/scripts"
 
 
 @dataclass(frozen=True)
@@ -142,8 +93,7 @@ def base_of(plan: ImagePlan) -> str:
     """
     if plan.base_from != "default" or not (plan.distro or plan.cuda_version):
         return plan.base
-    distro = distro_of(plan.distro, plan.cuda_version)
-    return distro.base.format(python=plan.python, digits=plan.python.replace(".", ""))
+    return distro_of(plan.distro, plan.python, plan.cuda_version).base
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -153,13 +103,14 @@ def recipe_text(recipe: Recipe) -> str:
         BuildError: the plan asks for what no Dockerfile here does, or holds a value that none can hold.
     """
     plan = recipe.plan
-    if plan.conda.get("dependencies"):
-        raise BuildError(
-            f"the image of {plan.tag} needs conda packages, which no builder installs",
-            hint="name them under python.packages, or a base image that has them: docker.base_image",
-        )
-    stages = [*_system(recipe), *_packages(recipe), *_environment(recipe), *(_image(recipe) if recipe.whole else ())]
-    return dockerfile_text(stages)
+    stages = [
+        *_conda(recipe),
+        *_system(recipe),
+        *_packages(recipe),
+        *_environment(recipe),
+        *(_image(recipe) if recipe.whole else ()),
+    ]
+    return dockerfile_text([Comment(f"{plan.tag} for {plan.platform}"), *stages])
 
 
 def script_names(plan: ImagePlan) -> dict[str, str]:
@@ -174,22 +125,59 @@ def _after(plan: ImagePlan) -> list[tuple[int, Mapping[str, JSON]]]:
 
 def _distro(plan: ImagePlan) -> Distro:
     """What is known of the base; of one that somebody named only whether Python may have to be brought."""
+    if _conda_packages(plan):
+        return Distro("", plan.base)  # Python is conda's
     if plan.base_from == "default":
-        return distro_of(plan.distro, plan.cuda_version)
+        return distro_of(plan.distro, plan.python, plan.cuda_version)
     return Distro("", plan.base, managed=bool(plan.cuda_version) or plan.distro == "ubuntu")
+
+
+def _conda_packages(plan: ImagePlan) -> list[str]:
+    return _texts(plan.conda.get("dependencies"))
+
+
+def _texts(value: JSON) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else []
+
+
+def _conda(recipe: Recipe) -> list[Instruction]:
+    """A stage that makes an environment of conda; of its image nothing but that is kept."""
+    plan, packages = recipe.plan, _conda_packages(recipe.plan)
+    if not packages:
+        return []
+    if plan.distro == "alpine" and plan.base_from == "default":
+        raise BuildError(
+            f"the image of {plan.tag} needs conda packages, which do not run on alpine",
+            hint="docker.distro: debian, or another with the C library glibc",
+        )
+    channels = _texts(plan.conda.get("channels")) or [_CHANNEL]
+    for each in (*channels, *packages):
+        if each.startswith("-"):
+            raise BuildError(f"{each[:80]!r} is no conda package or channel", hint="correct conda in the configuration")
+    arguments = [buildscripts.CONDA_PREFIX, plan.cuda_version]
+    arguments += [word for channel in channels for word in ("--channel", channel)] + ["--override-channels"]
+    arguments += ["--offline"] if recipe.offline else []
+    cache = Mount("cache", {"target": buildscripts.CONDA_CACHE, "id": "bentotool-conda", "sharing": "locked"})
+    mounts = (cache, *_secrets(recipe, ("bentotool-ca", "bentotool-conda"))) if recipe.mounts else ()
+    return [
+        From(os.environ.get(CONDA_VARIABLE) or _CONDA_IMAGE, "conda"),
+        User("0"),
+        Comment("packages of conda"),
+        Run((*arguments, f"python={plan.python}", *packages), mounts, not recipe.offline, buildscripts.CONDA),
+    ]
 
 
 def _system(recipe: Recipe) -> list[Instruction]:
     plan, distro = recipe.plan, _distro(recipe.plan)
-    found: list[Instruction] = [
-        Comment(f"{plan.tag} for {plan.platform}"),
-        From(recipe.base or base_of(plan), "system"),
-        User("0"),
-        Env(plan.env),
-    ]
+    found: list[Instruction] = [From(recipe.base or base_of(plan), "system"), User("0"), Env(plan.env)]
+    if _conda_packages(plan):
+        found += [
+            Copy(buildscripts.CONDA_PREFIX, buildscripts.CONDA_PREFIX, "conda", recipe.link),
+            Env({"CONDA_PREFIX": buildscripts.CONDA_PREFIX}),
+            SearchPath(f"{buildscripts.CONDA_PREFIX}/bin"),
+        ]
     if distro.python:
-        names = [name.format(python=plan.python) for name in distro.python]
-        found.append(_install(recipe, names))
+        found += [Comment(f"Python {plan.python}"), _install(recipe, distro.python)]
     if plan.build_include:
         found += [Copy("include/", "/home/bento/app/"), Workdir(plan.workdir)]
     return [*found, *_steps(recipe, "before", list(enumerate(plan.steps)))]
@@ -198,9 +186,9 @@ def _system(recipe: Recipe) -> list[Instruction]:
 def _steps(recipe: Recipe, when: str, steps: Sequence[tuple[int, Mapping[str, JSON]]]) -> list[Instruction]:
     found: list[Instruction] = []
     for index, step in steps:
-        packages = step.get("system_packages")
-        if isinstance(packages, (list, tuple)) and packages:
-            found.append(_install(recipe, [str(name) for name in packages]))
+        found.append(Comment(f"step {index + 1} of {len(steps)} {when} the Python packages"))
+        if packages := _texts(step.get("system_packages")):
+            found.append(_install(recipe, packages, steps=True))
         if "run" in step:
             found.append(_run(recipe, ("/bin/sh", "-c", str(step["run"]))))
         if "script" in step:
@@ -213,46 +201,70 @@ def _steps(recipe: Recipe, when: str, steps: Sequence[tuple[int, Mapping[str, JS
     return found
 
 
-def _install(recipe: Recipe, packages: Sequence[str]) -> Run:
+def _install(recipe: Recipe, packages: Sequence[str], *, steps: bool = False) -> Run:
     for name in packages:
         if name.startswith("-"):
             raise BuildError(f"{name[:80]!r} is no package", hint="correct docker.system_packages")
-    script = f"{_TRUST}\n{INSTALL}"
-    return Run(packages, _secrets(recipe, ("bentotool-ca",)), not recipe.offline, script)
+    cache = Mount("cache", {"target": buildscripts.SYSTEM_CACHE, "id": "bentotool-system", "sharing": "locked"})
+    mounts = (cache, *_step_secrets(recipe, steps=steps)) if recipe.mounts else ()
+    return Run(packages, mounts, not recipe.offline, buildscripts.INSTALL, _said(recipe) if steps else "")
 
 
 def _run(recipe: Recipe, arguments: Sequence[str], *mounts: Mount) -> Run:
-    return Run(arguments, (*_secrets(recipe, ("bentotool-ca",)), *mounts), not recipe.offline, _ENTER)
+    secrets = _step_secrets(recipe, steps=True)
+    return Run(arguments, (*secrets, *mounts), not recipe.offline, buildscripts.ENTER, _said(recipe))
 
 
 def _secrets(recipe: Recipe, names: Sequence[str]) -> tuple[Mount, ...]:
     return tuple(Mount("secret", {"id": name}) for name in names) if recipe.mounts else ()
 
 
+def _step_secrets(recipe: Recipe, *, steps: bool) -> tuple[Mount, ...]:
+    has_variables = steps and bool(recipe.plan.build_env)
+    return _secrets(recipe, ("bentotool-ca", *(("bentotool-env",) if has_variables else ())))
+
+
+def _said(recipe: Recipe) -> str:
+    """What makes a step run again when the values change that the Bento itself has for its variables."""
+    values = [f"{name}={value}" for name, value in sorted(recipe.plan.build_env.items()) if value]
+    return (
+        hashlib.sha256("\0".join(values).encode(errors="backslashreplace")).hexdigest()[:12]
+        if values and recipe.mounts
+        else ""
+    )
+
+
 def _packages(recipe: Recipe) -> list[Instruction]:
-    plan = recipe.plan
-    managed, compiled = _distro(plan).managed, "bytecode" if recipe.bytecode else ""
+    plan, distro = recipe.plan, _distro(recipe.plan)
+    compiled = "bytecode" if recipe.bytecode else ""
     flags = ["--no-deps"] if plan.platform == plan.locked_for else []
-    flags += ["--find-links", f"{_PACKAGES}/links"] if recipe.find_links else []
+    flags += ["--find-links", f"{buildscripts.PACKAGES}/links"] if recipe.find_links else []
     flags += ["--offline"] if recipe.offline else []
     flags += [] if plan.from_source else ["--only-binary", ":all:"]
-    arguments = (plan.python, plan.prefix, recipe.uv_version, "managed" if managed else "", compiled, *flags)
+    arguments = (plan.python, plan.prefix, recipe.uv_version, "managed" if distro.managed else "", compiled, *flags)
+    wanted = [name for name in SECRETS if name != "bentotool-conda" and (name != "bentotool-env" or plan.build_env)]
     mounts = [
-        Mount("cache", {"target": f"{_CACHE}/uv", "id": "bentotool-uv", "sharing": "shared"}),
-        *_secrets(recipe, SECRETS),
-        Mount("bind", {"source": "packages", "target": _PACKAGES}),
+        Mount("cache", {"target": buildscripts.UV_CACHE, "id": "bentotool-uv", "sharing": "shared"}),
+        *_secrets(recipe, wanted),
+        Mount("bind", {"source": "packages", "target": buildscripts.PACKAGES}),
     ]
     found: list[Instruction] = [From("system", "packages")]
-    found += [_install(recipe, [COMPILERS])] if plan.from_source else []
-    found += [] if recipe.mounts else [Copy("packages/", f"{_PACKAGES}/")]
-    return [*found, Run(arguments, mounts if recipe.mounts else (), not recipe.offline, _ENVIRONMENT)]
+    if plan.from_source:
+        found += [Comment("compilers, which stay behind"), _install(recipe, [COMPILERS, *distro.headers])]
+    found += [] if recipe.mounts else [Copy("packages/", f"{buildscripts.PACKAGES}/")]
+    script = buildscripts.ENVIRONMENT
+    return [
+        *found,
+        Comment("the Python packages of bento.lock"),
+        Run(arguments, mounts if recipe.mounts else (), not recipe.offline, script, _said(recipe)),
+    ]
 
 
 def _environment(recipe: Recipe) -> list[Instruction]:
     plan = recipe.plan
     found: list[Instruction] = [From("system", TARGET)]
     if _distro(plan).managed:
-        found.append(Copy(_PYTHON, _PYTHON, "packages", recipe.link))
+        found.append(Copy(buildscripts.PYTHON, buildscripts.PYTHON, "packages", recipe.link))
     found.append(Copy(plan.prefix, plan.prefix, "packages", recipe.link))
     if not plan.post_steps:
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bentotool.errors import BuildError
-from bentotool.images import distros
+from bentotool.images import buildscripts, distros
 from bentotool.images import dockerfile as df
 from bentotool.images.recipe import Recipe, base_of, recipe_text, script_names
 from bentotool.imagespec import ImagePlan, PlannedLayer
@@ -53,11 +54,12 @@ def plan_of(**changes: Any) -> ImagePlan:
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
-    """The file as a builder splits it: lines that do not go on, each an instruction and the rest."""
+    """The file as a builder splits it: instructions, each its word and the rest; only scripts have several lines."""
     assert not text.startswith("# syntax")
     found = []
     for line in text.split("\n"):
         assert line.isprintable()
+    for line in re.sub(r'("|\\n)\\\n', r"\1", text).split("\n"):
         assert not line.endswith("\\")
         if line and not line.startswith("#"):
             word, _, rest = line.partition(" ")
@@ -173,6 +175,10 @@ def test_every_field_of_a_plan(value: str) -> None:
         {"python": value},
         {"from_source": (value,)},
         {"stop_signal": value},
+        {"conda": {"dependencies": [value]}},
+        {"conda": {"dependencies": ["gdal"], "channels": [value]}},
+        {"build_env": {"TOKEN": value}, "steps": ({"run": "true"},)},
+        {"build_env": {value: "token"}, "steps": ({"run": "true"},)},
     ]
     for changes in fields:
         plan = plan_of(**changes)
@@ -183,19 +189,21 @@ def test_every_field_of_a_plan(value: str) -> None:
                 continue
             found = instructions(text)
             assert [word for word, _ in found][-1] == "ENTRYPOINT"
-            assert sum(word == "FROM" for word, _ in found) == 4
+            assert sum(word == "FROM" for word, _ in found) == 4 + bool(plan.conda)
             for word, rest in found:
                 if word == "RUN":
                     script = program(rest)
-                    assert value not in script[2] or script[2] in {program(r)[2] for w, r in clean(plan) if w == "RUN"}
+                    assert script[2] in SCRIPTS
                 if word in ("ENV", "LABEL") and "$PATH" not in rest:
                     pairs(rest)
 
 
-def clean(plan: ImagePlan) -> list[tuple[str, str]]:
-    """The instructions of a plan that asks for everything, with harmless values."""
-    steps = ({"run": "true"}, {"script": "a.sh"}, {"system_packages": ["a"]})
-    return instructions(recipe_text(Recipe(plan_of(steps=steps, from_source=("a",)))))
+def plain(script: str) -> str:
+    """A script as a Dockerfile has it: without lines that a builder would drop."""
+    return "\n".join(each for each in script.splitlines() if each.strip() and not each.lstrip().startswith("#"))
+
+
+SCRIPTS = {plain(getattr(buildscripts, name)) for name in ("CONDA", "ENTER", "ENVIRONMENT", "INSTALL")}
 
 
 def test_stages_in_their_order() -> None:
@@ -234,7 +242,7 @@ def test_without_mounts_and_links() -> None:
     text = recipe_text(Recipe(plan, mounts=False, link=False, whole=True, models=("models/iris",)))
     assert "--mount" not in text
     assert "--link" not in text
-    assert distros.COMPILERS in text
+    assert f'"{distros.COMPILERS}"]' in text
     assert "--only-binary" not in text
 
 
@@ -254,6 +262,7 @@ def test_offline_nothing_has_a_network() -> None:
         ("ubi9", "", "registry.access.redhat.com/ubi9/python-311:latest"),
         ("amazonlinux", "", "docker.io/library/amazonlinux:2023"),
         ("wolfi", "", "cgr.dev/chainguard/wolfi-base:latest"),
+        ("", "11.6", "docker.io/nvidia/cuda:11.6.2-cudnn8-runtime-ubuntu20.04"),
         ("", "12.6", "docker.io/nvidia/cuda:12.6.3-cudnn-runtime-ubuntu24.04"),
         ("ubi8", "11.8", "docker.io/nvidia/cuda:11.8.0-cudnn8-runtime-ubi8"),
     ],
@@ -273,9 +282,73 @@ def test_an_odd_cuda_version_is_refused(version: str) -> None:
         base_of(plan_of(cuda_version=version))
 
 
+@pytest.mark.parametrize("distro", ["ubuntu", "ubi8", "ubi9", "amazonlinux"])
+def test_a_python_that_a_distribution_lacks_is_brought(distro: str) -> None:
+    has, lacks = (recipe_text(Recipe(plan_of(distro=distro, python=python))) for python in ("3.12", "3.10"))
+    assert '"managed"' not in has
+    assert '"managed"' in lacks
+    assert "/opt/python" in lacks.partition("AS environment")[2]
+
+
+@pytest.mark.parametrize(
+    ("distro", "packages"),
+    [
+        ("ubuntu", ["python3.12", "python3.12-dev"]),
+        ("amazonlinux", ["python3.12", "python3.12-devel"]),
+        ("wolfi", ["python-3.12", "python-3.12-dev"]),
+        ("debian", []),
+        ("alpine", []),
+    ],
+)
+def test_packages_with_python_and_its_headers(distro: str, packages: list[str]) -> None:
+    plan = plan_of(distro=distro, python="3.12", from_source=("x",))
+    runs = [program(rest) for word, rest in instructions(recipe_text(Recipe(plan))) if word == "RUN"]
+    asked = [run[4:] for run in runs if run[2] == plain(buildscripts.INSTALL)]
+    assert asked == [*([packages[:1]] if packages else []), [distros.COMPILERS, *packages[1:]]]
+
+
+def test_conda_in_a_stage_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(conda={"dependencies": ["gdal>=3", "python=3.11.4"]}, cuda_version="12.6")
+    found = instructions(recipe_text(Recipe(plan)))
+    assert found[0] == ("FROM", "docker.io/mambaorg/micromamba:2.3.2 AS conda")
+    run = next(rest for word, rest in found if word == "RUN")
+    assert "id=bentotool-conda,sharing=locked" in run
+    assert program(run)[3:] == [
+        "bentotool", "/opt/bentotool/conda", "12.6", "--channel", "conda-forge", "--override-channels",
+        "python=3.11", "gdal>=3", "python=3.11.4",
+    ]  # fmt: skip
+    assert ("COPY", '--link --from=conda ["/opt/bentotool/conda", "/opt/bentotool/conda"]') in found
+    assert not any('"managed"' in rest for _, rest in found)
+    monkeypatch.setenv("BENTOTOOL_CONDA_IMAGE", "registry.example/miniforge3:25")
+    plan = plan_of(conda={"dependencies": ["gdal"], "channels": ["defaults", "https://conda.example/t/x/main"]})
+    found = instructions(recipe_text(Recipe(plan, mounts=False, link=False, offline=True)))
+    assert found[0] == ("FROM", "registry.example/miniforge3:25 AS conda")
+    words = program(next(rest for word, rest in found if word == "RUN"))
+    assert words[6:] == [
+        "--channel", "defaults", "--channel", "https://conda.example/t/x/main", "--override-channels", "--offline",
+        "python=3.11", "gdal",
+    ]  # fmt: skip
+
+
+def test_variables_of_steps_are_secrets() -> None:
+    steps: Any = ({"run": "true"}, {"system_packages": ["a"]}, {"script": "a.sh"})
+    texts = [
+        recipe_text(Recipe(plan_of(steps=steps, build_env={"TOKEN": "", "MODE": value}, build_only=("TOKEN",))))
+        for value in ("canary", "another")
+    ]
+    assert "canary" not in texts[0]
+    runs = [rest for word, rest in instructions(texts[0]) if word == "RUN"]
+    assert len(runs) == 4
+    assert all("--mount=type=secret,id=bentotool-env" in rest for rest in runs)
+    assert texts[0] != texts[1]  # a value that the Bento has decides what is made
+    assert "bentotool-env" not in recipe_text(Recipe(plan_of(steps=steps))).replace("/run/secrets/bentotool-env", "")
+
+
 def test_what_no_builder_does_is_said() -> None:
-    with pytest.raises(BuildError, match="needs conda packages"):
-        recipe_text(Recipe(plan_of(conda={"dependencies": ["ffmpeg"]})))
+    with pytest.raises(BuildError, match="do not run on alpine"):
+        recipe_text(Recipe(plan_of(conda={"dependencies": ["ffmpeg"]}, distro="alpine")))
+    with pytest.raises(BuildError, match="is no conda package"):
+        recipe_text(Recipe(plan_of(conda={"dependencies": ["--file=/etc/shadow"]})))
     with pytest.raises(BuildError, match="is no package"):
         recipe_text(Recipe(plan_of(steps=({"system_packages": ["-o=Dpkg::Pre-Invoke::=evil"]},))))
     with pytest.raises(BuildError, match="no image with CUDA for alpine"):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from bentotool.build.uvrun import explain
 from bentotool.errors import BentotoolError, BuildError, NotFoundError, RemoteError
-from bentotool.images.recipe import MARK
+from bentotool.images.buildscripts import CONDA_PREFIX, MARK
+from bentotool.images.recipe import CONDA_VARIABLE
 from bentotool.imagespec import ImagePlan
 
 __all__ = ["explained_build"]
 
-_STEP = re.compile(r"^ > \[(?P<stage>[a-z]+)[^\]]*\] (?P<what>.*?):?$\n(?P<said>.*?)^-{3,}$", re.MULTILINE | re.DOTALL)
+_STEP = re.compile(r"^ > \[[^\]]*\] (?P<what>.*?):?$\n(?P<said>.*?)^-{3,}$", re.MULTILINE | re.DOTALL)
+_ANNOUNCED = re.compile(r"^(?:\[\d+/\d+\] )?STEP \d+(?:/\d+)?: .*$", re.MULTILINE)  # podman, buildah
+_FAILED = re.compile(r"^(?:Error: )?(?:error )?building at STEP \"(?P<what>.*?)\": ", re.MULTILINE | re.DOTALL)
+_NOISE = re.compile(r"^(?:subprocess exited with status \d+|exit status \d+)$\n?", re.MULTILINE)
 _TIME = re.compile(r"^(?:#\d+ )?\d+\.\d+ ", re.MULTILINE)
-_NO_PYTHON = re.compile(rf"^(?:#\d+ )?(?:\d+\.\d+ )?{MARK} no-python:", re.MULTILINE)  # said, not the script's text
+_LINE = rf"^(?:#\d+ )?(?:\d+\.\d+ )?{MARK}"  # said, not the script's text
+_NO_PYTHON = re.compile(rf"{_LINE} no-python:", re.MULTILINE)
+_NO_CONDA = re.compile(rf"{_LINE} no-conda:", re.MULTILINE)
 _END = re.compile(r"exit (?:code|status)[: ]+(\d+)|returned a non-zero code: (\d+)")
-_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_FULL = re.compile(r"no space left on device|disk quota exceeded|not enough space", re.IGNORECASE)
 _ABSENT = re.compile(
-    r"failed to resolve source metadata|pull access denied|manifest unknown|no such image|not found: manifest",
+    r"failed to resolve source metadata|pull access denied|manifest unknown|no such image|not found: manifest"
+    r"|initializing source|short-name resolution",
     re.IGNORECASE,
 )
 _NETWORK = re.compile(
@@ -44,6 +52,11 @@ def explained_build(plan: ImagePlan, report: str, base: str) -> BentotoolError:
             f"the image of {plan.tag} cannot be made: no space left on the engine's disk",
             hint="docker system df shows what takes it; docker builder prune frees what builds left",
         )
+    if _NO_CONDA.search(report):
+        return BuildError(
+            f"the image that makes conda's environment for {plan.tag} has none of micromamba, mamba and conda",
+            hint=f"correct {CONDA_VARIABLE}, or unset it",
+        )
     if _NO_PYTHON.search(report):
         return BuildError(
             f"base image {base} has no Python {plan.python}",
@@ -54,15 +67,31 @@ def explained_build(plan: ImagePlan, report: str, base: str) -> BentotoolError:
             f"the engine cannot run programs of {plan.platform}, which the image of {plan.tag} needs",
             hint="give it an emulator (qemu-user-static), build on such a machine, or use --builder oci",
         )
-    found = _STEP.search(report)
-    if found is None and _ABSENT.search(report):
+    what, said = _failed(report)
+    if not what and _ABSENT.search(report):
         return NotFoundError(
             f"base image {base}: {_last(report)}", hint="name another with --base, or log in to its registry"
         )
-    said = _TIME.sub("", found["said"]) if found else report
-    if found and found["stage"] == "packages" and "@compilers" not in found["what"]:
+    if "source=packages,target=" in what:
         return _packages(plan, said)
-    return _step(plan, found["what"] if found else "", said, report)
+    if CONDA_PREFIX in what and "create --yes" in what:
+        return BuildError(
+            f"the conda packages of {plan.tag} cannot be installed for {plan.platform}: {_last(said)}",
+            hint="check conda.dependencies and conda.channels; in a network with a proxy: --ca-bundle FILE",
+        )
+    return _step(plan, what, said, report)
+
+
+def _failed(report: str) -> tuple[str, str]:
+    """The step that failed, empty where none is named, and what it said."""
+    if found := _STEP.search(report):
+        return found["what"], _TIME.sub("", found["said"])
+    found = _FAILED.search(report)
+    if found is None:
+        return "", report
+    before = report[: found.start()]
+    start = max((each.end() for each in _ANNOUNCED.finditer(before)), default=0)
+    return found["what"], _NOISE.sub("", before[start:])
 
 
 def _packages(plan: ImagePlan, said: str) -> BentotoolError:
@@ -97,16 +126,18 @@ def _named(plan: ImagePlan, what: str) -> str:
         for index, step in enumerate(steps):
             if "script" in step and f"/scripts/{when}-{index}" in what:
                 return f"script {str(step['script'])[:100]}"
-            if "run" in step and _shown(str(step["run"])) in what:
+            if "run" in step and _stands_in(str(step["run"]), what):
                 return f"command {str(step['run'])[:60]!r}"
             packages = step.get("system_packages")
-            if isinstance(packages, (list, tuple)) and packages and _shown(str(packages[-1])) in what[-400:]:
+            if isinstance(packages, (list, tuple)) and packages and _stands_in(str(packages[-1]), what[-400:]):
                 return f"system packages {', '.join(map(str, packages))[:100]}"
     return "a step"
 
 
-def _shown(text: str) -> str:
-    return text[:40]
+def _stands_in(text: str, what: str) -> bool:
+    """Whether a builder's line has a word of the Dockerfile, as it is written or as it is meant."""
+    start = text[:40]
+    return start in what or json.dumps(start)[1:-1].replace("<", "\\u003c") in what
 
 
 def _last(said: str) -> str:

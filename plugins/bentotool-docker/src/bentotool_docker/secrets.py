@@ -12,14 +12,14 @@ from pathlib import Path
 from bentotool.build.requirements import LITESTAR_NEEDS
 from bentotool.build.tomlfile import parse_toml
 from bentotool.build.uvrun import toml_text
-from bentotool.errors import BentotoolError, NotFoundError
+from bentotool.errors import BentotoolError, BuildError, NotFoundError
 from bentotool.imagespec import ImagePlan
 
 __all__ = ["write_secrets"]
 
 _INDEX = re.compile(
     r"UV_(?:INDEX|DEFAULT_INDEX|INDEX_URL|EXTRA_INDEX_URL|INSECURE_HOST|INDEX_STRATEGY|INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD))"
-    r"|PIP_(?:INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST)"
+    r"|UV_PYTHON_INSTALL_MIRROR|PIP_(?:INDEX_URL|EXTRA_INDEX_URL|TRUSTED_HOST)"
 )
 _PROXY = re.compile(r"(?:https?|all)_proxy", re.IGNORECASE)
 _BUNDLES = (
@@ -41,6 +41,7 @@ def write_secrets(folder: Path, plan: ImagePlan, ca_bundle: str | None = None) -
 
     Raises:
         NotFoundError: the bundle is not there.
+        BuildError: a variable that only the build gets has no value.
     """
     found: dict[str, bytes] = {}
     if bundle := _bundle(ca_bundle):
@@ -49,8 +50,11 @@ def write_secrets(folder: Path, plan: ImagePlan, ca_bundle: str | None = None) -
     if settings:
         found["bentotool-uv"] = settings
     if assignments := _assignments(os.environ, has_settings=bool(_uv_file())):
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(assignments.items())]
-        found["bentotool-index"] = "".join(lines).encode()
+        found["bentotool-index"] = _sourced(assignments)
+    if variables := _variables(plan, os.environ):
+        found["bentotool-env"] = _sourced(variables)
+    if plan.conda.get("dependencies") and (settings_file := _conda_file(os.environ)):
+        found["bentotool-conda"] = settings_file.read_bytes()
     netrc = Path(os.environ.get("NETRC") or Path.home() / (".netrc" if os.name == "posix" else "_netrc"))
     if netrc.is_file():
         found["bentotool-netrc"] = netrc.read_bytes()
@@ -60,6 +64,29 @@ def write_secrets(folder: Path, plan: ImagePlan, ca_bundle: str | None = None) -
         with open(files[name], "xb", opener=_private) as file:  # pathlib has no opener
             file.write(data)
     return files
+
+
+def _sourced(values: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in sorted(values.items())).encode()
+
+
+def _variables(plan: ImagePlan, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of ``envs`` that steps get: the Bento's value, else that of the environment."""
+    found = {name: value or environment.get(name, "") for name, value in plan.build_env.items()}
+    for name in plan.build_only:
+        if not found[name]:
+            raise BuildError(
+                f"the build of {plan.tag}'s image needs a variable {name} (envs, stage: build), which has no value",
+                hint=f"set it where this runs: {name}=... bentotool containerize",
+            )
+    return {name: value for name, value in found.items() if value}
+
+
+def _conda_file(environment: Mapping[str, str]) -> Path | None:
+    """The user's own settings of conda: channels, and what is needed to read them."""
+    named = [Path(environment[name]) for name in ("CONDARC", "MAMBARC") if environment.get(name)]
+    places = [*named, Path.home() / ".condarc", Path.home() / ".mambarc"]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _private(path: str, flags: int) -> int:

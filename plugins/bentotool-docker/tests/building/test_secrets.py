@@ -15,10 +15,11 @@ import pytest
 from bentotool_docker.secrets import write_secrets
 
 from bentotool.build.tomlfile import parse_toml
-from bentotool.errors import BentotoolError, NotFoundError
+from bentotool.errors import BentotoolError, BuildError, NotFoundError
 
-SAME: Any = SimpleNamespace(platform="linux/amd64", locked_for="linux/amd64")
-OTHER: Any = SimpleNamespace(platform="linux/arm64", locked_for="linux/amd64")
+REST: Any = {"tag": "iris:1", "build_env": {}, "build_only": (), "conda": {}, "locked_for": "linux/amd64"}
+SAME: Any = SimpleNamespace(platform="linux/amd64", **REST)
+OTHER: Any = SimpleNamespace(platform="linux/arm64", **REST)
 PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
 
 
@@ -118,3 +119,30 @@ def test_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").write_text("")
     with pytest.raises(BentotoolError, match="holds no certificate"):
         write_secrets(tmp_path, SAME, str(tmp_path / "empty"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_variables_of_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"TOKEN": "", "MODE": "it's $HOME; two", "LATER": ""}
+    plan: Any = SimpleNamespace(platform="linux/amd64", **{**REST, "build_env": values, "build_only": ("TOKEN",)})
+    monkeypatch.delenv("LATER", raising=False)
+    monkeypatch.delenv("TOKEN", raising=False)
+    with pytest.raises(BuildError, match=r"needs a variable TOKEN \(envs, stage: build\), which has no value"):
+        write_secrets(tmp_path / "secrets", plan)
+    monkeypatch.setenv("TOKEN", "canary")
+    monkeypatch.setenv("MODE", "not this one")
+    told = sourced(write_secrets(tmp_path / "secrets", plan)["bentotool-env"])
+    assert (told["TOKEN"], told["MODE"]) == ("canary", "it's $HOME; two")
+    assert "LATER" not in told
+
+
+def test_settings_of_conda_where_it_is_used(nothing_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONDARC", "MAMBARC"):
+        monkeypatch.delenv(name, raising=False)
+    (nothing_set / ".condarc").write_text("channel_alias: https://ada:canary@conda.example")
+    plan: Any = SimpleNamespace(platform="linux/amd64", **{**REST, "conda": {"dependencies": ["gdal"]}})
+    places = [tmp_path / name for name in "ab"]
+    for place in places:
+        place.mkdir()
+    assert "bentotool-conda" not in write_secrets(places[0], SAME)
+    assert "canary" in write_secrets(places[1], plan)["bentotool-conda"].read_text()

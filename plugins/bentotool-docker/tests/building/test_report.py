@@ -27,10 +27,17 @@ def report(stage: str, what: str, said: str, code: int = 1) -> str:
     return HEAD.format(stage=stage, what=what, said=said) + TAIL.format(code=code)
 
 
+PACKAGES = '--mount=type=bind,source=packages,target=/opt/bentotool/packages ["/bin/sh", "-c", "..."]'
 SCRIPT = report(
     "system", '--mount=x ["/bin/sh","-c","...","bentotool","/bin/sh","/opt/bentotool/scripts/before-0"]',
     "0.101 first\n0.102 the disk of wishes is empty", 3,
 )  # fmt: skip
+PODMAN = (
+    "[1/3] STEP 3/4: RUN true\nof another step\n--> 1fce\n"
+    '[1/3] STEP 4/4: RUN ["x"]\nfirst\nno more wishes\nsubprocess exited with status 3\n'
+    "subprocess exited with status 3\n"
+    'Error: building at STEP "{what}": exit status 3\n'
+)
 CASES: list[tuple[str, dict[str, Any], type[Exception], str, str]] = [
     (
         SCRIPT,
@@ -62,7 +69,7 @@ CASES: list[tuple[str, dict[str, Any], type[Exception], str, str]] = [
     ),
     (
         report(
-            "packages", "x",
+            "packages", PACKAGES,
             "0.4 error: Failed to fetch: `https://ada:canary@index/simple/x/`\n0.4   Caused by: dns error",
         ),
         {},
@@ -72,7 +79,7 @@ CASES: list[tuple[str, dict[str, Any], type[Exception], str, str]] = [
     ),
     (
         report(
-            "packages", "x",
+            "packages", PACKAGES,
             "0.4 error: Distribution `x==1` can't be installed because it is marked as `--no-build` but has no binary"
             " distribution; building from source is disabled",
         ),
@@ -110,6 +117,27 @@ CASES: list[tuple[str, dict[str, Any], type[Exception], str, str]] = [
         "correct it",
     ),
     ("", {}, BuildError, "a step of the image of iris:1 failed: it said nothing", "correct it"),
+    (
+        report("conda", '"... create --yes ...", "bentotool", "/opt/bentotool/conda"', "0.1 error: nosuch not found"),
+        {},
+        BuildError,
+        "the conda packages of iris:1 cannot be installed for linux/amd64: error: nosuch not found",
+        "conda.channels",
+    ),
+    (
+        report("conda", "x", "0.1 bentotool: no-conda: the image has none of micromamba, mamba and conda", 66),
+        {},
+        BuildError,
+        "the image that makes conda's environment for iris:1 has none of micromamba",
+        "BENTOTOOL_CONDA_IMAGE",
+    ),
+    (
+        PODMAN.format(what="RUN --mount=x /bin/sh -c if x\ny\nfi bentotool /opt/bentotool/scripts/before-0"),
+        {"steps": ({"script": "setup.sh"},)},
+        BuildError,
+        "script setup.sh of the image of iris:1 failed (exit status 3): first | no more wishes",
+        "correct it",
+    ),
 ]  # fmt: skip
 
 
