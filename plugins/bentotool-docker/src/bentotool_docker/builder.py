@@ -8,7 +8,7 @@ an edit of code makes one layer, and both builders' images start alike.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,8 @@ def _run(
     write_context(context, request.layout, bento, plan, request.find_links)
     (folder / "Dockerfile").write_text(text, encoding="utf-8", newline="\n")
     files = write_secrets(secrets, plan, request.options.get("ca_bundle") or None)
-    if not program.mounts and any(each != "bentotool-ca" for each in files):
-        request.note("docker without buildx takes no secrets: the package index of this machine is not used")
+    if not program.mounts:
+        _check_plain(request, plan, files)
     call = BuildCall(
         context=context,
         dockerfile=folder / "Dockerfile",
@@ -113,11 +113,27 @@ def _run(
     try:
         done = program.run(program.build_command(call))
         if done.returncode:
-            raise explained_build(plan, f"{done.stdout}\n{done.stderr}", base.reference)
+            raise explained_build(plan, done.stdout, base.reference)
         return take_in(request, plan, program, call)
     finally:
         if not program.writes:
             program.run([program.command[0], *program.remove, call.tag], asking=True)
+
+
+def _check_plain(request: ImageRequest, plan: ImagePlan, secrets: Mapping[str, Path]) -> None:
+    """What an engine without secrets leaves out: said, or refused where the image would hold one."""
+    if plan.build_only:
+        raise BuildError(
+            f"the build of {plan.tag}'s image needs the variable {plan.build_only[0]} (envs, stage: build),"
+            " which docker without buildx would keep in the image",
+            hint="install docker buildx, or name another program: --engine podman",
+        )
+    if "bentotool-ca" in secrets:
+        request.note("docker without buildx takes no secrets: steps trust the certificates of the base image alone")
+    if {"bentotool-index", "bentotool-uv", "bentotool-netrc"} & secrets.keys():
+        request.note("docker without buildx takes no secrets: the package index of this machine is not used")
+    if "bentotool-env" in secrets:
+        request.note("docker without buildx takes no secrets: envs are not set while the image is made")
 
 
 def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder: Path) -> _Base:
@@ -182,7 +198,8 @@ def _in_engine(program: Program, reference: str, platform: str) -> _Base | None:
     identity = str(found.get("Id", ""))
     digest = check_digest(next(iter(named), identity if identity.startswith("sha256:") else f"sha256:{identity}"))
     diff_ids = tuple(map(str, rootfs.get("Layers") or ()))
-    return _Base(reference, reference, digest, diff_ids, pulled=bool(named))
+    # podman has a digest for images made here, too; they are those of no registry
+    return _Base(reference, reference, digest, diff_ids, pulled=bool(named) and not reference.startswith("localhost/"))
 
 
 def _loaded(request: ImageRequest, plan: ImagePlan, program: Program, reference: str, folder: Path) -> _Base:
@@ -204,10 +221,10 @@ def _loaded(request: ImageRequest, plan: ImagePlan, program: Program, reference:
     image = BuiltImage(plan.platform, top, reference, base.digest, 0, ())
     archive = folder / "base.tar"
     write_archive(Images(layout, (image,), (), (name,)), archive)
-    done = program.run([program.command[0], *program.load, str(archive)])
+    done = program.load_image(archive, name)
     archive.unlink()
     if done.returncode:
-        raise explained_build(plan, done.stderr, reference)
+        raise explained_build(plan, done.stdout, reference)
     return result
 
 

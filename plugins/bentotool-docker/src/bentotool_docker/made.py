@@ -58,7 +58,7 @@ def take_in(request: ImageRequest, plan: ImagePlan, program: Program, call: Buil
     if not program.writes:
         done = program.run(program.save_command(call.tag, call.output))
         if done.returncode:
-            raise explained_build(plan, done.stderr, call.tag)
+            raise explained_build(plan, done.stdout, call.tag)
     found = find_base(
         f"oci-archive:{call.output}", plan.platform, layout, request.open_registry, progress=request.progress
     )

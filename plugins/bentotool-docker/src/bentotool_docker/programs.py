@@ -15,7 +15,7 @@ from bentotool.errors import BentotoolError, BuildError, RemoteError, UsageError
 
 __all__ = ["PROGRAMS", "BuildCall", "Program", "find_program"]
 
-_ASK_S, _BUILD_S = 60.0, 7200.0
+_ASK_S, _BUILD_S, _END_S = 60.0, 7200.0, 20.0
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
@@ -97,30 +97,40 @@ class Program:
         return [self.command[0], *self.save, "--output", str(file), image]
 
     def run(self, command: Sequence[str], *, asking: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run a command of it.
+        """Run a command of it, and end it with this one.
+
+        Args:
+            asking: it answers at once, with what it says of failures apart; else both are ``stdout``, in their order.
 
         Raises:
             BuildError: it cannot be started, or does not end.
         """
         environment = {**os.environ, "BUILDKIT_PROGRESS": "plain", **self.variables}
         try:
-            return subprocess.run(
+            process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if asking else subprocess.STDOUT,
                 env=environment,
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                timeout=_ASK_S if asking else _BUILD_S,
             )
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(
-                f"{self.command[0]} did not end within {error.timeout:.0f} s", hint=f"look at: {self.command[0]} info"
-            ) from None
         except OSError as error:
             raise BuildError(f"{self.command[0]} cannot be started: {error.strerror}") from None
+        limit = _ASK_S if asking else _BUILD_S
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise BuildError(
+                f"{self.command[0]} did not end within {limit:.0f} s", hint=f"look at: {self.command[0]} info"
+            ) from None
+        except BaseException:  # ctrl-C: what it makes for us is to end, too
+            _end(process)
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err or "")
 
     def describe(self, image: str) -> dict[str, Any] | None:
         """What it says of an image that it has; None where it has none."""
@@ -131,7 +141,42 @@ class Program:
             found = json.loads(done.stdout) if not done.returncode else None
         except ValueError:
             return None
+        if isinstance(found, list) and found:  # podman's form
+            found = found[0]
+        if isinstance(found, dict) and "OCIv1" in found:
+            return _of_buildah(found)
         return found if isinstance(found, dict) else None
+
+    def load_image(self, archive: Path, name: str) -> subprocess.CompletedProcess[str]:
+        """Take an image from an archive, where it has that name."""
+        if self.name != "buildah":
+            return self.run([self.command[0], *self.load, str(archive)])
+        done = self.run(["buildah", "pull", "--quiet", f"oci-archive:{archive}"])
+        if done.returncode:
+            return done
+        return self.run(["buildah", "tag", (done.stdout.split() or [""])[-1], name])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask it to end, so that it stops what it started; it has a while for that."""
+    process.terminate()
+    try:
+        process.communicate(timeout=_END_S)  # it may have more to say than a pipe holds
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def _of_buildah(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What buildah says of an image, in the words of the others."""
+    config = found["OCIv1"]
+    return {
+        "Id": found.get("FromImageID", ""),
+        "Os": config.get("os"),
+        "Architecture": config.get("architecture"),
+        "RootFS": {"Layers": (config.get("rootfs") or {}).get("diff_ids")},
+        "RepoDigests": [],
+    }
 
 
 _INSPECT = ("image", "inspect", "--format", "{{json .}}")
@@ -181,8 +226,10 @@ PROGRAMS: tuple[Program, ...] = (
         "buildah",
         ("buildah",),
         ("version",),
-        ("build", "--format", "oci", "--layers"),
+        ("build", "--format", "oci", "--layers", "--force-rm"),
         link=False,
+        inspect=("inspect", "--type", "image"),
+        load=("pull", "--quiet"),
         remove=("rmi", "--force"),
     ),
 )

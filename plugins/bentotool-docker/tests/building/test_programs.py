@@ -76,7 +76,7 @@ SECRET = ["--secret", 'id=bentotool-ca,"src=/s/a,b"']
         ),
         ("docker", ["docker", "build", *SHARED]),
         ("podman", ["podman", "build", "--format", "oci", "--layers", *SHARED, *SECRET]),
-        ("buildah", ["buildah", "build", "--format", "oci", "--layers", *SHARED, *SECRET]),
+        ("buildah", ["buildah", "build", "--format", "oci", "--layers", "--force-rm", *SHARED, *SECRET]),
         (
             "nerdctl",
             ["nerdctl", "build", "--progress", "plain", *SHARED, *SECRET, "--output", "type=oci,dest=/o/image.tar"],
