@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bentotool.errors import BentotoolError
-from bentotool.runtime.endpoint import Admission, Endpoint, Receive, Scope, Send
+from bentotool.runtime.deadlines import Receive, Scope, Send
+from bentotool.runtime.endpoint import Endpoint
 from bentotool.runtime.hosts import HostCheck
 from bentotool.runtime.lane import Lane
+from bentotool.runtime.limits import Admission
 from bentotool.runtime.tasks import make_tasks
 from bentotool.sdk.exceptions import ServiceError
 
