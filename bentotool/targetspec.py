@@ -22,6 +22,7 @@ __all__ = [
     "OptionSpec",
     "Plan",
     "PlannedResource",
+    "Pruner",
     "Status",
     "Target",
     "TargetDecl",
@@ -161,6 +162,9 @@ class DeployOptions:
         env: environment variables of the service. They are no secrets: they are shown and kept.
         note: told one line for people.
         progress: told one line that replaces the one before.
+        previous: what is recorded under this name, where something is; a target may refuse to leave it behind.
+        committed: may be told the outcome as soon as the new version is what counts, before the old one is cleared
+            away. It is recorded then, whatever happens to the clearing.
     """
 
     name: str
@@ -168,6 +172,8 @@ class DeployOptions:
     env: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None
     progress: Callable[[str], None] = lambda text: None
+    previous: Deployment | None = None
+    committed: Callable[[Deployment], None] = lambda deployment: None
 
 
 @dataclass(frozen=True)
@@ -177,15 +183,21 @@ class PlannedResource:
     Args:
         action: ``create``, ``replace``, ``keep`` or ``delete``.
         spec: what it will be, as the target's own interface takes it; never with a secret.
+        now: what stands in its place, in the form of ``spec`` and with those of its keys that matter; None where
+            nothing does, or that is not known. Differences are shown between the two.
+        replaces: name of the one whose place it takes, where that has another name; the plan deletes that one too.
     """
 
     kind: str
     name: str
     action: Literal["create", "replace", "keep", "delete"]
     spec: Mapping[str, JSON] = field(default_factory=dict)
+    now: Mapping[str, JSON] | None = None
+    replaces: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "name": self.name, "action": self.action, "spec": dict(self.spec)}
+        place = {"replaces": self.replaces} if self.replaces else {}
+        return {"kind": self.kind, "name": self.name, "action": self.action, **place, "spec": dict(self.spec)}
 
 
 @dataclass(frozen=True)
@@ -197,6 +209,7 @@ class Plan:
         url: where the service will answer, as far as that is known.
         resources: in the order in which they are made.
         notes: what a person should know before it is applied.
+        blind: why the target could not look at what runs, where it could not; the plan is then as if nothing did.
     """
 
     target: str
@@ -205,6 +218,7 @@ class Plan:
     resources: tuple[PlannedResource, ...]
     url: str = ""
     notes: tuple[str, ...] = ()
+    blind: str = ""
 
     @property
     def name(self) -> str:
@@ -215,7 +229,7 @@ class Plan:
         return {
             "name": self.name, "target": self.target, "status": "planned", "url": self.url, "tag": self.bento.tag,
             "digest": self.bento.digest, "resources": [resource.to_dict() for resource in self.resources],
-            "notes": list(self.notes),
+            "notes": [*([self.blind] if self.blind else []), *self.notes],
         }  # fmt: skip
 
 
@@ -226,7 +240,8 @@ class Deployment:
     Args:
         tag, digest: of the Bento.
         detail: one line on the status, where there is something to say.
-        facts: what else the target knows (image, containers, …).
+        facts: what else the target knows (image, containers, …). One that is named as an option is what that option
+            came to where it was left out: it is used when the deployment is repeated or taken back.
     """
 
     name: str
@@ -303,4 +318,31 @@ class Target(Protocol):
 
     def list(self) -> Sequence[Deployment]:
         """The deployments that the target itself finds, whoever made them."""
+        ...
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """A :class:`Target` that can also clear away what earlier revisions left, such as images.
+
+    When:
+        After a deployment, for ``bentotool deployment prune``, and when a deployment was deleted.
+
+    Arguments:
+        ``past``: revisions that nobody goes back to. ``kept``: those that are, of every deployment recorded for the
+        target. ``dry_run``: say what would go, and remove nothing.
+
+    Return:
+        What was removed, in words. What ``kept`` needs, what is in use, and what others gave a name stays.
+
+    Example::
+
+        class Attic:
+            def prune(self, past, kept, dry_run):
+                empty = {each.facts["box"] for each in past} - {each.facts["box"] for each in kept}
+                return [f"box {box}" for box in sorted(empty)]
+    """
+
+    def prune(self, past: Sequence[Deployment], kept: Sequence[Deployment], dry_run: bool) -> Sequence[str]:
+        """Remove what only ``past`` needed."""
         ...

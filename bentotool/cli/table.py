@@ -100,6 +100,27 @@ COMMANDS = (
     ),
     CommandDecl("deployment logs", f"{_HERE}.deployments:logs_deployment", "Print the logs of a deployment", _BENTOS),
     CommandDecl(
+        "deployment history", f"{_HERE}.revisions:history_deployment", "List what was deployed under a name", _BENTOS
+    ),
+    CommandDecl(
+        "deployment diff",
+        f"{_HERE}.revisions:diff_deployment",
+        "Show where what runs is not what was deployed",
+        _BENTOS,
+    ),
+    CommandDecl(
+        "deployment rollback",
+        f"{_HERE}.revisions:rollback_deployment",
+        "Deploy an earlier revision again, as it was",
+        _BENTOS,
+    ),
+    CommandDecl(
+        "deployment prune",
+        f"{_HERE}.revisions:prune_deployments",
+        "Remove images and the like that only old revisions needed",
+        _BENTOS,
+    ),
+    CommandDecl(
         "deployment delete",
         f"{_HERE}.deployments:delete_deployment",
         "Stop a deployment and remove all that was made for it",

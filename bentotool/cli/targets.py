@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +18,25 @@ from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
     from bentotool.build.bentos import StoredBento
-    from bentotool.targetspec import OptionSpec
+    from bentotool.deploy.records import Revision
+    from bentotool.targetspec import DeployBento, OptionSpec, Plan
 
-__all__ = ["describe_targets", "image_maker", "target_params"]
+__all__ = [
+    "ShownProgress",
+    "deployed_again",
+    "describe_targets",
+    "image_maker",
+    "of_stored",
+    "show_differences",
+    "show_plan",
+    "target_params",
+]
 
-_OWN = frozenset({"name", "set", "env", "dry-run", "wait", "no-wait", "base", "builder", "offline", "help", "jobs"})
+_OWN = frozenset(
+    {"name", "set", "env", "dry-run", "diff", "wait", "no-wait", "base", "builder", "offline", "help", "jobs"}
+)
+_TOLD_S = 1.0
+_MARKS = {"create": "+", "replace": "~", "keep": "~", "delete": "-"}
 
 
 def target_params(options: GlobalOptions) -> list[TyperOption]:
@@ -103,3 +121,115 @@ def image_maker(
         return archive
 
     return make
+
+
+def of_stored(bento: StoredBento, maker: Callable[[StoredBento], Callable[[str, Path], Path]]) -> DeployBento:
+    """A Bento of the store as a target is given it."""
+    from bentotool.targetspec import DeployBento
+
+    return DeployBento(
+        bento.name, bento.version, bento.digest, bento.service, bento.python, bento.platform, make_image=maker(bento)
+    )
+
+
+def deployed_again(
+    state: State, revision: Revision, maker: Callable[[StoredBento], Callable[[str, Path], Path]]
+) -> DeployBento:
+    """The Bento of a revision: from the store while that has it, else by name alone, for a target that still can."""
+    from bentotool.build.bentos import BentoStore
+    from bentotool.errors import NotFoundError
+    from bentotool.targetspec import DeployBento
+
+    name, _, version = revision.deployment.tag.partition(":")
+    digest = revision.deployment.digest
+    try:
+        return of_stored(BentoStore(state.layout).get(f"{name}@{digest}"), maker)
+    except NotFoundError:
+        return DeployBento(name, version, digest)
+
+
+def show_plan(state: State, plan: Plan) -> None:
+    """As YAML, which a person reads and a file compares."""
+    import yaml
+
+    document = json.loads(json.dumps(plan.to_dict()))  # a value that stands twice is written twice, not as an alias
+    state.console.line(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+
+
+def show_differences(state: State, plan: Plan) -> bool:
+    """A line for each resource that changes, and one for each value; whether there is any.
+
+    Raises:
+        RemoteError: the target could not look at what runs.
+    """
+    from bentotool.deploy.differences import differences, differences_document
+    from bentotool.errors import RemoteError
+
+    if plan.blind:
+        raise RemoteError(plan.blind, hint="--dry-run shows what would be made, and needs nothing that runs")
+    document = differences_document(plan)
+
+    def human() -> None:
+        for resource, changes in differences(plan):
+            place = f" in place of {resource.replaces}" if resource.replaces else ""
+            state.console.line(f"{_MARKS[resource.action]} {resource.kind} {resource.name}{place}")
+            for change in changes:
+                state.console.line(f"    {change.path}: {_value(change.now)} -> {_value(change.then)}")
+        if not document["changed"]:
+            state.console.line(f"{plan.name} runs as it would be deployed")
+
+    for note in plan.notes:
+        state.console.note(note)
+    state.console.result(document, human)
+    return bool(document["changed"])
+
+
+def _value(value: object) -> str:
+    return "-" if value is None else json.dumps(value, ensure_ascii=False)[:200]
+
+
+class ShownProgress:
+    """How a deployment comes along: one line that is written over on a terminal, else a line now and then.
+
+    Args:
+        state: the invocation.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._fancy = not (state.json or state.quiet or state.options.no_color) and sys.stderr.isatty()
+        self._drawn = False
+        self._said, self._next = "", 0.0
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self.clear()
+        self._state.console.note(text)
+
+    def tell(self, text: str) -> None:
+        """What is waited for just now, after ``: `` with what was said last."""
+        from bentotool.cli.console import printable
+
+        if self._fancy:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\x1b[2K{printable(text)[:width]}")
+            sys.stderr.flush()
+            self._drawn = True
+        elif self._state.json and not self._state.quiet and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _TOLD_S
+            sys.stderr.write(json.dumps({"progress": {"text": text}}) + "\n")
+        elif not self._state.json:
+            self._state.console.detail(text)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+            self._drawn = False
+
+    def __enter__(self) -> ShownProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from bentotool.deploy.records import Record, Records
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, PluginError
 from bentotool.oci.layout import Layout
-from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, Target, TargetDecl
+from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, Pruner, Target, TargetDecl
 
 if TYPE_CHECKING:
     from bentotool.plugins import Plugins
 
 __all__ = [
+    "KEPT",
     "apply_plan",
     "delete_deployment",
     "find_target",
@@ -23,8 +24,12 @@ __all__ = [
     "logs_of",
     "make_plan",
     "open_target",
+    "prune_deployments",
     "status_of",
 ]
+
+KEPT = 3
+"""Revisions that stay as they are at the target, the current one counted; older ones are made again where needed."""
 
 
 def find_target(plugins: Plugins, name: str) -> TargetDecl:
@@ -69,28 +74,50 @@ def make_plan(layout: Layout, plugins: Plugins, target: str, bento: DeployBento,
             f"deployment {options.name} is one to {recorded.target}",
             hint=f"choose another --name, or: bentotool deployment delete {options.name}",
         )
+    if recorded is not None:
+        options = replace(options, previous=recorded.deployment)
     return open_target(plugins, target).plan(bento, options)
 
 
-def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool) -> Record:
+def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reason: str = "") -> Record:
     """Do what a plan says, and note it down.
+
+    Args:
+        reason: what the record says on why.
 
     Raises:
         BentotoolError: a plugin vetoes it, or the target says why it did not work; what ran before runs on.
     """
     plugins.call("bentotool_before_deploy", target=plan.target, plan=plan)
-    deployment = open_target(plugins, plan.target).apply(plan, wait)
-    record = Records(layout).keep(deployment, plan.options.values, plan.options.env)
+    records = Records(layout)
+    kept: list[Record] = []
+
+    def keep(deployment: Deployment) -> None:
+        if not kept:
+            kept.append(records.keep(deployment, plan.options.values, plan.options.env, reason))
+
+    committing = replace(plan, options=replace(plan.options, committed=keep))
+    deployment = open_target(plugins, plan.target).apply(committing, wait)
+    keep(deployment)
     plugins.call("bentotool_after_deploy", target=plan.target, result=deployment)
-    return record
+    try:
+        for what in prune_deployments(layout, plugins, plan.target, plan.name) if wait else ():
+            plan.options.progress(f"removed: {what}")
+    except BentotoolError as error:  # it is deployed all the same
+        plan.options.note(f"warning: what earlier revisions left is not cleared away: {error.message}")
+    return kept[0]
 
 
 def status_of(plugins: Plugins, deployment: Deployment) -> Deployment:
     """A deployment as it is now; ``unknown``, with the reason, where its target cannot be asked."""
     try:
-        return open_target(plugins, deployment.target).status(deployment)
+        now = open_target(plugins, deployment.target).status(deployment)
     except BentotoolError as error:
         return replace(deployment, status="unknown", detail=error.message)
+    if not now.detail and now.digest and deployment.digest and now.digest != deployment.digest:
+        # deployed from another store, or by a command that was killed before it could note it down
+        return replace(now, detail=f"{now.tag} runs, and {deployment.tag} is what was deployed from here")
+    return now
 
 
 def list_deployments(layout: Layout, plugins: Plugins, target: str | None = None) -> tuple[list[Deployment], Records]:
@@ -129,9 +156,12 @@ def logs_of(
 
 
 def delete_deployment(
-    layout: Layout, plugins: Plugins, name: str, *, target: str | None = None
+    layout: Layout, plugins: Plugins, name: str, *, target: str | None = None, forget: bool = False
 ) -> tuple[Deployment, Sequence[str]]:
-    """Remove all that was made for a deployment, then what is known of it.
+    """Remove all that was made for a deployment, what only its revisions needed, then what is known of it.
+
+    Args:
+        forget: remove only what is known of it, as where its target is no more.
 
     Returns:
         It, and what was removed, in words.
@@ -139,9 +169,40 @@ def delete_deployment(
     Raises:
         NotFoundError: there is no such deployment.
     """
+    if forget:
+        known = Records(layout).get(name).deployment
+        Records(layout).forget(name)
+        return known, [f"record of {name}"]
     deployment = _known(layout, plugins, name, target)
     removed = open_target(plugins, deployment.target).delete(deployment)
     recorded = Records(layout).find(name)
     if recorded is not None and recorded.target == deployment.target:
+        removed = [*removed, *prune_deployments(layout, plugins, deployment.target, name, keep=0)]
         Records(layout).forget(name)
     return deployment, removed
+
+
+def prune_deployments(
+    layout: Layout, plugins: Plugins, target: str, name: str | None = None, *, keep: int = KEPT, dry_run: bool = False
+) -> Sequence[str]:
+    """Remove what revisions that nobody goes back to left at a target, such as images.
+
+    Args:
+        name: of one deployment; None: all that are recorded for the target.
+        keep: newest revisions of each that stay as they are, the current one counted; 0: it goes too.
+
+    Returns:
+        What was removed, in words; nothing where the target has nothing of that kind.
+    """
+    pruner = open_target(plugins, target)
+    if not isinstance(pruner, Pruner):
+        return []
+    past: list[Deployment] = []
+    kept: list[Deployment] = []
+    for record in Records(layout).list():
+        if record.target == target:
+            revisions = [each.deployment for each in record.revisions]
+            bound = keep if name in (None, record.name) else len(revisions)
+            kept += revisions[:bound]
+            past += revisions[bound:]
+    return pruner.prune(past, kept, dry_run)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bentotool.cli.state import State, current
-from bentotool.cli.targets import describe_targets, image_maker, target_params
+from bentotool.cli.targets import (
+    ShownProgress,
+    describe_targets,
+    image_maker,
+    of_stored,
+    show_differences,
+    show_plan,
+    target_params,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from bentotool.deploy.records import Record
     from bentotool.targetspec import DeployBento, Plan
 
-__all__ = ["deploy"]
+__all__ = ["carry_out", "deploy"]
 
 
 def deploy(
@@ -34,13 +44,16 @@ def deploy(
         typer.Option(metavar="NAME=VALUE", help="Environment variable of the service, no secret; may be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be made, and change nothing.")] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Print what it would change of what runs, and change nothing.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it answers requests.")] = True,
     base: Annotated[str | None, typer.Option(metavar="IMAGE", help="Base of an image that has to be built.")] = None,
     builder: Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Builder of the image.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network to build.")] = False,
 ) -> None:
     """Deploy a Bento and wait until it answers"""
-    from bentotool.deploy.api import apply_plan, find_target, make_plan
+    from bentotool.deploy.api import find_target, make_plan
     from bentotool.deploy.options import check_deployment_name, environment, option_values, usual_name
     from bentotool.targetspec import DeployOptions
 
@@ -49,24 +62,45 @@ def deploy(
     values = option_values(decl, [*(set_ or ()), *state.options.target])
     variables = environment(env or ())
     chosen = check_deployment_name(name) if name is not None else None
-    subject = _subject(state, bento, dry_run, lambda found: image_maker(
+    subject = _subject(state, bento, dry_run or diff, lambda found: image_maker(
         state, found, base=base, builder=builder, offline=offline))  # fmt: skip
-    options = DeployOptions(
-        chosen or usual_name(subject.name), values, variables, state.console.note, state.console.detail
-    )
-    plan = make_plan(state.layout, state.plugins, target, subject, options)
-    for note in plan.notes:
-        state.console.note(note)
-    if dry_run:
-        state.console.result(plan.to_dict(), lambda: _show_plan(state, plan))
-        return
-    record = apply_plan(state.layout, state.plugins, plan, wait=wait)
-    document = {**record.deployment.to_dict(), "revision": record.current.number}
-    state.console.result(document, lambda: _show(state, record))
+    deployed = chosen or usual_name(subject.name)
+    plan = make_plan(state.layout, state.plugins, target, subject, DeployOptions(deployed, values, variables))
+    _tell_changes(state, deployed, values, variables)
+    carry_out(state, plan, dry_run=dry_run, diff=diff, wait=wait)
 
 
 deploy.more_params = target_params  # type: ignore[attr-defined]
 deploy.more_help = describe_targets  # type: ignore[attr-defined]
+
+
+def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool, reason: str = "") -> None:
+    """Show a plan, or what it changes, or apply it and show what came of it."""
+    from bentotool.deploy.api import apply_plan
+
+    if diff:
+        show_differences(state, plan)
+        return
+    for note in filter(None, (plan.blind, *plan.notes)):
+        state.console.note(note)
+    if dry_run:
+        state.console.result(plan.to_dict(), lambda: show_plan(state, plan))
+        return
+    with ShownProgress(state) as shown:
+        told = replace(plan, options=replace(plan.options, note=shown.note, progress=shown.tell))
+        record = apply_plan(state.layout, state.plugins, told, wait=wait, reason=reason)
+    document = {**record.deployment.to_dict(), "revision": record.current.number}
+    state.console.result(document, lambda: _show(state, record))
+
+
+def _tell_changes(state: State, name: str, values: Mapping[str, Any], env: Mapping[str, str]) -> None:
+    """What of an update's options is not as it was: who left one out may not know that it is back at its default."""
+    from bentotool.deploy.earlier import changed_settings
+    from bentotool.deploy.records import Records
+
+    record = Records(state.layout).find(name)
+    for line in changed_settings(record.current, values, env) if record is not None else ():
+        state.console.note(line)
 
 
 def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., Callable[[str, Path], Path]]) -> DeployBento:
@@ -86,20 +120,7 @@ def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., Callab
             return DeployBento(built.name, built.version, built.digest)
         state.console.note(f"built {built.tag}")
         reference = built.tag
-    found = BentoStore(state.layout).get(reference)
-    return DeployBento(
-        found.name, found.version, found.digest, found.service, found.python, found.platform, make_image=maker(found)
-    )
-
-
-def _show_plan(state: State, plan: Plan) -> None:
-    """As YAML, which a person reads and a file compares."""
-    import json
-
-    import yaml
-
-    document = json.loads(json.dumps(plan.to_dict()))  # a value that stands twice is written twice, not as an alias
-    state.console.line(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+    return of_stored(BentoStore(state.layout).get(reference), maker)
 
 
 def _show(state: State, record: Record) -> None:

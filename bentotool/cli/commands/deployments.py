@@ -59,7 +59,13 @@ def show_deployment(name: Name) -> None:
     now = status_of(state.plugins, record.deployment)
     options = {key: value for key, value in record.current.options.items() if value not in (None, (), [], False)}
     history: list[dict[str, Any]] = [
-        {"revision": each.number, "created": each.created, "tag": each.deployment.tag, "digest": each.deployment.digest}
+        {
+            "revision": each.number,
+            "created": each.created,
+            "tag": each.deployment.tag,
+            "digest": each.deployment.digest,
+            "reason": each.reason,
+        }
         for each in record.revisions
     ]
     document = {
@@ -104,18 +110,25 @@ def delete_deployment(
     name: Name,
     target: Target = None,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Remove only the record, where the target is gone for good.")
+    ] = False,
 ) -> None:
     """Stop a deployment and remove all that was made for it"""
     from bentotool.deploy.api import delete_deployment as delete
+    from bentotool.errors import UsageError
 
     state = current()
     if not yes and not state.json and sys.stdin.isatty():
         typer.confirm(f"Delete deployment {name}?", abort=True, err=True)
-    deployment, removed = delete(state.layout, state.plugins, name, target=target)
-    document = {"name": name, "target": deployment.target, "status": "deleted", "removed": list(removed)}
+    if forget and target is not None:
+        raise UsageError("--forget asks no target", hint="leave --target out")
+    deployment, removed = delete(state.layout, state.plugins, name, target=target, forget=forget)
+    status = "forgotten" if forget else "deleted"
+    document = {"name": name, "target": deployment.target, "status": status, "removed": list(removed)}
 
     def human() -> None:
-        state.console.line(f"Deleted {name}")
+        state.console.line(f"{status.capitalize()} {name}")
         for what in removed:
             state.console.note(f"  {what}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from bentotool.targetspec import *
 @hookimpl
 def bentotool_targets():
     options = (OptionSpec("floor", "integer", "Which floor", default=1, minimum=0), OptionSpec("lit", "flag", "Light"),
-               OptionSpec("box", "text", "Boxes", repeated=True))
+               OptionSpec("box", "text", "Boxes", repeated=True), OptionSpec("ladder", "text", "Which ladder"))
     return [TargetDecl("attic", __name__ + ":Attic", "The attic", options=options)]
 
 @hookimpl
@@ -47,19 +48,37 @@ class Attic:
     def boxes(self):
         return json.loads(self.path.read_text()) if self.path.exists() else {}
     def plan(self, bento, options):
-        box = PlannedResource("box", options.name, "create", {"floor": options.values["floor"]})
-        return Plan("attic", bento, options, (box,), url="http://attic.example")
+        env = [f"{name}={value}" for name, value in options.env.items()]
+        spec = {"floor": options.values["floor"], "bento": bento.tag, "env": env}
+        standing = self.boxes().get(options.name)
+        if standing is None:
+            made = (PlannedResource("box", options.name, "create", spec),)
+        else:
+            old = PlannedResource("box", "old-" + options.name, "delete")
+            made = (PlannedResource("box", options.name, "replace", spec, standing, replaces=old.name), old)
+        blind = "the attic is dark" if os.environ.get("ATTIC_LOCKED") else ""
+        return Plan("attic", bento, options, made, url="http://attic.example", blind=blind)
     def apply(self, plan, wait):
         if plan.options.env.get("FAIL"):
             raise RemoteError("the stairs are gone", hint="mend them")
-        self.path.write_text(json.dumps({**self.boxes(), plan.name: plan.bento.tag}))
+        if plan.options.env.get("STUCK"):
+            plan.options.committed(Deployment(plan.name, "attic", "ready", plan.url, plan.bento.tag))
+            raise RemoteError("the old box is stuck")
+        self.path.write_text(json.dumps({**self.boxes(), plan.name: dict(plan.resources[0].spec)}))
         status = "ready" if wait else "starting"
-        return Deployment(plan.name, "attic", status, plan.url, plan.bento.tag, plan.bento.digest)
+        facts = {"ladder": "long"}
+        return Deployment(plan.name, "attic", status, plan.url, plan.bento.tag, plan.bento.digest, facts=facts)
+    def prune(self, past, kept, dry_run):
+        tags = {each.tag for each in past} - {each.tag for each in kept}
+        return [("would remove " if dry_run else "") + "straw of " + tag for tag in sorted(tags)]
     def status(self, deployment):
         if os.environ.get("ATTIC_LOCKED"):
             raise RemoteError("the attic is locked")
         there = deployment.name in self.boxes()
-        return Deployment(deployment.name, "attic", "ready" if there else "missing", deployment.url, deployment.tag)
+        box = self.boxes().get(deployment.name, {})
+        digest = "sha256:" + "0" * 64 if box.get("bento") == "iris:1" else deployment.digest
+        status = "ready" if there else "missing"
+        return Deployment(deployment.name, "attic", status, deployment.url, box.get("bento", ""), digest)
     def logs(self, deployment, follow, tail):
         yield "a mouse"
         yield "a mouse\\x1b[31m"
@@ -67,7 +86,7 @@ class Attic:
         self.path.write_text(json.dumps({k: v for k, v in self.boxes().items() if k != deployment.name}))
         return ["box " + deployment.name]
     def list(self):
-        return [Deployment(name, "attic", "ready", "http://attic.example", tag) for name, tag in self.boxes().items()]
+        return [Deployment(name, "attic", "ready", "", box["bento"]) for name, box in self.boxes().items()]
 """
 BENTO = DeployBento("iris", "1", "sha256:" + "0" * 64)
 
@@ -94,7 +113,7 @@ def layout(store: Path) -> Layout:
 @pytest.fixture
 def deploy(layout: Layout, plugins: Plugins) -> Callable[..., Any]:
     def run(name: str, bento: DeployBento = BENTO, *, wait: bool = True, **env: str) -> Any:
-        options = DeployOptions(name, {"floor": 1, "lit": None, "box": ()}, env)
+        options = DeployOptions(name, {"floor": 1, "lit": None, "box": (), "ladder": None}, env)
         return apply_plan(layout, plugins, make_plan(layout, plugins, "attic", bento, options), wait=wait)
 
     return run
@@ -117,7 +136,7 @@ def test_what_is_deployed_is_recorded_and_heard_of(deploy: Callable[..., Any], l
     assert record.revisions[1].env == {"LEVEL": "info"}
     kept = Records(layout).get("one")
     assert [each.deployment for each in kept.revisions] == [each.deployment for each in record.revisions]
-    assert kept.current.options == {"floor": 1, "lit": None, "box": []}
+    assert kept.current.options == {"floor": 1, "lit": None, "box": [], "ladder": None}
     assert [each.name for each in Records(layout).list()] == ["one"]
     assert (tmp_path / "attic.json.heard").read_text() == "one\none\n"
 
@@ -149,7 +168,7 @@ def test_a_name_is_one_of_one_target(layout: Layout, plugins: Plugins) -> None:
 def test_a_damaged_record(layout: Layout, deploy: Callable[..., Any], content: bytes) -> None:
     deploy("one")
     deploy("two")
-    path = layout.root / "deployments" / "one.json"
+    path = layout.root / "deployments" / "one" / "1.json"
     path.write_bytes(content)
     records = Records(layout)
     with pytest.raises(VerificationError, match="is damaged"):
@@ -160,6 +179,63 @@ def test_a_damaged_record(layout: Layout, deploy: Callable[..., Any], content: b
         deploy("one")  # nobody knows any more whose it is
     path.unlink()
     assert deploy("one").current.number == 1
+
+
+def test_an_earlier_revision_that_is_damaged_is_left_out(layout: Layout, deploy: Callable[..., Any]) -> None:
+    for number in range(3):
+        deploy("one", DeployBento("iris", str(number), ""))
+    path = layout.root / "deployments" / "one" / "2.json"
+    path.write_bytes(b"{")
+    records = Records(layout)
+    assert [each.number for each in records.get("one").revisions] == [3, 1]
+    assert records.damaged == [path]
+    assert deploy("one").current.number == 4
+
+
+def test_records_of_many_at_once_are_all_kept(layout: Layout) -> None:
+    """Processes that note down revisions at the same time, and one that is killed while it does."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from bentotool.deploy.records import Records\n"
+        "from bentotool.oci.layout import Layout\n"
+        "from bentotool.targetspec import Deployment\n"
+        "print('there', flush=True); sys.stdin.readline()\n"
+        "for number in range(int(sys.argv[2])):\n"
+        "    Records(Layout(Path(sys.argv[1]))).keep(Deployment('one', 'attic', 'ready', '', sys.argv[3]), {}, {})\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(layout.root), count, tag],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for count, tag in (("4", "a"), ("4", "b"), ("4", "c"), ("1000000", "killed"))
+    ]  # fmt: skip
+    for each in started:
+        assert each.stdout is not None
+        assert each.stdin is not None
+        each.stdout.readline()
+    for each in started:
+        each.stdin.write("\n")  # type: ignore[union-attr]
+        each.stdin.flush()  # type: ignore[union-attr]
+    seen = []
+    for each in started[:3]:
+        assert each.wait(60) == 0
+    started[3].kill()
+    for each in started:
+        each.communicate(timeout=60)
+    record = Records(layout).get("one")
+    seen = [each.number for each in record.revisions]
+    assert seen == list(range(seen[0], seen[0] - len(seen), -1))  # each has a number of its own, and none is lost
+    assert Records(layout).keep(Deployment("one", "attic", "ready", ""), {}, {}).current.number == seen[0] + 1
+
+
+def test_what_is_committed_is_recorded_whatever_comes_after(
+    deploy: Callable[..., Any], layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BentotoolError, match="the old box is stuck"):
+        deploy("one", STUCK="1")
+    assert [each.deployment.tag for each in Records(layout).get("one").revisions] == ["iris:1"]
 
 
 def test_commands(deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
@@ -175,9 +251,108 @@ def test_commands(deploy: Callable[..., Any], cli: Callable[..., tuple[int, str,
     assert "LEVEL=info" in cli("deployment", "show", "one")[1]
     assert cli("deployment", "logs", "one")[1] == "a mouse\na mouse\\x1b[31m\n"
     status, out, _ = cli("--json", "deployment", "delete", "one")
-    assert json.loads(out) == {"name": "one", "target": "attic", "status": "deleted", "removed": ["box one"]}
+    assert json.loads(out) == {
+        "name": "one",
+        "target": "attic",
+        "status": "deleted",
+        "removed": ["box one"],  # two needs the same straw
+    }
     assert cli("deployment", "show", "one")[0] == 3
     assert cli("deployment", "delete", "one")[0] == 3
+    assert json.loads(cli("--json", "deployment", "delete", "two")[1])["removed"] == ["box two", "straw of iris:1"]
+
+
+def test_history_and_back(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], layout: Layout, plugins: Plugins
+) -> None:
+    deploy("one", LEVEL="info")
+    assert cli("deployment", "rollback", "one")[0] == 3
+    deploy("one", DeployBento("iris", "2", "sha256:" + "1" * 64))
+    status, out, _ = cli("--json", "deployment", "rollback", "one")
+    assert (status, json.loads(out)["tag"], json.loads(out)["revision"]) == (0, "iris:1", 3)
+    history = json.loads(cli("--json", "deployment", "history", "one")[1])
+    assert [(each["revision"], each["tag"], each["reason"], each["current"]) for each in history] == [
+        (3, "iris:1", "rollback to 1", True), (2, "iris:2", "", False), (1, "iris:1", "", False),
+    ]  # fmt: skip
+    assert history[0]["changes"] == ["env LEVEL: 'info', was not set"]
+    assert history[0]["options"]["ladder"] == "long"  # what the target came to choose is used again
+    assert (history[0]["name"], history[0]["version"], history[0]["env"]) == ("iris", "1", {"LEVEL": "info"})
+    assert cli("deployment", "rollback", "one", "--to", "2")[0] == 0
+    assert Records(layout).get("one").deployment.tag == "iris:2"
+    status, _, err = cli("deployment", "rollback", "one", "--to", "9")
+    assert status == 3
+    assert "one has no revision 9\nhint: there are: 1, 2, 3, 4" in err
+    assert "rollback to 2" in cli("deployment", "history", "one")[1]
+
+
+def test_a_rollback_can_be_vetoed_and_looked_at(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], layout: Layout
+) -> None:
+    deploy("one")
+    deploy("one", DeployBento("iris", "2", ""))
+    assert json.loads(cli("--json", "deployment", "rollback", "one", "--dry-run")[1])["tag"] == "iris:1"
+    found = json.loads(cli("--json", "deployment", "rollback", "one", "--diff")[1])
+    assert found["resources"][0]["changes"] == [{"path": "bento", "now": "iris:2", "then": "iris:1"}]
+    assert [each.number for each in Records(layout).get("one").revisions] == [2, 1]
+
+
+def test_differences(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    deploy("one", LEVEL="info")
+    assert cli("deployment", "diff", "one", "--exit-code") == (0, "one runs as it would be deployed\n", "")
+    path = tmp_path / "attic.json"
+    path.write_text(path.read_text().replace("info", "debug").replace('"floor": 1', '"floor": 2'))
+    status, out, _ = cli("deployment", "diff", "one", "--exit-code")
+    assert status == 1
+    assert out.splitlines() == [
+        "~ box one in place of old-one", "    floor: 2 -> 1", '    env[]: - -> "LEVEL=info"',
+        '    env[]: "LEVEL=debug" -> -',
+    ]  # fmt: skip
+    document = json.loads(cli("--json", "deployment", "diff", "one")[1])
+    assert (document["changed"], document["resources"][0]["changes"][0]) == (
+        True, {"path": "floor", "now": 2, "then": 1},
+    )  # fmt: skip
+    path.unlink()
+    assert cli("deployment", "diff", "one")[1] == "+ box one\n"
+    monkeypatch.setenv("ATTIC_LOCKED", "1")
+    status, out, err = cli("deployment", "diff", "one")
+    assert (status, out) == (5, "")
+    assert "the attic is dark\nhint: --dry-run shows" in err
+
+
+def test_prune(deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]]) -> None:
+    for number in range(4):
+        deploy("one", DeployBento("iris", str(number), ""))
+    deploy("two", DeployBento("iris", "0", ""))
+    assert json.loads(cli("--json", "deployment", "prune", "one")[1])["removed"] == []  # two needs it
+    found = json.loads(cli("--json", "deployment", "prune", "one", "--keep", "1", "--dry-run")[1])
+    assert found == {"removed": ["would remove straw of iris:1", "would remove straw of iris:2"], "dry_run": True}
+    assert cli("deployment", "prune", "--keep", "2")[1] == "straw of iris:1\n"
+    assert cli("deployment", "prune", "none")[0] == 3
+    assert cli("deployment", "prune", "--keep", "0")[0] == 2
+
+
+def test_a_record_is_forgotten_where_its_target_is_no_more(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    deploy("one")
+    assert cli("deployment", "delete", "one", "--forget", "--target", "attic")[0] == 2
+    status, out, _ = cli("--json", "deployment", "delete", "one", "--forget")
+    assert (status, json.loads(out)["status"]) == (0, "forgotten")
+    assert "one" in json.loads((tmp_path / "attic.json").read_text())
+    assert cli("deployment", "show", "one")[0] == 3
+
+
+def test_what_runs_is_not_what_was_recorded(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], layout: Layout
+) -> None:
+    deploy("one")
+    found = Deployment("one", "attic", "ready", "", "iris:0", "sha256:" + "2" * 64)
+    Records(layout).keep(found, {}, {})  # as if another process had been killed before it noted iris:1 down
+    detail = json.loads(cli("--json", "deployment", "show", "one")[1])["detail"]
+    assert detail == "iris:1 runs, and iris:0 is what was deployed from here"
 
 
 def test_a_target_that_cannot_be_asked(
