@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bentotool.sdk.context import Context
     from bentotool.sdk.dependency import depends
     from bentotool.sdk.importing import importing
+    from bentotool.sdk.response import Response, ServerSentEvent
     from bentotool.sdk.secret import Secret
     from bentotool.sdk.service import Service, service
     from bentotool.sdk.task import task
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncHTTPClient",
     "Context",
+    "Response",
     "Secret",
+    "ServerSentEvent",
     "Service",
     "SyncHTTPClient",
     "TaskCanceled",
@@ -49,7 +52,9 @@ __all__ = [
 _NAMES = {
     "AsyncHTTPClient": "bentotool.client.http",
     "Context": "bentotool.sdk.context",
+    "Response": "bentotool.sdk.response",
     "Secret": "bentotool.sdk.secret",
+    "ServerSentEvent": "bentotool.sdk.response",
     "Service": "bentotool.sdk.service",
     "SyncHTTPClient": "bentotool.client.http",
     "TaskCanceled": "bentotool.sdk.taskrun",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from bentotool.sdk.response import ResponseOptions
 from bentotool.sdk.taskrun import TaskRun, current_task
 
-__all__ = ["Context", "Headers", "Request", "Response"]
+__all__ = ["Context", "Headers", "Request"]
 
 
 class Headers(Mapping[str, str]):
@@ -31,10 +31,20 @@ class Headers(Mapping[str, str]):
 
 
 class Request:
-    """The HTTP request behind a call, read lazily from the ASGI scope."""
+    """The HTTP request behind a call, read lazily from the ASGI scope.
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
+    Args:
+        scope: ASGI's.
+        body: as it was read; empty where a stream was read instead.
+        path_params: what the route's ``{names}`` stand for.
+    """
+
+    def __init__(
+        self, scope: Mapping[str, Any], body: bytes = b"", path_params: Mapping[str, str] | None = None
+    ) -> None:
         self.scope = scope
+        self.path_params: Mapping[str, str] = path_params or {}
+        self._body = body
 
     @property
     def method(self) -> str:
@@ -45,6 +55,13 @@ class Request:
         return str(self.scope["path"])
 
     @property
+    def url(self) -> str:
+        """The address that was asked for, as far as the request says."""
+        query = self.scope.get("query_string", b"").decode("latin-1")
+        host = self.headers.get("host", "")
+        return f"{self.scope.get('scheme', 'http')}://{host}{self.path}{'?' + query if query else ''}"
+
+    @property
     def headers(self) -> Headers:
         return Headers(self.scope["headers"])
 
@@ -53,24 +70,38 @@ class Request:
         return dict(parse_qsl(self.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
 
     @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the request; a part that is none is left out."""
+        found: dict[str, str] = {}
+        for part in self.headers.get("cookie", "").split(";"):
+            name, is_one, value = part.strip().partition("=")
+            if is_one and name:
+                found[name] = value.removeprefix('"').removesuffix('"') if value.startswith('"') else value
+        return found
+
+    @property
+    def state(self) -> Any:
+        """What middleware left for the request, as ``scope["state"]``."""
+        return self.scope.get("state", {})
+
+    @property
     def client(self) -> tuple[str, int] | None:
         found = self.scope.get("client")
         return (str(found[0]), int(found[1])) if found else None
 
+    async def body(self) -> bytes:
+        """The body as it was sent. Awaitable, as in BentoML."""
+        return self._body
 
-@dataclass
-class Response:
-    """What the answer shall carry; the body is the method's return value."""
+    async def json(self) -> Any:
+        """The body as JSON.
 
-    status_code: int = 200
-    headers: MutableMapping[str, str] = field(default_factory=dict)
+        Raises:
+            ValueError: it is none.
+        """
+        import json
 
-    def __call__(self, status_code: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
-        """Set status and headers in one call."""
-        if status_code is not None:
-            self.status_code = status_code
-        self.headers.update(headers or {})
-        return self
+        return json.loads(self._body)
 
 
 class Context:
@@ -78,13 +109,13 @@ class Context:
 
     Attributes:
         request: method, headers, query parameters.
-        response: status and headers of the answer.
+        response: status, headers and cookies of the answer, and what to do after it.
         state: one dict per worker process, shared by its requests.
     """
 
     def __init__(self, request: Request, state: dict[str, Any]) -> None:
         self.request = request
-        self.response = Response()
+        self.response = ResponseOptions()
         self.state = state
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 

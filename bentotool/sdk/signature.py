@@ -7,7 +7,7 @@ import os
 import re
 from collections import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -18,6 +18,8 @@ from bentotool.sdk.codecs import Codec, annotate, codec_for, load_foreign, split
 from bentotool.sdk.context import Context
 from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput
 from bentotool.sdk.importing import PROBE_VARIABLE
+from bentotool.sdk.response import is_response_type
+from bentotool.sdk.routes import RouteParameters, route_names
 from bentotool.sdk.validators import ContentType
 
 __all__ = ["MethodSpec", "Parameter", "describe_method"]
@@ -61,6 +63,7 @@ class MethodSpec:
         root: the body is the value of the one positional-only parameter.
         context: name of the parameter that gets the `Context`, or None.
         stream_media_type: of a stream, what its annotation asks for.
+        in_route: the parameters that the route's ``{names}`` stand for; they are in no body and no query.
     """
 
     name: str
@@ -74,6 +77,7 @@ class MethodSpec:
     output: Codec
     stream_media_type: str | None
     doc: str
+    in_route: RouteParameters | None
     _decoder: Any
     _checked_output: Any
     _simple: bool
@@ -228,6 +232,22 @@ def _kind(func: Callable[..., Any]) -> str:
     return "generator" if inspect.isgeneratorfunction(func) else "sync"
 
 
+def _split_route(route: str, parameters: list[Parameter], where: str) -> tuple[list[Parameter], RouteParameters | None]:
+    """Take out what the route's ``{names}`` stand for; what is left is given by name, wherever it stands."""
+    names = route_names(route)
+    if not names:
+        return parameters, None
+    found = {parameter.name: parameter for parameter in parameters if parameter.name in names}
+    if missing := [name for name in names if name not in found]:
+        raise ConfigError(
+            f"{where}: the route has {{{missing[0]}}} and the function no such parameter",
+            hint=f"add the parameter {missing[0]!r}",
+        )
+    described = {name: parameter.description or "" for name, parameter in found.items()}
+    rest = [replace(parameter, keyword_only=True) for parameter in parameters if parameter.name not in found]
+    return rest, RouteParameters({name: parameter.codec for name, parameter in found.items()}, described)
+
+
 def _check_batchable(
     options: ApiOptions, parameters: list[Parameter], context: str | None, kind: str, where: str
 ) -> None:
@@ -252,7 +272,10 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
     route = options.route if options.route is not None else ("/" if attribute == "__call__" else f"/{name}")
     kind, hints = _kind(func), _hints(func, where)
     parameters, root, context = _parameters(func, hints, where)
+    parameters, in_route = _split_route(route, parameters, where)
     if options.batchable:
+        if in_route:
+            raise ConfigError(f"{where}: a batchable API has no parameters in its route")
         _check_batchable(options, parameters, context, kind, where)
     returned, metadata = split_annotated(hints.get("return", inspect.Parameter.empty))
     media = next((item.content_type for item in metadata if isinstance(item, ContentType)), None)
@@ -261,6 +284,7 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
         output = _codec(item, f"output of {where}")
     else:
         annotation = options.output_spec or hints.get("return", inspect.Parameter.empty)
+        annotation = Any if is_response_type(annotation) else annotation
         output = _codec(annotation, f"output of {where}")
     wire = parameters[0].codec.wire if root else _input_type(name, parameters)
     return MethodSpec(
@@ -275,6 +299,7 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
         output=output,
         stream_media_type=media,
         doc=options.description or inspect.getdoc(func) or "",
+        in_route=in_route,
         _decoder=msgspec.json.Decoder(wire, dec_hook=load_foreign),
         _checked_output=output.wire,
         _simple=all(p.codec.load is None and p.required and not p.keyword_only for p in parameters),
