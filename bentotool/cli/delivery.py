@@ -46,12 +46,21 @@ class _Artifact:
     size: int
 
 
-def push_ref(state: State, ref: Ref, remote: str | None, *, raw: bool = False, referrers: bool = True) -> Transferred:
+def push_ref(
+    state: State,
+    ref: Ref,
+    remote: str | None,
+    *,
+    raw: bool = False,
+    referrers: bool = True,
+    index: str | None = None,
+) -> Transferred:
     """Push a stored Bento or model.
 
     Args:
         raw: a model's files as they are.
         referrers: whether what is attached to it goes out too.
+        index: of a Bento, the digest of the index with the images that go with it; None: those that the store has.
         remote: ``HOST[:PORT]/REPOSITORY[:TAG]``; None: below the registry that the environment names.
 
     Raises:
@@ -61,7 +70,8 @@ def push_ref(state: State, ref: Ref, remote: str | None, *, raw: bool = False, r
     target = _target(ref, remote)
     from bentotool import transfer
 
-    move = transfer.push_bento if ref.kind == "bentos" else partial(transfer.push_model, raw=raw)
+    of_bento = ref.kind == "bentos"
+    move = partial(transfer.push_bento, index=index) if of_bento else partial(transfer.push_model, raw=raw)
     artifact = _Artifact(ref.name, ref.tag, ref.ref, ref.digest, ref.size)
     state.plugins.call("bentotool_before_push", artifact=artifact)
     with open_registry(state, target.registry, push=True) as registry:

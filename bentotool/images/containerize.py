@@ -17,7 +17,7 @@ from bentotool.transfer.formats import KIND, BentoConfig, bento_index
 if TYPE_CHECKING:
     from bentotool.plugins import Plugins
 
-__all__ = ["BUILT_IN", "build_images", "choose_builder", "keep_images"]
+__all__ = ["BUILT_IN", "build_images", "choose_builder", "image_index", "keep_images"]
 
 BUILT_IN = ImageBuilderDecl(
     "oci", "bentotool.images.oci_builder:OciBuilder", "Layers put together without a daemon; nothing is run"
@@ -73,12 +73,8 @@ def build_images(
     return images
 
 
-def keep_images(layout: Layout, bento: StoredBento, images: Sequence[BuiltImage]) -> Descriptor:
-    """Store the index [images, Bento, models] of the Bento's tag; it takes the place of one with other images.
-
-    Returns:
-        the index.
-    """
+def image_index(layout: Layout, bento: StoredBento, images: Sequence[BuiltImage]) -> Index:
+    """The index [images, Bento, models] that a tag of the Bento points to after a push of these images."""
     manifest = Manifest.from_bytes(layout.read(bento.digest))
     config = BentoConfig.from_bytes(layout.read(manifest.config.digest))
     models = [(each, Descriptor(MANIFEST, each.digest, len(layout.read(each.digest)))) for each in config.needed]
@@ -87,7 +83,15 @@ def keep_images(layout: Layout, bento: StoredBento, images: Sequence[BuiltImage]
         Descriptor(MANIFEST, each.digest, each.descriptor.size, {KIND: "image"}, platform=each.descriptor.platform)
         for each in images
     ]
-    index = Index((*entries, *plain.manifests), artifact_type=plain.artifact_type, annotations=plain.annotations)
-    kept = keep_index(layout, index.to_bytes())
+    return Index((*entries, *plain.manifests), artifact_type=plain.artifact_type, annotations=plain.annotations)
+
+
+def keep_images(layout: Layout, bento: StoredBento, images: Sequence[BuiltImage]) -> Descriptor:
+    """Store the index of :func:`image_index`; it takes the place of one with other images.
+
+    Returns:
+        the index.
+    """
+    kept = keep_index(layout, image_index(layout, bento, images).to_bytes())
     forget_indexes(layout, bento.digest, but=kept.digest)
     return kept

@@ -34,7 +34,7 @@ def image_parts(manifest: Manifest, listed: Mapping[str, Descriptor]) -> tuple[D
     return (*(listed.get(layer.digest, layer) for layer in manifest.layers), manifest.config)
 
 
-def tag_index(layout: Layout, bento: str) -> tuple[bytes, list[Descriptor]]:
+def tag_index(layout: Layout, bento: str, wanted: str | None = None) -> tuple[bytes, list[Descriptor]]:
     """The index that the tag of a Bento points to after a push, and its entries that are images.
 
     It is made of the Bento and its models alone, unless the store has one with images of which nothing is missing, as
@@ -42,9 +42,11 @@ def tag_index(layout: Layout, bento: str) -> tuple[bytes, list[Descriptor]]:
 
     Args:
         bento: the digest of a Bento in the store.
+        wanted: digest of an index of it in the store: that one, whatever others there are.
 
     Raises:
-        NotFoundError, VerificationError: when the Bento, or one of its models, is missing or damaged.
+        NotFoundError, VerificationError: when the Bento, one of its models or something of the wanted index is missing
+            or damaged.
     """
     data = layout.read(bento)
     config = BentoConfig.from_bytes(layout.read(Manifest.from_bytes(data).config.digest))
@@ -53,12 +55,15 @@ def tag_index(layout: Layout, bento: str) -> tuple[bytes, list[Descriptor]]:
     plain = bento_index(Descriptor(MANIFEST, bento, len(data)), config, models).to_bytes()
     listed = {layer.digest: layer for each in stored.values() for layer in Manifest.from_bytes(each).layers}
     best: tuple[bytes, list[Descriptor]] = plain, []
-    for each in indexes(layout, bento):
-        index = Index.from_bytes(found := layout.read(each.digest))
+    candidates = [wanted] if wanted else [each.digest for each in indexes(layout, bento)]
+    for candidate in candidates:
+        index = Index.from_bytes(found := layout.read(candidate))
         images = choose_images(index, ())
         ours = {bento, *stored, *(image.digest for image in images)} == {entry.digest for entry in index.manifests}
         if ours and len(images) > len(best[1]) and _is_whole(layout, index, images, listed):
             best = found, images
+    if wanted and best[0] != layout.read(wanted):
+        raise VerificationError("part of the images is no longer in the store", hint="make them again")
     return best
 
 

@@ -228,6 +228,7 @@ def push_bento(
     remote: RemoteReference,
     registry: Registry,
     *,
+    index: str | None = None,
     referrers: bool = True,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
@@ -236,7 +237,10 @@ def push_bento(
 
     Where the store has an index that lists images of the Bento too, and all of these, that is the one pushed.
 
-    Args and errors are those of :func:`push_model`.
+    Args:
+        index: digest of the index in the store that is to be pushed, whatever others there are.
+
+    Other arguments and errors are those of :func:`push_model`.
     """
     work = _Push(layout, remote, registry, jobs, progress)
     bento = work.load(ref.digest, BENTO_TYPE, f"Bento {ref.ref}")
@@ -250,7 +254,7 @@ def push_bento(
         blobs += model.blobs(layout, _sources(needed, remote, places))
     blobs += bento.blobs(layout, places.find(remote.registry, ref.digest))
     listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
-    data, entries = tag_index(layout, ref.digest)
+    data, entries = tag_index(layout, ref.digest, index)
     images = [work.load_image(entry, listed) for entry in entries]
     for image in images:
         bases = places.find(remote.registry, image.manifest.annotations.get(_BASE_DIGEST, ""))
@@ -258,10 +262,10 @@ def push_bento(
     work.send_blobs(blobs, f"push {ref.ref}")
     for stored in (*(model for _, model in models), bento, *images):
         work.put(stored.descriptor.digest, stored.data)
-    index = sha256_bytes(data)
-    work.put(index, data, INDEX)
+    top = sha256_bytes(data)
+    work.put(top, data, INDEX)
     known = (ref.digest, *(model.descriptor.digest for _, model in models))
-    pushed = (index, *known, *(image.descriptor.digest for image in images))
+    pushed = (top, *known, *(image.descriptor.digest for image in images))
     attached = work.put_referrers(pushed, f"push {ref.ref}", wanted=referrers)
     work.put(work.tag, data, INDEX)
     places.remember(remote.registry, remote.repository, *known, *(image.descriptor.digest for image in images))
@@ -273,7 +277,7 @@ def push_bento(
         size=ref.size,
         remote=str(remote.with_tag(work.tag)),
         moved=work.sent,
-        index=index,
+        index=top,
         models=tuple(needed.tag for needed, _ in models),
         images=tuple(filter(None, map(platform_of, entries))),
         referrers=attached,

@@ -104,6 +104,22 @@ def test_images_go_out_and_come_back(
     assert collect(there, grace=0).blobs == ()
 
 
+def test_the_index_that_is_named_goes_out(
+    real_registry: Any, here: Layout, bento: Ref, model: StoredModel, index: Descriptor
+) -> None:
+    """Not the one with more images that another command made meanwhile."""
+    one = with_images(here, bento, model, "linux/arm64")
+    with Registry(real_registry.host, push=True) as registry:
+        target = remote(real_registry.host, "images/named:1")
+        pushed = transfer.push_bento(here, bento, target, registry, index=one.digest)
+        assert (pushed.index, pushed.images) == (one.digest, ("linux/arm64",))
+        images = [each for each in Index.from_bytes(here.read(one.digest)).manifests if KIND not in each.annotations]
+        here.blob_path(Manifest.from_bytes(here.read(images[0].digest)).layers[0].digest).unlink()
+        with pytest.raises(VerificationError, match="no longer in the store"):
+            transfer.push_bento(here, bento, target, registry, index=one.digest)
+        assert registry.get_manifest("images/named", "1", (INDEX,)).descriptor.digest == one.digest
+
+
 @pytest.mark.parametrize(
     ("platforms", "expected"),
     [

@@ -92,6 +92,7 @@ def containerize(
     state = current()
     found = BentoStore(state.layout).get(bento)
     names, target = _names(tag, found, push), check_output(output) if output is not None else None
+    _check_folders(find_links or ())
     platforms = check_platforms(platform or (), found.platform)
     plans = tuple(plan_image(state.layout, found, each, base=base) for each in platforms)
     if print_dockerfile or context is not None:
@@ -100,8 +101,7 @@ def containerize(
     program = engine_program(engine) if load else None
     decl = choose_builder(builder, plans, state.plugins)
     if dry_run:
-        document = {**_facts(found), "builder": decl.name, "plans": [plan.to_dict() for plan in plans]}
-        state.console.result(document, lambda: _show_plans(state, plans, decl.name))
+        _dry_run(state, found, plans, decl.name)
         return
     request = ImageRequest(
         plans, state.layout, lambda host: open_registry(state, host), transfer_progress(state),
@@ -116,7 +116,7 @@ def containerize(
     if program is not None:
         document |= _load(state, found, images, names, program)
     if push:
-        document |= _push(state, found, names)
+        document |= _push(state, found, images, names)
     state.console.result(document, lambda: _show(state, document))
 
 
@@ -136,6 +136,19 @@ def _names(tags: list[str] | None, bento: StoredBento, push: bool) -> tuple[str,
         if each.digest:
             raise UsageError(f"{each}: an image is given a tag, not a digest", hint="-t HOST/REPOSITORY[:TAG]")
     return tuple(str(each.with_tag(each.tag or "latest")) for each in found)
+
+
+def _check_folders(folders: Sequence[Path]) -> None:
+    """Refuse a folder of wheels that is not there, which uv passes over where its cache has all.
+
+    Raises:
+        NotFoundError: naming it.
+    """
+    from bentotool.errors import NotFoundError
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise NotFoundError(f"no folder {str(folder)!r} with wheels", hint="--find-links DIR")
 
 
 def _facts(bento: StoredBento) -> dict[str, Any]:
@@ -202,13 +215,40 @@ def _dockerfile(
     state.console.result({**document, "context": str(folder)}, show)
 
 
-def _push(state: State, bento: StoredBento, names: Sequence[str]) -> dict[str, Any]:
+def _push(state: State, bento: StoredBento, images: Sequence[BuiltImage], names: Sequence[str]) -> dict[str, Any]:
+    """Push these images, whatever another command makes of the same Bento meanwhile.
+
+    The digest of several is then that of the index which the registry has.
+    """
     from bentotool.cli.delivery import push_ref
+    from bentotool.images.containerize import image_index
+    from bentotool.oci.digest import sha256_bytes
     from bentotool.oci.refs import RefStore
 
     ref = RefStore(state.layout).get("bentos", bento.tag)
-    done = [push_ref(state, ref, name) for name in names]
-    return {"index": done[0].index, "pushed": [each.to_dict("sent") for each in done]}
+    index = sha256_bytes(image_index(state.layout, bento, images).to_bytes())
+    done = [push_ref(state, ref, name, index=index) for name in names]
+    several = {"digest": index} if len(images) > 1 else {}
+    return {**several, "index": index, "pushed": [each.to_dict("sent") for each in done]}
+
+
+def _dry_run(state: State, bento: StoredBento, plans: Sequence[ImagePlan], builder: str) -> None:
+    """Show what would be made.
+
+    Raises:
+        BuildError: the builder would refuse it, or there is no base image for what the Bento asks for.
+    """
+    from dataclasses import replace
+
+    from bentotool.images.containerize import BUILT_IN
+    from bentotool.images.oci_builder import check_plan
+    from bentotool.images.recipe import base_of
+
+    for plan in plans if builder == BUILT_IN.name else ():
+        check_plan(plan)
+    shown = [replace(plan, base=base_of(plan)) for plan in plans]
+    document = {**_facts(bento), "builder": builder, "plans": [plan.to_dict() for plan in shown]}
+    state.console.result(document, lambda: _show_plans(state, shown, builder))
 
 
 def _show_plans(state: State, plans: Sequence[ImagePlan], builder: str) -> None:
@@ -250,6 +290,6 @@ def _show(state: State, document: dict[str, Any]) -> None:
     if "loaded" in document:
         console.line(f"loaded into {document['loaded']}")
     for each in document.get("pushed", ()):
-        console.line(f"pushed {each['remote']}, {human_size(each['sent'])} sent")
+        console.line(f"pushed {each['remote']}@{each['index']}, {human_size(each['sent'])} sent")
     if not document.keys() & {"pushed", "output", "loaded"}:
-        console.note(f"Next: bentotool push {document['tag']} HOST/REPOSITORY, or add --load or --output FILE.tar")
+        console.note("Next: add --push, --load or --output FILE.tar, to have it outside of the store")

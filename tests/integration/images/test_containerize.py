@@ -184,6 +184,44 @@ def test_the_plan_alone(make: Cli, layout: Layout, bento: StoredBento) -> None:
     assert not indexes(layout, bento.digest)
 
 
+@pytest.mark.parametrize(
+    ("config", "base"),
+    [
+        ("docker: {distro: alpine}\n", "docker.io/library/python:3.12-alpine"),
+        ("docker: {cuda_version: '12.8'}\n", "docker.io/nvidia/cuda:12.8.1-cudnn-runtime-ubuntu24.04"),
+    ],
+)
+def test_the_plan_names_the_base_that_is_taken(
+    cli: Cli, build: Callable[..., StoredBento], require_package: Cli, config: str, base: str
+) -> None:
+    require_package("bentotool_docker")
+    tag = build(config).tag
+    assert cli("containerize", tag, "--dry-run")["plans"][0]["base"] == base
+    refused = cli("containerize", tag, "--dry-run", "--builder", "oci", status=1)
+    assert "the oci builder knows no base image" in refused["message"]
+
+
+def test_a_disk_without_room(bento: StoredBento, base: str, wheels: Path, tmp_path: Path, require_tool: Cli) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f"mount -t tmpfs -o size=64k none '{small}' && exec \"$@\""
+    isolated = [require_tool("unshare"), "--mount", "--map-root-user", "sh", "-c"]
+    if subprocess.run([*isolated, mount, "sh", "true"], capture_output=True, timeout=20).returncode:
+        require_tool("unshare that may mount")
+    command = [sys.executable, "-m", "bentotool", "containerize", bento.tag, "--offline", "--base", base, "--json"]
+    command += ["--find-links", str(wheels), "--output"]
+    for output in (f"{small}/image.tar", f"oci:{small}/layout"):
+        after = f"; status=$?; test -z \"$(find '{small}' -size +40k)\" && exit $status"
+        done = subprocess.run(
+            [*isolated, mount.replace("exec ", "") + after, "sh", *command, output],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        error = json.loads([line for line in done.stderr.splitlines() if '"error"' in line][-1])["error"]
+        assert done.returncode == 1
+        assert error["message"].startswith("no space left on the disk that holds")
+        assert "--output" in error["hint"]
+
+
 def test_the_base_that_is_named_first_counts(
     cli: Cli, build: Callable[..., StoredBento], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +272,7 @@ def test_what_needs_another_builder(
         (["--base", "oci-archive:/no/such/file"], 3, "no file"),
         (["--base", "mirror.example/python:1"], 3, "not in the store"),
         (["--base", "a b"], 2, "is not a"),
+        (["--find-links", "/no/such/folder"], 3, "no folder"),
     ],
 )
 def test_mistakes_are_one_line(make: Cli, arguments: list[str], status: int, words: str) -> None:

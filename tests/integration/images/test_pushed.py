@@ -7,12 +7,15 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bentotool.build.bentos import StoredBento
+from bentotool.oci.descriptor import INDEX
+from bentotool.oci.layout import Layout
 from bentotool.oci.registry import Registry
 
 pytestmark = pytest.mark.timeout(120)
@@ -95,6 +98,34 @@ def test_a_tag_that_runs_and_that_is_pulled(
     again = cli("push", bento.tag, f"{real_registry.host}/images/plain:1")
     assert again["index"] == done["index"]
     assert again["sent"] < 5_000  # the images' provenance, which no other repository is asked for
+
+
+def test_a_command_pushes_what_it_made(
+    push: Callable[..., Any], bento: StoredBento, real_registry: Any, monkeypatch: pytest.MonkeyPatch, layout: Layout
+) -> None:
+    """Another one makes images of the same Bento between this one's making and pushing."""
+    from bentotool.images import containerize
+    from bentotool.images.plan import plan_image
+
+    make = containerize.build_images
+
+    def interleaved(*arguments: Any) -> Any:
+        made = make(*arguments)
+        store, found, request, *rest = arguments
+        plans = [plan_image(store, found, f"linux/{each}", base=request.plans[0].base) for each in ("amd64", "arm64")]
+        make(store, found, replace(request, plans=tuple(plans)), *rest)
+        return made
+
+    monkeypatch.setattr(containerize, "build_images", interleaved)
+    name = f"{real_registry.host}/images/meanwhile"
+    done = push(bento, "-t", f"{name}:1", "--platform", "linux/arm64")
+    assert done["pushed"][0]["images"] == ["linux/arm64"]
+    monkeypatch.undo()
+    both = push(bento, "-t", f"{name}:2", "--platform", "linux/amd64,linux/arm64")
+    assert len(both["pushed"][0]["images"]) == 2
+    with Registry(real_registry.host) as registry:
+        for tag, each in (("1", done["index"]), ("2", both["digest"])):
+            assert registry.get_manifest("images/meanwhile", tag, (INDEX,)).descriptor.digest == each
 
 
 def test_an_edit_of_the_code_sends_one_layer(
