@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess  # docker, podman and nerdctl have no interface that all of them share; always an argument list
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from typing import IO
 
 from bentotool.errors import BentotoolError, RemoteError, UsageError
-from bentotool.images.outputs import Images, write_archive
+from bentotool.images.outputs import Images, stream_archive
 
 __all__ = ["ENGINES", "engine_program", "load_images"]
 
 ENGINES = ("docker", "podman", "nerdctl")
-_TIMEOUT_S = 3600.0
+_TIMEOUT_S, _END_S = 3600.0, 20.0
+_REPORT_LIMIT = 1 << 20
 
 
 def engine_program(name: str | None) -> str:
@@ -47,23 +49,40 @@ def load_images(images: Images, program: str, advance: Callable[[int], None] = l
         RemoteError: the engine does not answer.
         BentotoolError: it refuses, or has no space.
     """
-    with tempfile.TemporaryDirectory(prefix="bentotool-load-", ignore_cleanup_errors=True) as folder:
-        archive = Path(folder) / "image.tar"
-        write_archive(images, archive, advance)
+    with tempfile.TemporaryFile() as report:
         try:
-            # The arguments are ours: a path of this function's own and a name of the table above.
-            done = subprocess.run(
-                [program, "load", "--input", str(archive)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=_TIMEOUT_S,
-            )
+            status = _fed(images, program, report, advance)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RemoteError(f"{program} cannot load the image: {error}", hint=f"look at: {program} info") from None
-    if done.returncode:
-        raise _refused(program, done.stderr.decode("utf-8", "replace"))
+        if status:
+            report.seek(0)
+            raise _refused(program, report.read(_REPORT_LIMIT).decode("utf-8", "replace"))
     return program
+
+
+def _fed(images: Images, program: str, report: IO[bytes], advance: Callable[[int], None]) -> int:
+    """Run the program with the archive as its input, of which nothing is written here; gives its exit status.
+
+    Raises:
+        VerificationError: a blob is damaged; the program is ended within the archive then.
+        OSError, subprocess.TimeoutExpired: it could not be started, or does not end.
+    """
+    # The argument is ours: a name of the table above.
+    process = subprocess.Popen([program, "load"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=report)
+    assert process.stdin is not None
+    try:
+        try:
+            stream_archive(images, process.stdin, advance)
+            process.stdin.close()
+        except OSError:
+            if process.wait(_END_S) == 0:  # it has ended; why, its status and its last words say better
+                raise
+        return process.wait(_TIMEOUT_S)
+    finally:
+        process.kill()
+        with contextlib.suppress(OSError):  # what it did not read
+            process.stdin.close()
+        process.wait()
 
 
 def _refused(program: str, report: str) -> BentotoolError:

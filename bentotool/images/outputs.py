@@ -15,20 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from bentotool.errors import UsageError, VerificationError
+from bentotool.errors import BentotoolError, UsageError, VerificationError
 from bentotool.imagespec import BuiltImage
 from bentotool.models.store import ModelStore
 from bentotool.oci.archive import LAYOUT_FILE, REF_NAME
 from bentotool.oci.descriptor import INDEX, Descriptor, Index, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK, sha256_bytes
-from bentotool.oci.layout import Layout, storage_error
+from bentotool.oci.layout import DiskFullError, Layout, storage_error
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, tar_header
 from bentotool.paths import fsync_directory, make_folder, write_atomic
 
-__all__ = ["Images", "check_output", "write_archive", "write_folder"]
+__all__ = ["Images", "check_output", "stream_archive", "write_archive", "write_folder"]
 
 Advance = Callable[[int], None]
 _CONTAINERD_NAME = "io.containerd.image.name"
@@ -154,7 +154,13 @@ def write_folder(images: Images, folder: Path, advance: Advance = lambda amount:
         document["manifests"] = [*kept, *document["manifests"]]
         write_atomic(folder / "index.json", canonical_json(document))
     except OSError as error:
-        raise storage_error(error, folder) from None
+        raise _refused(error, folder) from None
+
+
+def _refused(error: OSError, where: Path) -> BentotoolError:
+    found = storage_error(error, where)
+    found.hint = "free some space, or name another place: --output" if isinstance(found, DiskFullError) else None
+    return found
 
 
 def _name(entry: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -213,6 +219,30 @@ def write_archive(images: Images, target: Path, advance: Advance = lambda amount
         VerificationError: a blob is damaged.
         BentotoolError: the disk refuses.
     """
+    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+    try:
+        with draft.open("xb", buffering=1 << 16) as file:
+            stream_archive(images, file, advance)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        os.replace(draft, target)
+        fsync_directory(target.absolute().parent)
+    except OSError as error:
+        raise _refused(error, target) from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+    return size
+
+
+def stream_archive(images: Images, file: IO[bytes], advance: Advance = lambda amount: None) -> None:
+    """Write the same bytes to an open file or pipe.
+
+    Raises:
+        VerificationError: a blob is damaged.
+        OSError: the file refuses.
+    """
     top, data = images.top
     small = {
         "oci-layout": LAYOUT_FILE,
@@ -221,24 +251,10 @@ def write_archive(images: Images, target: Path, advance: Advance = lambda amount
     }
     if top.digest not in images.parts:
         small[_blob(top.digest)] = data
-    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
-    try:
-        with draft.open("xb", buffering=1 << 16) as file:
-            for name, content in small.items():
-                file.write(tar_header(TarEntry(name, len(content))) + content + bytes(-len(content) % BLOCK))
-            for digest, part in sorted(images.parts.items()):
-                file.write(tar_header(TarEntry(_blob(digest), part.size)))
-                _copy(images.layout, part, file.write, advance)
-                file.write(bytes(-part.size % BLOCK))
-            file.write(TRAILER)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        os.replace(draft, target)
-        fsync_directory(target.absolute().parent)
-    except OSError as error:
-        raise storage_error(error, target) from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-    return size
+    for name, content in small.items():
+        file.write(tar_header(TarEntry(name, len(content))) + content + bytes(-len(content) % BLOCK))
+    for digest, part in sorted(images.parts.items()):
+        file.write(tar_header(TarEntry(_blob(digest), part.size)))
+        _copy(images.layout, part, file.write, advance)
+        file.write(bytes(-part.size % BLOCK))
+    file.write(TRAILER)

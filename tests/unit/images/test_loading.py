@@ -1,4 +1,4 @@
-"""Images into an engine: which program, and what it says when it refuses. A stand-in takes the file."""
+"""Images into an engine: which program, and what it says when it refuses. A stand-in takes the archive."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 import pytest
 
-from bentotool.errors import BentotoolError, RemoteError, UsageError
+from bentotool.errors import BentotoolError, RemoteError, UsageError, VerificationError
 from bentotool.images import loading
 
 FAKE = """#!{python}
 import os, sys
-assert sys.argv[1:3] == ["load", "--input"]
-assert open(sys.argv[3], "rb").read() == b"archive"
+assert sys.argv[1:] == ["load"]
 said = os.environ.get("FAKE_SAYS")
+assert said or sys.stdin.buffer.read() == b"archive" * 100_000
 sys.exit(said) if said else print("Loaded")
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that is all of PATH; an image is the word ``archive``."""
+    """A folder that is all of PATH; an image is the word ``archive``, many times."""
     if os.name != "posix":
         pytest.skip("needs a system that runs scripts by their first line")
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr(loading, "write_archive", lambda images, target, advance: target.write_bytes(b"archive"))
+    monkeypatch.setattr(loading, "stream_archive", lambda images, file, advance: file.write(b"archive" * 100_000))
     return programs
 
 
@@ -53,10 +53,23 @@ def test_the_first_that_is_installed(folder: Path) -> None:
         loading.engine_program("buildah")
 
 
-def test_it_gets_the_file(folder: Path) -> None:
+def test_it_gets_the_archive(folder: Path) -> None:
     install(folder, "docker")
     images: Any = None
     assert loading.load_images(images, "docker") == "docker"
+
+
+def test_a_damaged_blob_ends_the_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(folder, "docker")
+
+    def damaged(images: object, file: Any, advance: object) -> None:
+        file.write(b"arch")
+        raise VerificationError("blob is damaged")
+
+    monkeypatch.setattr(loading, "stream_archive", damaged)
+    images: Any = None
+    with pytest.raises(VerificationError, match="damaged"):
+        loading.load_images(images, "docker")
 
 
 @pytest.mark.parametrize(
