@@ -13,7 +13,6 @@ import os
 import subprocess  # another interpreter is another process; always an argument list
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from bentotool.build.room import Room
 from bentotool.build.uvrun import run_uv
 from bentotool.build.wheel import open_wheel
 from bentotool.errors import BentotoolError, BuildError
-from bentotool.images.environment import PythonLayer, kept_layer, note_layer
+from bentotool.images.environment import PythonLayer, kept_layer, note_layer, room_below
 from bentotool.images.installed import site_packages
 from bentotool.images.layer import LayerEntry, WrittenLayer, write_layer
 from bentotool.imagespec import ImagePlan
@@ -66,12 +65,12 @@ def bytecode_layer(
         BentotoolError: the store refuses, or the layer is damaged.
     """
     room, wheel = Room(layout.root), bento.layer(WHEEL).digest
-    with tempfile.TemporaryDirectory(prefix="bentotool-bytecode-", ignore_cleanup_errors=True) as folder:
-        program, release = _interpreter(Path(folder), plan.python)
+    with room_below(layout) as folder:
+        program, release = _interpreter(folder, plan.python)
         name = room.key("image-bytecode", _FORMAT, packages.diff_id, wheel, plan.python, release, plan.prefix, compress)
         if (kept := kept_layer(layout, room, name, compress=compress)) is not None:
             return PythonLayer(kept, cached=True)
-        sources, site = Path(folder) / "sources", site_packages(plan.prefix, plan.python)
+        sources, site = folder / "sources", site_packages(plan.prefix, plan.python)
         for path, content in _sources(layout, packages, f"{site}/"):
             _write(sources, path, content)
         for path, content in open_wheel(layout.read(wheel, _WHEEL_LIMIT)):

@@ -6,11 +6,13 @@ becomes a layer: the same bytes wherever that is done, as all that tells of this
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +30,9 @@ from bentotool.imagespec import ImagePlan
 from bentotool.models.store import link_file
 from bentotool.oci.descriptor import Descriptor
 from bentotool.oci.digest import sha256_bytes
-from bentotool.oci.layout import Layout
+from bentotool.oci.layout import Layout, storage_error
 
-__all__ = ["PythonLayer", "kept_layer", "note_layer", "python_layer"]
+__all__ = ["PythonLayer", "kept_layer", "note_layer", "python_layer", "room_below"]
 
 _FORMAT = 2
 """Part of the key under which layers are kept; raised when the same lock shall give another layer."""
@@ -76,11 +78,28 @@ def python_layer(
     name = room.key("image-python", *parts)
     if (kept := kept_layer(layout, room, name, compress=compress)) is not None:
         return PythonLayer(kept, cached=True)
-    with tempfile.TemporaryDirectory(prefix="bentotool-image-", ignore_cleanup_errors=True) as folder:
-        installed = _install(Path(folder), layout, bento, text, plan, offline, find_links)
+    with room_below(layout) as folder:
+        installed = _install(folder, layout, bento, text, plan, offline, find_links)
         layer = write_layer(layout, environment_entries(installed, plan.prefix, plan.python), compress=compress)
     note_layer(room, name, layer)
     return PythonLayer(layer, cached=False)
+
+
+@contextlib.contextmanager
+def room_below(layout: Layout) -> Iterator[Path]:
+    """A folder for as long as it is used, in the store: packages may be larger than memory, which ``/tmp`` often is.
+
+    Where a killed command leaves it, ``bentotool store gc`` removes it.
+
+    Raises:
+        BentotoolError: the disk refuses.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix="image-", dir=layout.temporary(), ignore_cleanup_errors=True)
+    except OSError as error:
+        raise storage_error(error, layout.root) from None
+    with made as folder:
+        yield Path(folder)
 
 
 def note_layer(room: Room, name: str, layer: WrittenLayer) -> None:
@@ -127,7 +146,7 @@ def _install(
     write_settings(folder, Indexes(), {"litestar": LITESTAR_NEEDS} if foreign else {})
     arguments = ["pip", "install", "--prefix", str(installed), "--requirements", "bento.lock", "--require-hashes"]
     arguments += ["--python", sys.executable, "--python-version", plan.python]
-    arguments += ["--python-platform", PLATFORMS[plan.platform], "--only-binary", ":all:", "--color", "never"]
+    arguments += ["--python-platform", PLATFORMS[plan.platform], "--only-binary", ":all:", "--color", "never", "-q"]
     # A lock made for the platform is whole. For another one uv looks whether something is needed that it lacks.
     arguments += [] if foreign else ["--no-deps"]
     for link in find_links:
@@ -139,6 +158,8 @@ def _install(
     try:
         run_uv(folder, arguments, offline=offline, timeout=_TIMEOUT_S, purpose="installing the Python packages")
     except BuildError as error:
+        if "No space left on device" in error.message or "os error 112" in error.message:  # 112: of Windows
+            raise storage_error(OSError(errno.ENOSPC, "no space"), layout.root) from None
         raise _explained(error, plan, offline) from None
     return installed
 
