@@ -63,9 +63,15 @@ def find_python(layout: Layout, base: BaseImage, python: str) -> str:
         has = f"has Python {', '.join(versions)}" if versions else "has no Python"
         raise BuildError(
             f"base image {base.reference} {has}, and the Bento needs {python}",
-            hint=f"name one that has it: --base docker.io/library/python:{python}-slim",
+            hint=f"name one that has it, such as --base docker.io/library/python:{python}-slim{_or(versions)}",
         )
     return f"/{fitting[0]}"
+
+
+def _or(versions: list[str]) -> str:
+    if len(versions) != 1:
+        return ""
+    return f"; or set python.version to {versions[0]} in bentofile.yaml, and build again"
 
 
 def _look(layout: Layout, base: BaseImage) -> _Found:

@@ -7,7 +7,8 @@ of its media types. Its layers are kept as they are, compressed or not, and neve
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,17 +94,18 @@ def find_base(
     """
     room = Room(layout.root)
     name = room.key("image-base", text, platform)
-    reference = None if is_local(text) else RemoteReference.parse(text)
+    reference = _reference(text)
     if reference and (offline or reference.digest):
         base = _remembered(room.read(name), text, platform, layout)
         if base is not None:
             return base
         if offline:
-            raise NotFoundError(
-                f"base image {text} is not in the store for {platform}",
-                hint="run it once without --offline, or name a folder: --base oci:FOLDER",
-            )
-    with contextlib.closing(place_of(text, open_registry)) as place:
+            with _told_of_path(text):
+                raise NotFoundError(
+                    f"base image {text} is not in the store for {platform}",
+                    hint="run it once without --offline, or name a folder: --base oci:FOLDER",
+                )
+    with contextlib.closing(place_of(text, open_registry)) as place, _told_of_path(text):
         data = _for_platform(place, text, platform)
         base = _read(place, data, text, platform, layout)
         _bring(place, base, layout, jobs, progress)
@@ -111,6 +113,26 @@ def find_base(
         if reference:
             KnownPlaces(layout).remember(reference.registry, reference.repository, base.digest)
     return base
+
+
+def _reference(text: str) -> RemoteReference | None:
+    """What is asked of a registry; None for a folder or file."""
+    with _told_of_path(text):
+        return None if is_local(text) else RemoteReference.parse(text)
+
+
+@contextlib.contextmanager
+def _told_of_path(text: str) -> Iterator[None]:
+    """Where what was taken for the name of an image is not found, and there is a folder or file so called: say how
+    that is named.
+    """
+    try:
+        yield
+    except BentotoolError as error:
+        kind = None if is_local(text) else "oci" if os.path.isdir(text) else "oci-archive"
+        if kind and os.path.exists(text):
+            error.hint = f"the {'folder' if kind == 'oci' else 'file'} of that name is: --base {kind}:{text}"
+        raise
 
 
 def _for_platform(place: Place, text: str, platform: str) -> bytes:

@@ -136,7 +136,8 @@ class _ArchiveReader:
         except FileNotFoundError:
             raise NotFoundError(f"no file {str(path)!r} with a base image", hint="oci-archive:FILE") from None
         except (tarfile.TarError, OSError) as error:
-            raise VerificationError(f"{path} is no archive of an image: {error}") from None
+            hint = "a plain tar file, as docker save writes it; unpack one that is compressed"
+            raise VerificationError(f"{path} is no archive of an image: {error}", hint=hint) from None
         self._members, self._lock = members, threading.Lock()
 
     def _limited(self, path: Path) -> list[tarfile.TarInfo]:
@@ -169,14 +170,17 @@ class _Stored:
     def top(self) -> tuple[bytes, str]:
         try:
             body = json.loads(self._small("index.json"))
-            entries = [Descriptor.from_dict(each) for each in body["manifests"]]
+            listed = entries = [Descriptor.from_dict(each) for each in body["manifests"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise VerificationError(f"{self._text} has no sound index.json") from None
         if self._tag:
             entries = [each for each in entries if each.annotations.get(_REF_NAME) == self._tag]
         if len(entries) != 1:
             what = f"has {len(entries)} images" + (f" named {self._tag!r}" if self._tag else "")
-            raise NotFoundError(f"{self._text} {what}, not one", hint="name one of its tags: oci:FOLDER:TAG")
+            names = ", ".join(sorted({name for each in listed if (name := each.annotations.get(_REF_NAME, ""))})[:20])
+            raise NotFoundError(
+                f"{self._text} {what}, not one", hint=f"add one of its tags, as in oci:FOLDER:TAG: {names or 'none'}"
+            )
         return self.manifest(entries[0])
 
     def manifest(self, entry: Descriptor) -> tuple[bytes, str]:

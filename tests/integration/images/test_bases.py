@@ -49,6 +49,21 @@ def test_a_platform_that_a_base_lacks(layout: Layout, make_base: Any) -> None:
         find(layout, f"oci:{make_base('one', platforms=('linux/arm64',))}")
 
 
+def test_a_path_that_was_taken_for_a_name(
+    layout: Layout, base: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").symlink_to(base[4:], target_is_directory=True)
+    (tmp_path / "file.gz").write_bytes(b"\x1f\x8b")
+    for text, kind in (("here", "oci"), ("./here", "oci"), ("file.gz", "oci-archive")):
+        with pytest.raises(BentotoolError) as caught:
+            find(layout, text, offline=True)
+        assert str(caught.value.hint).endswith(f"--base {kind}:{text}")
+    with pytest.raises(VerificationError, match="no archive") as caught:
+        find(layout, "oci-archive:file.gz")
+    assert "plain tar" in str(caught.value.hint)
+
+
 def test_dockers_own_format(layout: Layout, make_base: Any) -> None:
     found = find(layout, f"oci:{make_base(docker=True)}")
     assert [layer.media_type for layer in found.layers] == ["application/vnd.oci.image.layer.v1.tar+gzip"]
