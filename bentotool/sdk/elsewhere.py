@@ -78,7 +78,7 @@ class Elsewhere:
     def _sync_client(self) -> Any:
         with self._lock:
             if self._sync is None:
-                self._sync = _clients().SyncHTTPClient(self._url)
+                self._sync = _clients().SyncHTTPClient(self._url, server_ready_timeout=0)
             return self._sync
 
     def _async_client(self) -> Any:
@@ -86,7 +86,7 @@ class Elsewhere:
         with self._lock:
             found = self._async.get(loop)
             if found is None:
-                found = self._async[loop] = _clients().AsyncHTTPClient(self._url)
+                found = self._async[loop] = _clients().AsyncHTTPClient(self._url, server_ready_timeout=0)
             return found
 
     def _streams(self, name: str) -> bool:

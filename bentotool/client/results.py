@@ -1,0 +1,167 @@
+"""The value of an answer, by what the schema says it is."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import tempfile
+from collections.abc import Mapping
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+from bentotool.client.routes import Route
+from bentotool.errors import RemoteError
+
+__all__ = ["Folder", "decode_item", "decode_value"]
+
+_TENSORS = "application/vnd.bentotool.tensors"
+_SAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class Folder:
+    """Where files of answers are put: the caller's folder, or a temporary one that goes with the client."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._numbers = itertools.count(1)
+
+    def save(self, content: bytes, name: str) -> Path:
+        """Write a file; never over another one, and never elsewhere, whatever the service calls it."""
+        if self._path is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="bentotool-client-")
+            self._path = Path(self._temporary.name)
+        self._path.mkdir(parents=True, exist_ok=True)
+        safe = _SAFE.sub("_", name.replace("\\", "/").rpartition("/")[2]).strip(".")[-100:] or "file"
+        while True:
+            path = self._path / (safe if (number := next(self._numbers)) == 1 else f"{number}-{safe}")
+            try:
+                with path.open("xb") as file:
+                    file.write(content)
+                return path
+            except FileExistsError:
+                continue
+
+    def close(self) -> None:
+        """Remove the temporary folder, if there is one."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+            self._path = None
+
+
+def _has_null(value: Any) -> bool:
+    return any(map(_has_null, value)) if isinstance(value, list) else value is None
+
+
+def _array(value: Any, schema: Mapping[str, Any]) -> Any:
+    import numpy as np
+
+    # null stands for NaN, which JSON does not have
+    dtype = schema.get("dtype")
+    array = np.asarray(value, dtype=dtype if isinstance(dtype, str) else float if _has_null(value) else None)
+    if schema.get("format") != "torch-tensor":
+        return array
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def _frame(value: Any, schema: Mapping[str, Any]) -> Any:
+    import pandas as pd
+
+    columns = schema.get("columns")
+    return pd.DataFrame(value, columns=columns if isinstance(columns, list) else None)
+
+
+def convert(value: Any, schema: Any) -> Any:
+    """A decoded value with its arrays and data frames made; where their package is absent, as plain lists."""
+    if not isinstance(schema, Mapping) or value is None:
+        return value
+    kind = schema.get("type")
+    try:
+        if kind == "tensor" or schema.get("format") == "numpy-array":
+            return _array(value, schema)
+        if kind == "dataframe":
+            return _frame(value, schema)
+    except ImportError:
+        return value
+    if kind == "array" and isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+        return [convert(item, schema["items"]) for item in value]
+    if kind == "object" and isinstance(value, dict) and isinstance(schema.get("properties"), Mapping):
+        return {key: convert(item, schema["properties"].get(key)) for key, item in value.items()}
+    return value
+
+
+def _file(content: bytes, route: Route, headers: Mapping[str, str], folder: Folder) -> Any:
+    media = headers.get("content-type", "").partition(";")[0]
+    if route.output.get("pil"):
+        from PIL import Image
+
+        return Image.open(io.BytesIO(content), formats=[media[6:]] if media.startswith("image/") else None)
+    disposition = Message()
+    disposition["content-disposition"] = headers.get("content-disposition", "")
+    name = disposition.get_filename() or f"{route.name}.{_SAFE.sub('', media.rpartition('/')[2]) or 'bin'}"
+    return folder.save(content, name)
+
+
+def _tensors(content: bytes) -> Any:
+    from bentotool.sdk.tensors import decode_tensors
+
+    try:
+        tensors, rest = decode_tensors(content)
+    except ValueError as error:
+        raise RemoteError(f"the answer is no tensors: {error}") from error
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if rest is not None:
+        import msgspec
+
+        beside = msgspec.json.decode(rest)
+        return {**beside, **arrays} if isinstance(beside, dict) else beside
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+
+def decode_value(route: Route, content: bytes, headers: Mapping[str, str], folder: Folder) -> Any:
+    """The value of an answer.
+
+    Raises:
+        RemoteError: the body is not what its type says.
+    """
+    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if route.output.get("type") == "file":
+        return _file(content, route, headers, folder)
+    if media == _TENSORS:
+        return _tensors(content)
+    if route.output.get("type") == "string" and not route.native:
+        # BentoML labels a bare text as JSON, or the reverse
+        return content if route.output.get("format") == "binary" else content.decode("utf-8", "replace")
+    if media == "application/json" or media.endswith("+json"):
+        return convert(_json(content, route), route.output)
+    if media.startswith("text/") and route.output.get("format") != "binary":
+        return content.decode("utf-8", "replace")
+    return content
+
+
+def _json(content: bytes, route: Route) -> Any:
+    import msgspec
+
+    if not content:
+        return None
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if not route.native:  # BentoML answers Optional[str], Union and Any with the bare text, labelled JSON
+            import json
+
+            try:
+                return json.loads(content)  # NaN, which it writes
+            except ValueError:
+                return content.decode("utf-8", "replace")
+        raise RemoteError(f"{route.name}: the answer is not JSON: {error}") from error
+
+
+def decode_item(route: Route, item: Any) -> Any:
+    """One item of a stream, decoded already."""
+    return convert(item, {key: value for key, value in route.output.items() if key != "is_stream"})
