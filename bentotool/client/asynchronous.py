@@ -6,7 +6,7 @@ import asyncio
 import functools
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bentotool.client.base import FAILED, READY_POLL, Base, check, client_options
@@ -34,6 +34,27 @@ class _Call:
     async def __aiter__(self) -> AsyncIterator[Any]:
         async for item in await self._begin():
             yield item
+
+
+class _Stream:
+    """The items of a stream. It may be awaited too, which gives itself: so a call looks the same without a schema."""
+
+    def __init__(self, items: AsyncGenerator[Any, None]) -> None:
+        self._items = items
+
+    def __await__(self) -> Generator[Any, Any, _Stream]:
+        yield from ()
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._items
+
+    async def __anext__(self) -> Any:
+        return await self._items.__anext__()
+
+    async def aclose(self) -> None:
+        """End the call."""
+        await self._items.aclose()
 
 
 class AsyncHTTPClient(Base):
@@ -91,7 +112,7 @@ class AsyncHTTPClient(Base):
         """Call an API by its name: a coroutine; an async iterator for a stream. Raises as `SyncHTTPClient.call`."""
         if self._routes is not None and name in self._routes.by_name:
             route = self._routes.by_name[name]
-            return self._streamed(route, args, named) if route.is_stream else self._valued(route, args, named)
+            return _Stream(self._streamed(route, args, named)) if route.is_stream else self._valued(route, args, named)
         return _Call(functools.partial(self._called, name, args, named))
 
     def __call__(self, *args: Any, **named: Any) -> Any:
@@ -141,7 +162,9 @@ class AsyncHTTPClient(Base):
 
     async def _called(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         route = (await self._schema()).find(name)
-        return self._streamed(route, args, named) if route.is_stream else await self._valued(route, args, named)
+        if route.is_stream:
+            return _Stream(self._streamed(route, args, named))
+        return await self._valued(route, args, named)
 
     async def _valued(self, route: Route, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         prepared = prepare(route, args, named)
@@ -182,7 +205,7 @@ class AsyncHTTPClient(Base):
                 await response.aclose()
             await asyncio.sleep(wait)
 
-    async def _streamed(self, route: Route, args: tuple[Any, ...], named: dict[str, Any]) -> AsyncIterator[Any]:
+    async def _streamed(self, route: Route, args: tuple[Any, ...], named: dict[str, Any]) -> AsyncGenerator[Any, None]:
         prepared = prepare(route, args, named)
         with prepared.opened:
             accept = {"accept": ACCEPT(route)}
