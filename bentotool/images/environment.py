@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,7 @@ def python_layer(
     offline: bool = False,
     find_links: Sequence[str] = (),
     compress: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> PythonLayer:
     """The layer with what the Bento's lock names, from the store where it was made before.
 
@@ -66,6 +67,7 @@ def python_layer(
         offline: packages come from uv's cache and ``find_links`` alone.
         find_links: folders of wheels.
         compress: gzip it.
+        note: told one line for people where it has to be made, which may take minutes.
 
     Raises:
         BuildError: a package has no wheel for the platform, or the lock lacks one that is needed there.
@@ -78,6 +80,7 @@ def python_layer(
     name = room.key("image-python", *parts)
     if (kept := kept_layer(layout, room, name, compress=compress)) is not None:
         return PythonLayer(kept, cached=True)
+    note(f"putting together the packages of {plan.tag} for {plan.platform}")
     with room_below(layout) as folder:
         installed = _install(folder, layout, bento, text, plan, offline, find_links)
         layer = write_layer(layout, environment_entries(installed, plan.prefix, plan.python), compress=compress)
@@ -170,6 +173,8 @@ def _explained(error: BuildError, plan: ImagePlan, offline: bool) -> BuildError:
     )
     if offline and "cache" in said:
         hint = "run it once without --offline, or give a folder of wheels: --find-links DIR"
+    elif "no usable wheels" in said:
+        hint = "an image with packages built from source is made by another builder: --builder buildkit"
     elif plan.platform != plan.locked_for and _ABSENT.search(said):
         hint = f"its lock is for {plan.locked_for}: bentotool build --platform {plan.platform} makes another Bento"
     elif _ABSENT.search(said):

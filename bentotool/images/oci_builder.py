@@ -32,7 +32,7 @@ IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 _WHEEL_LIMIT = 256 << 20
-_OTHER = "--builder buildkit"
+_OTHER = "--builder buildkit (pip install bentotool-docker)"
 
 
 class OciBuilder:
@@ -62,7 +62,7 @@ def check_plan(plan: ImagePlan) -> None:
         more = f" and {len(demands) - 1} more" if len(demands) > 1 else ""
         raise BuildError(
             f"the image of {plan.tag} needs {demands[0]}{more}, which the oci builder cannot give: it runs nothing",
-            hint=f"make it with {_OTHER}, or name a base image that has it: --base",
+            hint=f"make it with {_OTHER}{_instead(demands[0])}",
             details={"demands": list(demands)},
         )
     if plan.base_from == "default" and (plan.cuda_version or plan.distro not in ("", "debian")):
@@ -71,6 +71,13 @@ def check_plan(plan: ImagePlan) -> None:
             f"the image of {plan.tag} is to have {wanted}, and the oci builder knows no base image with it",
             hint=f"name one with --base, or make it with {_OTHER}",
         )
+
+
+def _instead(demand: str) -> str:
+    """What helps without another builder."""
+    if demand.startswith("system package"):
+        return ", or take it out of bentofile.yaml, build again, and name a base image that has it: --base"
+    return ", or give its wheel to the build: python.wheels" if "built from source" in demand else ""
 
 
 def _build(request: ImageRequest, plan: ImagePlan) -> BuiltImage:
@@ -87,7 +94,13 @@ def _build(request: ImageRequest, plan: ImagePlan) -> BuiltImage:
     )
     interpreter = find_python(layout, base, plan.python)
     packages = python_layer(
-        layout, bento, plan, offline=request.offline, find_links=request.find_links, compress=request.compress
+        layout,
+        bento,
+        plan,
+        offline=request.offline,
+        find_links=request.find_links,
+        compress=request.compress,
+        note=request.note,
     )
     bytecode = None
     if request.bytecode:

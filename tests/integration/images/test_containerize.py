@@ -255,6 +255,9 @@ def test_what_needs_another_builder(
     error = cli("containerize", bento.tag, "--builder", "oci", status=1)
     assert words in error["message"]
     assert "buildkit" in error["hint"]
+    # a base that has the package is no help as long as the Bento asks for it
+    assert ("take it out of bentofile.yaml" in error["hint"]) == (words == "system package git")
+    assert ("python.wheels" in error["hint"]) == ("no wheel" in words)
     assert not indexes(layout, bento.digest)
 
 
