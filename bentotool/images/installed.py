@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from bentotool.images.layer import LayerEntry
+from bentotool.oci.digest import hash_file
 
 __all__ = ["environment_entries", "site_packages"]
 
@@ -82,14 +83,20 @@ def _is_program(path: Path) -> bool:
         return file.read(4).startswith((b"\x7fELF", b"#!"))
 
 
-def _programs(packages: dict[str, Path], found: dict[str, Path], interpreter: str) -> dict[str, bytes]:
-    made: dict[str, bytes] = {}
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
+def _programs(packages: dict[str, Path], found: dict[str, Path], interpreter: str) -> dict[str, bytes | Path]:
+    """Programs by name: made anew, or the file itself where it is no script, which may be large."""
+    made: dict[str, bytes | Path] = {}
     for name in sorted(packages):
         if name.endswith(".dist-info/entry_points.txt") and name.count("/") == 1:
             made |= _launchers(packages[name], interpreter)
     for name, path in found.items():
         if name not in made and _NAME.fullmatch(name):
-            made[name] = _script(path.read_bytes(), interpreter)
+            made[name] = _script(path.read_bytes(), interpreter) if _is_script(path) else path
     return made
 
 
@@ -120,7 +127,15 @@ def _script(content: bytes, interpreter: str) -> bytes:
     return content
 
 
-def _record(path: Path, made: dict[str, bytes]) -> bytes:
+def _summed(content: bytes | Path) -> tuple[bytes, int]:
+    """SHA-256 and size."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).digest(), len(content)
+    digest, size = hash_file(content)
+    return bytes.fromhex(digest.removeprefix("sha256:")), size
+
+
+def _record(path: Path, made: dict[str, bytes | Path]) -> bytes:
     """The list of a distribution's files as they are in the image."""
     rows = []
     for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8"))):
@@ -130,9 +145,9 @@ def _record(path: Path, made: dict[str, bytes]) -> bytes:
             continue
         if parts.parent.name in ("bin", "Scripts") and name.startswith("../"):
             if parts.name in made:
-                content = made[parts.name]
-                digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-                rows.append([f"../../../bin/{parts.name}", f"sha256={digest}", str(len(content))])
+                found, size = _summed(made[parts.name])
+                digest = base64.urlsafe_b64encode(found).rstrip(b"=").decode()
+                rows.append([f"../../../bin/{parts.name}", f"sha256={digest}", str(size)])
             continue
         rows.append([name, *row[1:]])
     output = io.StringIO()

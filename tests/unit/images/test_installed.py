@@ -111,3 +111,13 @@ def test_entry_points_that_are_no_such(tmp_path: Path) -> None:
     )
     found = {entry.name for entry in environment_entries(tmp_path, PREFIX, "3.12")}
     assert {name for name in found if "/bin/" in name} == {"opt/x/env/bin/ok"}
+
+
+def test_a_program_that_is_no_script_is_not_read_into_memory(tmp_path: Path) -> None:
+    content = b"\x7fELF" + bytes(5000)
+    put(tmp_path, "bin/tool", content)
+    put(tmp_path, "lib/python3.12/site-packages/t-1.dist-info/RECORD", "../../../bin/tool,,\n")
+    found = {entry.name: entry for entry in environment_entries(tmp_path, PREFIX, "3.12")}
+    assert (found["opt/x/env/bin/tool"].content, found["opt/x/env/bin/tool"].program) == (tmp_path / "bin/tool", True)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    assert text(found[f"{SITE}/t-1.dist-info/RECORD"]) == f"../../../bin/tool,sha256={digest},{len(content)}\n"
