@@ -1,100 +1,161 @@
-"""numpy arrays on the wire: nested JSON lists, checked against the declared dtype and shape."""
+"""numpy arrays on the wire: nested JSON lists or tensors, checked against the declared dtype and shape."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin
 
 import numpy as np
 
 from bentotool.sdk.codecs import Batching, Codec, Describe
+from bentotool.sdk.tensors import Tensor
 from bentotool.sdk.validators import DType, Shape
 
-__all__ = ["make", "plain"]
+__all__ = ["array_schema", "fitted", "fitting_shape", "make", "plain"]
 
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b", "U": "U", "c": "fiuc"}
-"""Kind of the declared dtype → kinds of JSON input that convert to it without losing their meaning."""
+"""Kind of the declared dtype → kinds of what came that convert to it without losing their meaning."""
 _JSON = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
+
+Dimensions = tuple["int | None", ...]
 
 
 def plain(value: Any) -> Any:
     """A numpy array, scalar or dtype as plain Python."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
+    if isinstance(value, np.ndarray):
+        return _listed(value)
+    if isinstance(value, np.generic):
+        return _listed(np.asarray(value))
     raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
 
 
+def _listed(array: np.ndarray[Any, Any]) -> Any:
+    if array.dtype.kind in "mM":  # their tolist gives whole numbers, of a unit that nobody knows
+        text = array.astype(str).astype(object)
+        text[np.isnat(array)] = None
+        return text.tolist()
+    if array.dtype.kind == "c":
+        raise TypeError("complex numbers have no JSON form")
+    return array.tolist()
+
+
 def _declared_dtype(tp: Any, metadata: tuple[Any, ...]) -> np.dtype[Any] | None:
-    for item in metadata:
-        if isinstance(item, DType):
-            return np.dtype(item.dtype)
+    declared = None
     for argument in get_args(tp):  # NDArray[np.float32] is ndarray[Any, dtype[float32]]
         if get_origin(argument) is np.dtype:
             (scalar,) = get_args(argument)
             if isinstance(scalar, type) and scalar not in (np.generic, np.number, np.floating, np.integer):
-                return np.dtype(scalar)
-    return None
+                declared = np.dtype(scalar)
+    for item in metadata:
+        if isinstance(item, DType):
+            named = np.dtype(item.dtype)
+            if declared is not None and named != declared:
+                raise TypeError(f"the annotation says {declared}, its DType {named}")
+            declared = named
+    return declared
 
 
-def _check_shape(array: np.ndarray[Any, Any], shape: tuple[int | None, ...] | None) -> None:
-    if shape is None:
-        return
-    if len(array.shape) != len(shape) or any(w is not None and w != g for w, g in zip(shape, array.shape, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"expected an array of shape ({wanted}), got {array.shape}")
+def fitting_shape(given: tuple[int, ...], declared: Dimensions) -> tuple[int, ...]:
+    """The shape that an array is given, so that it has the declared one.
+
+    What fits is taken as it is. A flat list, and one that differs only in dimensions of size 1, is put into the
+    declared shape; anything else would mix up its elements.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    if len(given) == len(declared) and all(w is None or w == g for w, g in zip(declared, given, strict=True)):
+        return given
+    flat = len(given) == 1
+    same = [size for size in given if size != 1] == [
+        size for size in (declared if None not in declared else ()) if size != 1
+    ]
+    count, known = math.prod(given), math.prod(size for size in declared if size is not None)
+    unknown = sum(size is None for size in declared)
+    if (flat or same) and unknown <= 1 and known and (count == known if not unknown else count % known == 0):
+        return tuple(count // known if size is None else size for size in declared)
+    wanted = ", ".join("any" if size is None else str(size) for size in declared)
+    raise ValueError(f"expected an array of shape ({wanted}), got {given}")
 
 
-def _loader(dtype: np.dtype[Any] | None, shape: tuple[int | None, ...] | None) -> Any:
-    def load(value: Any) -> np.ndarray[Any, Any]:
+def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) -> np.ndarray[Any, Any]:
+    """An array from what came, of the declared dtype and shape.
+
+    Raises:
+        ValueError: it is none, or cannot be of that dtype or shape.
+    """
+    if isinstance(value, Tensor):
+        array = value.numpy()
+    else:
         try:
             array = np.asarray(value)
-        except ValueError:
+        except (ValueError, TypeError):
             raise ValueError("expected an array with rows of equal length") from None
-        if array.dtype.kind not in "fiub" and (dtype is None or array.dtype.kind != dtype.kind):
-            raise ValueError("expected an array of numbers")
-        if dtype is not None and array.dtype != dtype:
-            # an empty list has no element type of its own
-            if array.size and array.dtype.kind not in _KINDS.get(dtype.kind, dtype.kind):
-                raise ValueError(f"expected elements of type {dtype}, got {array.dtype}")
-            if (
-                array.size
-                and dtype.kind in "iu"
-                and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max)
-            ):
+    if array.dtype.kind not in "fiub" and (dtype is None or array.dtype.kind != dtype.kind):
+        array = _other_elements(array, dtype)
+    if dtype is not None and array.dtype != dtype:
+        # an empty list has no element type of its own
+        if array.size and array.dtype.kind not in _KINDS.get(dtype.kind, dtype.kind):
+            raise ValueError(f"expected elements of type {dtype}, got {array.dtype}")
+        if array.size and dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            if array.min() < limits.min or array.max() > limits.max:
                 raise ValueError(f"an element does not fit into {dtype}")
-            array = array.astype(dtype)
-        _check_shape(array, shape)
+        array = array.astype(dtype)
+    if shape is not None:
+        array = array.reshape(fitting_shape(array.shape, shape))
+    return array
+
+
+def _other_elements(array: np.ndarray[Any, Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """Dates are text in JSON; complex numbers come in binary."""
+    if array.dtype.kind == "U" and dtype is not None and dtype.kind == "M":
+        try:
+            return array.astype(dtype)
+        except ValueError:
+            raise ValueError(f"expected dates of type {dtype}") from None
+    if array.dtype.kind == "c" and dtype is None:
         return array
+    raise ValueError("expected an array of numbers")
 
-    return load
 
-
-def _dumper(dtype: np.dtype[Any] | None, shape: tuple[int | None, ...] | None) -> Any:
-    def dump(value: Any) -> Any:
+def _dumper(dtype: np.dtype[Any] | None, shape: Dimensions | None) -> Callable[[Any], np.ndarray[Any, Any]]:
+    def prepare(value: Any) -> np.ndarray[Any, Any]:
         array = np.asarray(value)
         if array.dtype.kind == "O":
             raise ValueError("not an array of numbers")
         if dtype is not None and array.dtype != dtype:
             array = array.astype(dtype, casting="same_kind")
-        _check_shape(array, shape)
-        return array.tolist()
+        if shape is not None and array.shape != fitting_shape(array.shape, shape):
+            raise ValueError(f"an array of shape {array.shape} is not of shape {shape}")
+        return array
 
-    return dump
+    return prepare
 
 
-def _describer(dtype: np.dtype[Any] | None, shape: tuple[int | None, ...] | None) -> Describe:
+def array_schema(form: str, name: str | None, kind: str | None, shape: Dimensions | None) -> Describe:
+    """The schema of an array: BentoML's, or nested lists.
+
+    Args:
+        form: ``numpy-array`` or ``torch-tensor``.
+        name: of the dtype, where one is declared.
+        kind: of the dtype, as numpy's one letter.
+        shape: as declared.
+    """
+
     def describe(_template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         if tensors:
-            named: dict[str, Any] = {"type": "tensor", "format": "numpy-array"}
-            if dtype is not None:
-                named["dtype"] = dtype.name
+            named: dict[str, Any] = {"type": "tensor", "format": form}
+            if name is not None:
+                named["dtype"] = name
             if shape is not None:
                 named["shape"] = [-1 if size is None else size for size in shape]
             return named, {}
         element: dict[str, Any] = {}
-        if dtype is not None and dtype.kind in _JSON:
+        if kind in _JSON:
             # NaN and infinity have no JSON form and are sent as null
-            element = {"type": ["number", "null"] if dtype.kind == "f" else _JSON[dtype.kind]}
+            element = {"type": ["number", "null"] if kind == "f" else _JSON[kind]}
         if shape is None:
             return {"type": "array", "items": {}}, {}
         for size in reversed(shape):
@@ -125,13 +186,22 @@ def _batching(dimension: int) -> Batching:
 
 
 def make(tp: Any, metadata: tuple[Any, ...]) -> Codec | None:
-    """The codec of ``np.ndarray``, ``NDArray[dtype]`` and their ``Annotated`` forms; None for containers of them."""
+    """The codec of ``np.ndarray``, ``NDArray[dtype]``, their ``Annotated`` forms, and of numpy's scalars."""
     if tp is not np.ndarray and get_origin(tp) is not np.ndarray:
         if isinstance(tp, type) and issubclass(tp, np.generic):
-            return Codec(Any, lambda _template, _tensors: ({}, {}), load=tp, dump=plain)
+            return Codec(Any, lambda _template, _tensors: ({}, {}), load=tp, dump=plain, foreign=True)
         return None
     dtype = _declared_dtype(tp, metadata)
     shape = next((item.dimensions for item in metadata if isinstance(item, Shape)), None)
+    prepare = _dumper(dtype, shape)
+    name, kind = (None, None) if dtype is None else (dtype.name, dtype.kind)
     return Codec(
-        Any, _describer(dtype, shape), load=_loader(dtype, shape), dump=_dumper(dtype, shape), batching=_batching
+        Any,
+        array_schema("numpy-array", name, kind, shape),
+        load=lambda value: fitted(value, dtype, shape),
+        dump=lambda value: _listed(prepare(value)),
+        prepare=prepare,
+        batching=_batching,
+        arrays=True,
+        foreign=True,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,11 +12,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from bentotool.errors import ConfigError
+from bentotool.sdk.answers import encode_answer
 from bentotool.sdk.api import ApiOptions
-from bentotool.sdk.codecs import Codec, annotate, codec_for, load_foreign, split_annotated, to_plain
+from bentotool.sdk.codecs import Codec, annotate, codec_for, load_foreign, marker, split_annotated
 from bentotool.sdk.context import Context
-from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput
+from bentotool.sdk.exceptions import InvalidArgument
 from bentotool.sdk.importing import PROBE_VARIABLE
+from bentotool.sdk.places import invalid
 from bentotool.sdk.response import is_response_type
 from bentotool.sdk.routes import RouteParameters, route_names
 from bentotool.sdk.validators import ContentType
@@ -25,7 +26,7 @@ from bentotool.sdk.validators import ContentType
 __all__ = ["MethodSpec", "Parameter", "describe_method"]
 
 _STREAMS = (abc.Generator, abc.AsyncGenerator, abc.Iterator, abc.AsyncIterator, abc.Iterable, abc.AsyncIterable)
-_ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "<absent>"})()
 
 
@@ -39,18 +40,7 @@ class Parameter:
     default: Any
     keyword_only: bool
     description: str | None = None
-
-
-def _locate(message: str, prefix: str) -> tuple[str, str]:
-    """Take the path out of a message of msgspec's: ``(what, path)``, with `prefix` before the path."""
-    found = re.search(r" - at `\$?([^`]*)`$", message)
-    what = message[: found.start()] if found else message
-    return what[:1].lower() + what[1:], f"{prefix}{found.group(1) if found else ''}"
-
-
-def _invalid(message: str, prefix: str = "$") -> InvalidArgument:
-    what, path = _locate(message, prefix)
-    return InvalidArgument(f"{path}: {what}", details={"path": path})
+    variadic: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,7 @@ class MethodSpec:
         root: the body is the value of the one positional-only parameter.
         context: name of the parameter that gets the `Context`, or None.
         stream_media_type: of a stream, what its annotation asks for.
+        spread: names of the fields of an ``input_spec``, which the function gets one by one; None without one.
         in_route: the parameters that the route's ``{names}`` stand for; they are in no body and no query.
     """
 
@@ -78,8 +69,8 @@ class MethodSpec:
     stream_media_type: str | None
     doc: str
     in_route: RouteParameters | None
+    spread: tuple[str, ...] | None
     _decoder: Any
-    _checked_output: Any
     _simple: bool
 
     @property
@@ -92,12 +83,24 @@ class MethodSpec:
         Raises:
             InvalidArgument: not JSON, a missing, unknown or wrong field; ``details["path"]`` says where.
         """
+        if not body and self.root and not self.parameters[0].required:
+            return (self.parameters[0].default,), {}
         try:
             value = self._decoder.decode(body or b"{}" if not self.root else body)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error)) from None
+            raise invalid(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"the body is not JSON: {error}") from None
+        except RecursionError:
+            raise InvalidArgument("the body is nested too deeply") from None
+        return self._bind(value)
+
+    def decode_tree(self, tree: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments in plain values with uploads, tensors and arrays in them. Raises as `decode` does."""
+        try:
+            value = msgspec.convert(tree, self._decoder.type, dec_hook=load_foreign)
+        except msgspec.ValidationError as error:
+            raise invalid(error) from None
         except RecursionError:
             raise InvalidArgument("the body is nested too deeply") from None
         return self._bind(value)
@@ -107,64 +110,42 @@ class MethodSpec:
         try:
             value = msgspec.convert(query, self._decoder.type, strict=False, dec_hook=load_foreign)
         except msgspec.ValidationError as error:
-            raise _invalid(str(error)) from None
+            raise invalid(error) from None
         return self._bind(value)
 
     def _bind(self, value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self.root:
-            return (self._load(self.parameters[0], value, "$"),), {}
+            if self.spread is None:
+                return (value,), {}
+            return (), {name: value[name] if isinstance(value, dict) else getattr(value, name) for name in self.spread}
         values = msgspec.structs.astuple(value)
-        if self._simple:
-            return values, {}
-        return self._arguments(values)
+        return (values, {}) if self._simple else self._arguments(values)
 
     def _arguments(self, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for parameter, given in zip(self.parameters, values, strict=True):
-            value = parameter.default if given is _ABSENT else self._load(parameter, given, f"$.{parameter.name}")
-            if parameter.keyword_only:
+            value = parameter.default if given is _ABSENT else given
+            if parameter.variadic == "args":
+                positional.extend(value)
+            elif parameter.variadic == "kwargs":
+                for name in value:
+                    if name in named or any(name == other.name for other in self.parameters):
+                        raise InvalidArgument(f"$.kwargs: {name!r} is given twice", details={"path": "$.kwargs"})
+                named.update(value)
+            elif parameter.keyword_only:
                 named[parameter.name] = value
             else:
                 positional.append(value)
         return tuple(positional), named
 
-    @staticmethod
-    def _load(parameter: Parameter, value: Any, path: str) -> Any:
-        if parameter.codec.load is None:
-            return value
-        try:
-            return parameter.codec.load(value)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise _invalid(str(error), path) from None
-
     def encode(self, value: Any) -> bytes:
-        """The body of an answer. NaN and infinity, which JSON does not have, become null.
+        """The body of an answer as JSON or text. NaN and infinity, which JSON does not have, become null.
 
         Raises:
             InvalidOutput: the value is not of the declared type.
         """
-        try:
-            if self.output.dump is not None:
-                value = self.output.dump(value)
-            elif self._checked_output is not Any:
-                value = self._check(value)
-            if isinstance(value, str) and self.output.media_type.startswith("text/"):
-                return value.encode()
-            if isinstance(value, bytes) and self.output.media_type != "application/json":
-                return value
-            return _ENCODER.encode(value)
-        except (msgspec.ValidationError, TypeError, ValueError, OverflowError) as error:
-            what, path = _locate(str(error), "$")
-            raise InvalidOutput(f"{self.name} returned something it does not declare at {path}: {what}") from error
-
-    def _check(self, value: Any) -> Any:
-        try:
-            return msgspec.convert(value, self._checked_output, dec_hook=load_foreign)
-        except msgspec.ValidationError:
-            # numpy scalars and models inside containers are right once they are plain
-            plain = msgspec.to_builtins(value, enc_hook=to_plain)
-            return msgspec.convert(plain, self._checked_output, dec_hook=load_foreign)
+        return encode_answer(self.name, self.output, value)
 
 
 def _hints(func: Callable[..., Any], where: str) -> dict[str, Any]:
@@ -183,6 +164,23 @@ def _codec(annotation: Any, where: str) -> Codec:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _description(annotation: Any) -> str | None:
+    """What the author says of a parameter: pydantic's ``Field(description=...)`` or msgspec's ``Meta``."""
+    for item in split_annotated(annotation)[1]:
+        if isinstance(found := getattr(item, "description", None), str):
+            return found
+    return None
+
+
+def _variadic(name: str, kind: Any, annotation: Any, where: str) -> Parameter:
+    """``*args`` and ``**kwargs``: a list and an object, under these two names whatever the function calls them."""
+    item = Any if annotation is inspect.Parameter.empty else annotation
+    several = kind is inspect.Parameter.VAR_POSITIONAL
+    codec = _codec(list[item] if several else dict[str, item], f"parameter {name!r} of {where}")  # type: ignore[valid-type]
+    which = "args" if several else "kwargs"
+    return Parameter(which, codec, False, () if several else {}, not several, variadic=which)
+
+
 def _is_context(name: str, annotation: Any) -> bool:
     return annotation is Context or (name in ("ctx", "context") and annotation is inspect.Parameter.empty)
 
@@ -199,15 +197,17 @@ def _parameters(
         if _is_context(name, annotation):
             context = name
             continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ConfigError(f"{where}: *{name} has no place in an API", hint="declare a list or a dict parameter")
+        if parameter.kind in _VARIADIC:
+            found.append(_variadic(name, parameter.kind, annotation, where))
+            continue
         roots += parameter.kind is parameter.POSITIONAL_ONLY
         required, default = parameter.default is parameter.empty, parameter.default
         if type(default).__module__.startswith("pydantic"):  # x: int = pydantic.Field(default=3, gt=0)
             annotation = annotate(annotation, (default,))
             required, default = default.is_required(), default.get_default(call_default_factory=True)
         codec = _codec(annotation, f"parameter {name!r} of {where}")
-        found.append(Parameter(name, codec, required, default, parameter.kind is parameter.KEYWORD_ONLY))
+        text = _description(annotation)
+        found.append(Parameter(name, codec, required, default, parameter.kind is parameter.KEYWORD_ONLY, text))
     if roots and (roots != 1 or len(found) != 1):
         raise ConfigError(f"{where}: a positional-only parameter is the whole body, so it stands alone")
     return found, bool(roots), context
@@ -216,12 +216,31 @@ def _parameters(
 def _input_type(name: str, parameters: list[Parameter]) -> Any:
     fields: list[Any] = []
     for parameter in parameters:
+        wire = read_type(parameter.codec)
         if parameter.required:
-            fields.append((parameter.name, parameter.codec.wire))
+            fields.append((parameter.name, wire))
         else:
             # a default is the author's own value: it is passed as it is, not decoded
-            fields.append((parameter.name, parameter.codec.wire, msgspec.field(default_factory=lambda: _ABSENT)))
+            fields.append((parameter.name, wire, msgspec.field(default_factory=lambda: _ABSENT)))
     return msgspec.defstruct(f"{name}Input", fields, forbid_unknown_fields=True, kw_only=True, gc=False)
+
+
+def read_type(codec: Codec) -> Any:
+    """The type that msgspec decodes a whole value of a codec as."""
+    return codec.wire if codec.load is None else marker(codec, "value")
+
+
+def _whole_input(declared: Any, where: str) -> tuple[list[Parameter], bool]:
+    """The parameters of an API with an ``input_spec``: one, which is the whole body."""
+    return [Parameter("input", _codec(declared, f"input_spec of {where}"), True, None, False)], True
+
+
+def _field_names(declared: Any, where: str) -> tuple[str, ...]:
+    names = getattr(declared, "model_fields", None) or getattr(declared, "__struct_fields__", None)
+    names = names or getattr(declared, "__dataclass_fields__", None) or getattr(declared, "__required_keys__", None)
+    if not names:
+        raise ConfigError(f"{where}: an input_spec is a model with fields", hint="give a pydantic model or a dataclass")
+    return tuple(getattr(declared, "__annotations__", names) if hasattr(declared, "__required_keys__") else names)
 
 
 def _kind(func: Callable[..., Any]) -> str:
@@ -272,6 +291,9 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
     route = options.route if options.route is not None else ("/" if attribute == "__call__" else f"/{name}")
     kind, hints = _kind(func), _hints(func, where)
     parameters, root, context = _parameters(func, hints, where)
+    spread = None
+    if options.input_spec is not None:
+        parameters, root, spread = *_whole_input(options.input_spec, where), _field_names(options.input_spec, where)
     parameters, in_route = _split_route(route, parameters, where)
     if options.batchable:
         if in_route:
@@ -286,7 +308,7 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
         annotation = options.output_spec or hints.get("return", inspect.Parameter.empty)
         annotation = Any if is_response_type(annotation) else annotation
         output = _codec(annotation, f"output of {where}")
-    wire = parameters[0].codec.wire if root else _input_type(name, parameters)
+    wire = read_type(parameters[0].codec) if root else _input_type(name, parameters)
     return MethodSpec(
         name=name,
         route=route if route.startswith("/") else f"/{route}",
@@ -301,6 +323,6 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
         doc=options.description or inspect.getdoc(func) or "",
         in_route=in_route,
         _decoder=msgspec.json.Decoder(wire, dec_hook=load_foreign),
-        _checked_output=output.wire,
-        _simple=all(p.codec.load is None and p.required and not p.keyword_only for p in parameters),
+        spread=spread,
+        _simple=all(p.required and not p.keyword_only for p in parameters),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ContentType", "DType", "Shape"]
+__all__ = ["ContentType", "DType", "DataframeSchema", "Shape"]
 
 
 @dataclass(frozen=True, init=False)
@@ -37,3 +37,23 @@ class ContentType:
     """The media type of a value or of a stream: ``image/png``, ``text/event-stream``."""
 
     content_type: str
+
+
+@dataclass(frozen=True, init=False)
+class DataframeSchema:
+    """The form of a data frame.
+
+    Args:
+        orient: how an answer is written: ``records``, a list of rows, or ``columns``, an object of lists. Both are
+            read.
+        columns: those that have to be there; others are left out.
+    """
+
+    orient: str
+    columns: tuple[str, ...] | None
+
+    def __init__(self, orient: str = "records", columns: Sequence[str] | None = None) -> None:
+        if orient not in ("records", "columns"):
+            raise TypeError(f"orient {orient!r}: a data frame is written as records or as columns")
+        object.__setattr__(self, "orient", orient)
+        object.__setattr__(self, "columns", tuple(columns) if columns else None)

@@ -1,0 +1,194 @@
+"""Arguments and answers in binary: what is an array in them travels as a tensor, the rest beside it as JSON."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bentotool.sdk.answers import WRONG, checked, objection
+from bentotool.sdk.codecs import Codec, to_plain
+from bentotool.sdk.exceptions import InvalidArgument
+from bentotool.sdk.files import Rendered
+from bentotool.sdk.inference_protocol import LENGTH_HEADER, InferenceRequest, write_inference
+from bentotool.sdk.npy import MEDIA_TYPE as NPY
+from bentotool.sdk.npy import read_npy, write_npy
+from bentotool.sdk.places import parse_path, place
+from bentotool.sdk.tensors import MEDIA_TYPE as TENSORS
+from bentotool.sdk.tensors import Tensor, decode_tensors, encode_tensors, tensor_of
+
+if TYPE_CHECKING:
+    from bentotool.sdk.signature import MethodSpec
+
+__all__ = ["arguments_tree", "inference_tree", "render_binary", "wanted"]
+
+
+def wanted(accept: bytes) -> str | None:
+    """The binary form that a caller takes an answer in, by its ``Accept``."""
+    text = accept.decode("latin-1")
+    return TENSORS if TENSORS in text else NPY if NPY in text else None
+
+
+def _for_codec(codec: Codec, value: Any) -> Any:
+    """Lists of numbers are made where no array is declared."""
+    return value if codec.arrays or not isinstance(value, Tensor) else value.numpy().tolist()
+
+
+def _spread(spec: MethodSpec, tree: dict[str, Any]) -> Any:
+    if spec.root:
+        return tree
+    return {name: _for_codec(parameter.codec, tree[name]) for name in tree for parameter in _parameter(spec, name)}
+
+
+def _parameter(spec: MethodSpec, name: str) -> list[Any]:
+    found = [parameter for parameter in spec.parameters if parameter.name == name]
+    if not found:
+        raise InvalidArgument(f"$: the API has no parameter {name!r}", details={"path": "$"})
+    return found
+
+
+def arguments_tree(spec: MethodSpec, media: str, body: bytearray) -> Any:
+    """The arguments of an API in a body of tensors or an ``.npy`` array, for ``MethodSpec.decode_tree``.
+
+    Raises:
+        InvalidArgument: the body is not of its form.
+    """
+    try:
+        if media == NPY:
+            return _alone(spec, read_npy(body))
+        tensors, rest = decode_tensors(body)
+        beside = msgspec.json.decode(rest) if rest is not None else {}
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"$: {error}", details={"path": "$"}) from None
+    return _tree(spec, dict(tensors), beside)
+
+
+def inference_tree(spec: MethodSpec, request: InferenceRequest) -> Any:
+    """The arguments of an API in an Open Inference Protocol request."""
+    return _tree(spec, request.tensors, {})
+
+
+def _alone(spec: MethodSpec, value: Any) -> Any:
+    if len(spec.parameters) != 1 or spec.spread is not None:
+        raise InvalidArgument("$: one array is sent to an API that takes one", details={"path": "$"})
+    parameter = spec.parameters[0]
+    value = _for_codec(parameter.codec, value)
+    return value if spec.root else {parameter.name: value}
+
+
+def _tree(spec: MethodSpec, tensors: dict[str, Any], beside: Any) -> Any:
+    if spec.root and spec.spread is None and len(tensors) == 1 and not beside:
+        (value,) = tensors.values()
+        schema, _ = spec.parameters[0].codec.describe("{name}", True)
+        if schema.get("type") != "dataframe" and "properties" not in schema and "$ref" not in schema:
+            return _for_codec(spec.parameters[0].codec, value)
+    if not isinstance(beside, dict):
+        raise InvalidArgument("$: the JSON beside the tensors is not an object", details={"path": "$"})
+    for name, tensor in tensors.items():
+        steps: list[str | int] = [name] if name in {p.name for p in spec.parameters} else parse_path(name)
+        if not place(beside, steps, tensor):
+            raise InvalidArgument(f"$.{name}: there is no such place", details={"path": f"$.{name}"})
+    return _spread(spec, beside)
+
+
+def _as_tensor(value: Any) -> Tensor | None:
+    """An array of numpy or torch as a tensor; None for anything else, and for elements without a binary form."""
+    package = type(value).__module__.partition(".")[0]
+    if package == "torch" and hasattr(value, "detach"):
+        from bentotool.sdk.torch_tensors import tensor_of as of_torch
+
+        return of_torch(value)
+    if package == "numpy" and hasattr(value, "dtype") and value.dtype.kind in "biufc" and hasattr(value, "tobytes"):
+        import numpy as np
+
+        return tensor_of(np.asarray(value)) if isinstance(value, np.ndarray) else None
+    return None
+
+
+def _taken_apart(value: Any) -> tuple[Any, list[Tensor], str]:
+    """Plain values with a mark where each tensor stood, the tensors, and what the marks are called."""
+    from bentotool.sdk.frames import tree_of
+
+    tensors: list[Tensor] = []
+    mark = f"\0tensor-{id(tensors)}"  # no field of a JSON document that anybody means
+
+    def hook(item: Any) -> Any:
+        table = tree_of(item)
+        if table is not None:
+            return table
+        try:
+            tensor = _as_tensor(item)
+        except TypeError:
+            tensor = None
+        if tensor is None:
+            return to_plain(item)
+        tensors.append(tensor)
+        return {mark: len(tensors) - 1}
+
+    return msgspec.to_builtins(value, enc_hook=hook), tensors, mark
+
+
+def _named(tree: Any, mark: str, path: str, found: dict[int, str]) -> Any:
+    """Take the marks out of a tree and note their places; fields that hold nothing else go with them."""
+    if isinstance(tree, dict):
+        if mark in tree:
+            found[tree[mark]] = path
+            return None
+        kept = {}
+        for name, item in tree.items():
+            one = isinstance(item, dict) and mark in item
+            rest = _named(item, mark, f"{path}.{name}" if path else str(name), found)
+            if not (one and not path):
+                kept[name] = rest
+        return kept
+    if isinstance(tree, list):
+        return [_named(item, mark, f"{path}[{index}]", found) for index, item in enumerate(tree)]
+    return tree
+
+
+def _numeric(value: Any) -> Any:
+    """A list of numbers as an array, where numpy is in use; anything else as it is."""
+    if isinstance(value, list) and "numpy" in sys.modules:
+        import numpy as np
+
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            return value
+        return array if array.dtype.kind in "biuf" else value
+    return value
+
+
+def render_binary(
+    name: str, codec: Codec, value: Any, form: str, request: InferenceRequest | None = None
+) -> Rendered | None:
+    """An answer in binary; None where there is no array in it, or it has no such form.
+
+    Raises:
+        InvalidOutput: the value is not of the declared type.
+    """
+    try:
+        if codec.prepare is not None:
+            value = codec.prepare(value)
+        elif codec.load is not None:
+            value = codec.load(value)
+        else:
+            value = _numeric(checked(codec, value))
+        tree, tensors, mark = _taken_apart(value)
+        places: dict[int, str] = {}
+        rest = _named(tree, mark, "", places)
+        if not tensors:
+            return None
+        if form == NPY:
+            return Rendered([write_npy(tensors[0].numpy())], NPY) if len(tensors) == 1 and rest is None else None
+        named = {places[index] or "value": tensor for index, tensor in enumerate(tensors)}
+        if request is not None:
+            pieces, length = write_inference(name, named, request)
+            if not request.binary:
+                return Rendered(pieces, "application/json")
+            return Rendered(pieces, "application/octet-stream", {LENGTH_HEADER.decode(): str(length)})
+        beside = msgspec.json.encode(rest, enc_hook=to_plain) if rest not in (None, {}) else None
+        return Rendered(encode_tensors(named, beside), TENSORS)
+    except WRONG as error:
+        raise objection(name, error) from error
