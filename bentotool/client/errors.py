@@ -83,6 +83,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return seconds if 0 <= seconds < 1e6 else None
 
 
+def _detail(item: Any) -> str:
+    """One line of what pydantic found wrong, as BentoML passes it on."""
+    if not isinstance(item, dict):
+        return ""
+    place = item.get("loc")
+    where = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return f"; {where}: {item.get('msg', '')}"[:200]
+
+
 def call_error(name: str, status: int, body: Any, headers: Mapping[str, str] | None = None) -> CallError:
     """The error for an answer.
 
@@ -108,4 +117,6 @@ def call_error(name: str, status: int, body: Any, headers: Mapping[str, str] | N
             details=details,
         )
     text = str(found)[:_LONGEST] if found else f"HTTP status {status}"
+    if isinstance(body, dict) and isinstance(body.get("detail"), list):
+        text += "".join(_detail(item) for item in body["detail"][:3])
     return _class_for("", status)(f"{name}: {text}", status=status, retry_after=wait)

@@ -63,8 +63,13 @@ def plain(value: Any) -> Any:
     return to_plain(value)
 
 
-def _shaped(value: Any, schema: Any) -> Any:
-    """A value in the form its schema asks for: data frames by their orientation."""
+def _shaped(value: Any, schema: Any, route: Route) -> Any:
+    """A value in the form its schema asks for: data frames by their orientation; BentoML's bytes, which are UTF-8."""
+    if isinstance(value, bytes) and not route.native:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise UsageError("bytes that are not UTF-8 cannot be sent to a BentoML service as JSON") from None
     if isinstance(schema, Mapping) and schema.get("type") == "dataframe" and hasattr(value, "to_dict"):
         return value.to_dict("list" if schema.get("orient") == "columns" else "records")
     return value
@@ -127,7 +132,7 @@ def _form(route: Route, values: dict[str, Any], prepared: Prepared) -> Prepared:
         schema = route.properties.get(name)
         if not has_files(schema) or value is None:
             if value is not None or not has_files(schema):
-                prepared.data[name] = _encode(_shaped(value, schema)).decode()
+                prepared.data[name] = _encode(_shaped(value, schema, route)).decode()
         elif _is_address(value):
             prepared.data[name] = value  # for the service to fetch, if it may
         else:
@@ -155,7 +160,7 @@ def _root(route: Route, args: tuple[Any, ...], named: Mapping[str, Any], prepare
         prepared.content = value if isinstance(value, bytes) else value.encode()
         prepared.headers["content-type"] = _ANYTHING if isinstance(value, bytes) else "text/plain"
     else:
-        prepared.content = _encode(_shaped(value, route.input))
+        prepared.content = _encode(_shaped(value, route.input, route))
         prepared.headers.update(_JSON)
     return prepared
 
@@ -176,7 +181,7 @@ def prepare(route: Route, args: tuple[Any, ...], named: Mapping[str, Any]) -> Pr
             return prepared
         if any(has_files(schema) for schema in route.properties.values()):
             return _form(route, values, prepared)
-        shaped = {name: _shaped(value, route.properties.get(name)) for name, value in values.items()}
+        shaped = {name: _shaped(value, route.properties.get(name), route) for name, value in values.items()}
         prepared.content = _encode(shaped)
         prepared.headers.update(_JSON)
         return prepared
