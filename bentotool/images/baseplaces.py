@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import tarfile
 import threading
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from bentotool.errors import NotFoundError, UsageError, VerificationError
+from bentotool.images.dockerarchive import DockerArchive
 from bentotool.oci.descriptor import INDEX, MANIFEST, MANIFEST_LIMIT, Descriptor
 from bentotool.oci.digest import CHUNK, open_regular, sha256_bytes
 from bentotool.oci.reference import RemoteReference
@@ -71,7 +73,7 @@ def place_of(text: str, open_registry: Callable[[str], Registry]) -> Place:
     if is_local(text):
         path, tag = _split(text[len(_FILE if text.startswith(_FILE) else _FOLDER) :])
         archive = text.startswith(_FILE) or path.is_file()
-        return _Stored(text, tag, _ArchiveReader(path) if archive else _folder_reader(path))
+        return _Stored(text, tag, _archive_reader(path) if archive else _folder_reader(path))
     reference = RemoteReference.parse(text)
     return _Remote(reference, open_registry(reference.registry))
 
@@ -126,8 +128,17 @@ def _folder_reader(folder: Path) -> Callable[[str], BinaryIO]:
     return opened
 
 
+def _archive_reader(path: Path) -> Callable[[str], BinaryIO]:
+    files = _ArchiveReader(path)
+    try:
+        return files if "index.json" in files or "manifest.json" not in files else DockerArchive(files, str(path))
+    except BaseException:
+        files.close()
+        raise
+
+
 class _ArchiveReader:
-    """The files of an OCI layout in a tar archive; read in place, none is written anywhere."""
+    """The files in a tar archive; read in place, none is written anywhere."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -148,9 +159,24 @@ class _ArchiveReader:
                 raise VerificationError(f"{path} has more than {_MEMBERS} files")
         return found
 
-    def __call__(self, name: str) -> BinaryIO:
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    def size(self, name: str) -> int:
+        return self._member(name).size
+
+    def _member(self, name: str) -> tarfile.TarInfo:
+        """The file of a name, or the one that it is a link to: layers that are equal may be written so."""
         member = self._members.get(name)
-        file = self._tar.extractfile(member) if member is not None and member.isfile() else None
+        if member is not None and member.issym():
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+            member = self._members.get(target)
+        if member is None or not member.isfile():
+            raise FileNotFoundError(name)
+        return member
+
+    def __call__(self, name: str) -> BinaryIO:
+        file = self._tar.extractfile(self._member(name))
         if file is None:
             raise FileNotFoundError(name)
         return file  # type: ignore[return-value]
@@ -175,7 +201,7 @@ class _Stored:
             raise VerificationError(f"{self._text} has no sound index.json") from None
         if self._tag:
             entries = [each for each in entries if each.annotations.get(_REF_NAME) == self._tag]
-        if len(entries) != 1:
+        if len({each.digest for each in entries}) != 1:
             what = f"has {len(entries)} images" + (f" named {self._tag!r}" if self._tag else "")
             names = ", ".join(sorted({name for each in listed if (name := each.annotations.get(_REF_NAME, ""))})[:20])
             raise NotFoundError(

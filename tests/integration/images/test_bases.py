@@ -80,6 +80,53 @@ def test_an_archive_of_a_layout(layout: Layout, base: str, tmp_path: Path, requi
         find(layout, f"oci-archive:{target}:other")
 
 
+def test_an_archive_of_dockers_own_format(
+    layout: Layout, make_base: Any, tmp_path: Path, require_tool: Callable[[str], str]
+) -> None:
+    base, target = f"oci:{make_base()}", tmp_path / "base.tar"
+    copy = [require_tool("skopeo"), "copy", "-q", "--additional-tag", "us/base:10", base, f"docker-archive:{target}"]
+    subprocess.run([*copy[:-1], f"{copy[-1]}:us/base:9"], check=True, timeout=60)
+    with tarfile.open(target) as archive:
+        assert "index.json" not in archive.getnames()
+    for text in (f"oci-archive:{target}", f"oci-archive:{target}:9", f"oci:{target}:10"):
+        found = find(layout, text)
+        assert found.diff_ids == find(layout, base).diff_ids
+        assert find_python(layout, found, "3.12") == f"/{PYTHON}"
+    with pytest.raises(NotFoundError, match="0 images named '8'") as caught:
+        find(layout, f"oci-archive:{target}:8")
+    assert str(caught.value.hint).endswith(": 10, 9")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        None,
+        {},
+        {"Config": "none", "Layers": []},
+        {"Config": "config", "Layers": []},
+        {"Config": "config", "Layers": ["none"]},
+        {"Config": "config", "Layers": [[]]},
+        {"Config": "link", "Layers": ["config"]},
+        {"Config": "config", "Layers": ["config"], "RepoTags": 5},
+        {"Config": "config", "Layers": ["config"]},
+    ],
+)
+def test_archives_that_contradict_themselves(layout: Layout, tmp_path: Path, image: Any) -> None:
+    config = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": ["sha256:" + "0" * 64]}}
+    files = {"manifest.json": json.dumps([image]).encode(), "config": json.dumps(config).encode()}
+    with tarfile.open(tmp_path / "base.tar", "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        member = tarfile.TarInfo("link")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(VerificationError):
+        find(layout, f"oci-archive:{tmp_path / 'base.tar'}")
+    assert not list(layout.blobs.glob("0" * 64))
+
+
 def test_a_base_from_a_registry_is_kept_for_offline_work(
     layout: Layout, base: str, real_registry: Any, require_tool: Callable[[str], str]
 ) -> None:
