@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,10 +23,13 @@ import msgspec
 from bentotool.errors import BentotoolError
 from bentotool.runtime.deadlines import Receive, Scope, Send
 from bentotool.runtime.endpoint import Endpoint
-from bentotool.runtime.hosts import HostCheck
+from bentotool.runtime.gate import Gate
 from bentotool.runtime.lane import Lane
-from bentotool.runtime.limits import Admission
+from bentotool.runtime.limits import Admission, BodyRoom, share
+from bentotool.runtime.middleware import around
+from bentotool.runtime.routing import Routes
 from bentotool.runtime.tasks import make_tasks
+from bentotool.sdk.current import forget_current, use_current
 from bentotool.sdk.exceptions import ServiceError
 
 if TYPE_CHECKING:
@@ -37,16 +41,6 @@ __all__ = ["Application"]
 _log = logging.getLogger("bentotool.service")
 _access = logging.getLogger("bentotool.access")
 _CLIENT_ERRORS = 500
-
-
-class _WrongHost(ServiceError):
-    code = "host_not_served"
-    http_status = 421
-
-
-class _WrongMethod(ServiceError):
-    code = "method_not_allowed"
-    http_status = 405
 
 
 def _log_access(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
@@ -91,58 +85,54 @@ class Application:
             from bentotool.runtime.metrics import Metrics
 
             self.metrics = Metrics(config)
-        limit = None if config.max_concurrency is None else math.ceil(config.max_concurrency / workers)
-        self._admission = Admission(limit)
-        self._unlimited = limit is None
+        self._workers = workers
+        self._admission = self.share_of(config.max_concurrency)
+        self.bodies = BodyRoom(config.max_queue_bytes)
         self.access_log: Callable[[Scope, int, float, bytes], None] | None = _log_access if config.access_log else None
-        self._hosts = HostCheck(config.allowed_hosts, loopback)
         self._prefix = secrets.token_hex(4).encode()
         self._numbers = itertools.count(1)
         self.composed = bool(service.dependencies)  # then calls to others take the deadline along
         self._endpoints = [Endpoint(spec, self) for spec in service.apis.values()]
-        self._routes: dict[str, dict[str, Any]] = {}
+        self.answer = Routes(self)
         for endpoint in self._endpoints:
-            path = service.path_prefix + endpoint.spec.route
-            self._routes.setdefault(path, {})[endpoint.spec.options.method] = endpoint
+            self.answer.add(endpoint.spec.options.method, endpoint.spec.route, endpoint)
         self.drain_by: float | None = None
         self.tasks = make_tasks(self)
         for route, method, answer in self.tasks.routes() if self.tasks else ():
-            self._routes.setdefault(service.path_prefix + route, {})[method] = answer
-        from bentotool.runtime.pages import make_pages
+            self.answer.add(method, route, answer)
+        self._exact = self.answer.exact
+        self._gate = Gate(self, loopback)
+        for made, options in reversed(service.middlewares):
+            self.use(partial(made, **options), getattr(made, "__qualname__", str(made)))
 
-        self._pages: Any = make_pages(self)
+    def use(self, make: Callable[[Any], Any], name: str) -> None:
+        """Put middleware around all there is so far. It runs after the Host check and the keys, within CORS.
+
+        Args:
+            make: is called with an ASGI application and gives one.
+
+        Raises:
+            ServiceLoadError: it fails.
+        """
+        self._gate.wrap(around(self._gate.inner, make, name, self))
+
+    def share_of(self, limit: int | None) -> Admission | None:
+        """What refuses requests above this worker's share of a limit; None where there is none."""
+        found = share(limit, self._workers)
+        return None if found is None else Admission(found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        kind, gate = scope["type"], self._gate
+        if kind == "http" and gate.open:  # nothing to pass but the Host check: the way of most requests
+            methods = self._exact.get(scope["path"])
+            handler = methods.get(scope["method"]) if methods is not None else None
+            if handler is not None and (not gate.hosts.active or gate.hosts.allows(scope, self.service.path_prefix)):
+                await handler(scope, receive, send)
+                return
+        if kind == "lifespan":
             await self._lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
-            return
-        path = scope["path"]
-        if self._hosts.active and not self._hosts.allows(scope, self.service.path_prefix):
-            host = self._hosts.of(scope)
-            wrong = _WrongHost(f"host {host!r} is not served here", hint="set http.allowed_hosts")
-            await self.send_failure(wrong, send, self.request_id({}), path)
-            return
-        methods = self._routes.get(path)
-        if methods is None:
-            await self._page(scope, receive, send)
-            return
-        endpoint = methods.get(scope["method"])
-        if endpoint is not None:
-            await endpoint(scope, receive, send)
-        elif path == self.service.path_prefix + "/" and scope["method"] in ("GET", "HEAD"):
-            await self._page(scope, receive, send)  # an API at / leaves the page to browsers
         else:
-            allowed = ", ".join(sorted(methods))
-            error = _WrongMethod(f"{scope['method']} is not answered at {path}", hint=f"use {allowed}")
-            await self.send_failure(error, send, self.request_id({}), path, {"allow": allowed})
-
-    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "HEAD":  # all there is answers GET; the same without its body
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
-        await self._pages(scope, receive, send)
+            await gate(scope, receive, send)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of an API, by its name."""
@@ -159,7 +149,7 @@ class Application:
         """Raises: ServiceError: not started, or too many requests in flight."""
         if self.instance is None:
             raise ServiceError("the service has not started", 503, retry_after=1.0)
-        if not self._unlimited:
+        if self._admission is not None:
             self._admission.check(self.in_flight)
 
     async def send_failure(
@@ -197,8 +187,11 @@ class Application:
         self.instance = self.service.shared_instance()
         for endpoint in self._endpoints:
             endpoint.bind(self.instance)
+        for mounted in self.answer.mounted:
+            await mounted.start()
         if self.tasks:
             await self.tasks.start(self.instance)
+        use_current(self.service, self.instance)
         self.ready = True
 
     async def stop(self) -> None:
@@ -206,6 +199,8 @@ class Application:
         self.ready = False
         if self.tasks:
             await self.tasks.stop()
+        for mounted in self.answer.mounted:
+            await mounted.stop()
         for endpoint in self._endpoints:
             endpoint.close()
         for part in reversed(self._parts()):
@@ -215,6 +210,7 @@ class Application:
                 except Exception:
                     _log.exception("%s.%s failed", part.name, name)
             part.forget_instance()
+        forget_current(self.instance)
         self.instance = None
         self.lane.close()
 
@@ -258,13 +254,6 @@ class Application:
                 await self.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-
-
-def _without_body(send: Send) -> Send:
-    async def send_head(message: dict[str, Any]) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
-
-    return send_head
 
 
 async def _maybe_await(value: Any | Awaitable[Any]) -> Any:

@@ -6,14 +6,16 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 from urllib.parse import parse_qsl
 
 from bentotool.runtime.batched import BatchedCall
 from bentotool.runtime.batcher import Observer
 from bentotool.runtime.body import Disconnected, check_headers, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
-from bentotool.runtime.streams import send_stream
+from bentotool.runtime.headers import merged
+from bentotool.runtime.responses import is_response, send_response
+from bentotool.runtime.streams import iterate, send_stream
 from bentotool.sdk.calling import CURRENT, Call
 from bentotool.sdk.context import Context, Request
 from bentotool.sdk.exceptions import InvalidArgument
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint"]
 
 _TIMEOUT_HEADER = b"x-request-timeout-ms"
+_IN_QUERY = ("GET", "DELETE")
+_SEVERAL = (list, tuple, set, frozenset)
+_SMALL_DIGITS = 5
+"""Digits of a length that is not counted: even the longest queue of such bodies is small."""
 
 
 class Endpoint:
@@ -44,6 +50,11 @@ class Endpoint:
         self.batched: BatchedCall | None = None
         self._bound: Callable[..., Any] = spec.func
         self._limit = app.service.config.max_body_bytes
+        self._in_flight = 0
+        self._admission = app.share_of(spec.options.concurrency)
+        self._in_query = spec.options.method in _IN_QUERY
+        self._surrounded = spec.in_route is not None or spec.context is not None
+        self._listed = [p.name for p in spec.parameters if self._in_query and get_origin(p.codec.wire) in _SEVERAL]
         media = spec.output.media_type
         self._content_type = media.encode()
         self._invoke: Callable[..., Coroutine[Any, Any, Any]] = (
@@ -64,36 +75,95 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
-        app, metrics, status = self.app, self.metrics, 499
+        app, status = self.app, 499
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = app.request_id(headers)
-        if metrics is not None:
-            metrics.in_progress.inc()
+        held, context = 0, None
+        if self.metrics is not None:
+            self.metrics.in_progress.inc()
         app.in_flight += 1
+        self._in_flight += 1
         try:
             try:
-                app.admit()
-                deadline = started + self._timeout(headers)
-                if app.composed:
-                    CURRENT.set(Call(deadline, request_id, headers))
-                if self.spec.options.method == "GET":
-                    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-                    args, named = self.spec.decode_query(query)
+                deadline = self._admit(headers, request_id, started)
+                if self._in_query:
+                    body = b""
+                    args, named = self.spec.decode_query(self._query(scope))
                 else:
-                    check_headers(headers, self._limit)
-                    args, named = self.spec.decode(await read_body(receive, headers, self._limit))
-                status = await self._answer(args, named, deadline, scope, receive, send, headers, request_id, started)
+                    held = self._hold(headers)
+                    body = await read_body(receive, headers, self._limit)
+                    args, named = self.spec.decode(body)
+                if self._surrounded:
+                    context = self._surround(scope, body, named)
+                del body  # nothing holds a large body longer than its arguments do
+                status = await self._answer(
+                    args, named, deadline, scope, receive, send, headers, request_id, started, context
+                )
             except Disconnected:
                 return
             except Exception as error:
                 status = await app.send_failure(error, send, request_id, self.spec.name)
         finally:
-            app.in_flight -= 1
-            if metrics is not None:
-                metrics.in_progress.dec()
-                metrics.done(status, time.monotonic() - started)
-            if app.access_log is not None:
-                app.access_log(scope, status, time.monotonic() - started, request_id)
+            self._leave(scope, status, started, request_id, held)
+            if context is not None:
+                await self._finish(context)
+
+    def _admit(self, headers: Mapping[bytes, bytes], request_id: bytes, started: float) -> float:
+        """The deadline of a request that is taken. Raises: ServiceError: it is not."""
+        self.app.admit()
+        if self._admission is not None:
+            self._admission.check(self._in_flight)
+        deadline = started + self._timeout(headers)
+        if self.app.composed:
+            CURRENT.set(Call(deadline, request_id, headers))
+        return deadline
+
+    def _hold(self, headers: Mapping[bytes, bytes]) -> int:
+        """Look at what the headers say of the body; give the bytes that are counted for it."""
+        check_headers(headers, self._limit)
+        length = headers.get(b"content-length")
+        if len(length) > _SMALL_DIGITS if length is not None else b"transfer-encoding" in headers:
+            return self.app.bodies.take(length)
+        return 0
+
+    def _surround(self, scope: Scope, body: bytes, named: dict[str, Any]) -> Context | None:
+        """Add what a call gets beside its input: parameters of the route, the context."""
+        if self.spec.in_route is not None:
+            named.update(self.spec.in_route.load(scope["path_params"]))
+        if self.spec.context is None:
+            return None
+        context = Context(Request(scope, body, scope.get("path_params")), self.app.state)
+        named[self.spec.context] = context
+        return context
+
+    def _leave(self, scope: Scope, status: int, started: float, request_id: bytes, held: int) -> None:
+        app, metrics = self.app, self.metrics
+        app.in_flight -= 1
+        self._in_flight -= 1
+        if held:
+            app.bodies.give_back(held)
+        if metrics is not None:
+            metrics.in_progress.dec()
+            metrics.done(status, time.monotonic() - started)
+        if app.access_log is not None:
+            app.access_log(scope, status, time.monotonic() - started, request_id)
+
+    async def _finish(self, context: Context) -> None:
+        """What comes after the answer."""
+        try:
+            if context.response.later is not None:
+                await context.response.later.run(self.app.lane.run)
+        finally:
+            context.close()
+
+    def _query(self, scope: Scope) -> dict[str, Any]:
+        """The query by name; a list for a parameter that takes several."""
+        pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        found: dict[str, Any] = dict(pairs)
+        for name in self._listed:
+            if name in found:
+                found[name] = [value for key, value in pairs if key == name]
+        return found
 
     def _timeout(self, headers: Mapping[bytes, bytes]) -> float:
         asked = headers.get(_TIMEOUT_HEADER)
@@ -118,38 +188,29 @@ class Endpoint:
         headers: Mapping[bytes, bytes],
         request_id: bytes,
         started: float,
+        context: Context | None,
     ) -> int:
-        context: Context | None = None
-        if self.spec.context is not None:
-            context = Context(Request(scope), self.app.state)
-            named[self.spec.context] = context
-        try:
-            if self.spec.stream:
-                gone = disconnect_probe(receive)
-                items = self._iterate(args, named, deadline, gone)
-                return await send_stream(
-                    self.spec.output, stream_media_type(self.spec), items, send, headers, request_id, gone, context
-                )
-            seconds = deadline - started
-            result = await under_deadline(self._invoke(args, named, deadline, receive), deadline, seconds)
-            payload = self.spec.encode(result)
-            start: list[tuple[bytes, bytes]] = [
-                (b"content-type", self._content_type),
-                (b"content-length", b"%d" % len(payload)),
-                (b"x-request-id", request_id),
-            ]
-            status = 200
-            if context is not None:
-                status = context.response.status_code
-                start += [
-                    (k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in context.response.headers.items()
-                ]
-            await send({"type": "http.response.start", "status": status, "headers": start})
-            await send({"type": "http.response.body", "body": payload})
-            return status
-        finally:
-            if context is not None:
-                context.close()
+        if self.spec.stream:
+            items = self.items(args, named, deadline, disconnect_probe(receive))
+            media = stream_media_type(self.spec)
+            return await send_stream(self.spec.output, media, items, receive, send, headers, request_id, context)
+        seconds = deadline - started
+        result = await under_deadline(self._invoke(args, named, deadline, receive), deadline, seconds)
+        if is_response(result):
+            return await send_response(result, scope, receive, send, request_id, context)
+        payload = self.spec.encode(result)
+        start: list[tuple[bytes, bytes]] = [
+            (b"content-type", self._content_type),
+            (b"content-length", b"%d" % len(payload)),
+            (b"x-request-id", request_id),
+        ]
+        status = 200
+        if context is not None:
+            status = context.response.status_code
+            start = merged(start, context.response.raw_headers())
+        await send({"type": "http.response.start", "status": status, "headers": start})
+        await send({"type": "http.response.body", "body": payload})
+        return status
 
     def run(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Awaitable[Any]:
         """The result for another service of the same graph: the same lanes and batches, without HTTP."""
@@ -158,8 +219,8 @@ class Endpoint:
     def items(
         self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, gone: Callable[[], bool]
     ) -> AsyncIterator[Any]:
-        """The stream for another service of the same graph."""
-        return self._iterate(args, named, deadline, gone)
+        """The stream, for HTTP and for another service of the same graph."""
+        return iterate(self._bound(*args, **named), self.app.lane, deadline, self.timeout, gone)
 
     async def _call_async(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
         return await self._bound(*args, **named)
@@ -168,29 +229,3 @@ class Endpoint:
         return await self.app.lane.run(
             partial(self._bound, *args, **named), deadline=deadline, gone=disconnect_probe(receive)
         )
-
-    async def _iterate(
-        self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, gone: Callable[[], bool]
-    ) -> AsyncIterator[Any]:
-        """The items of a stream. The deadline holds for the first one; after that the stream lives while it is read."""
-        produced = self._bound(*args, **named)
-        first = True
-        end = object()
-        try:
-            while True:
-                step = self._next(produced, end, gone)
-                item = await (under_deadline(step, deadline, self.timeout) if first else step)
-                first = False
-                if item is end:
-                    return
-                yield item
-        finally:
-            if self.spec.kind == "async_generator":
-                await produced.aclose()
-            else:
-                produced.close()
-
-    async def _next(self, produced: Any, end: object, gone: Callable[[], bool]) -> Any:
-        if self.spec.kind == "async_generator":
-            return await anext(produced, end)
-        return await self.app.lane.run(partial(next, produced, end), gone=gone)

@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["HostCheck", "is_loopback"]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_EXEMPT = ("/livez", "/readyz", "/healthz", "/metrics")
+_METRICS = "/metrics"
 _MEMORY = 256
 
 
@@ -29,9 +29,11 @@ class HostCheck:
     Args:
         allowed: names that are answered; ``*`` for all. Empty: the default.
         loopback: listening on loopback only, where the default is loopback names.
+        probes: paths of the probes, without the service's prefix.
     """
 
-    def __init__(self, allowed: tuple[str, ...], loopback: bool) -> None:
+    def __init__(self, allowed: tuple[str, ...], loopback: bool, probes: frozenset[str]) -> None:
+        self._exempt = probes | {_METRICS}
         names = allowed or (_LOOPBACK if loopback else ())
         self.active = bool(names) and "*" not in names
         self._names = frozenset(name.lower() for name in names)
@@ -49,4 +51,4 @@ class HostCheck:
             known = _name(raw.decode("latin-1")) in self._names
             if len(self._known) < _MEMORY:
                 self._known[raw] = known
-        return known or scope["path"].removeprefix(prefix) in _EXEMPT
+        return known or scope["path"].removeprefix(prefix) in self._exempt

@@ -57,13 +57,20 @@ def _on_service_error(_request: Request[Any, Any, Any], error: ServiceError) -> 
 
 
 def _probes(app: Application) -> list[Any]:
-    @get(["/livez", "/healthz"], media_type="text/plain")
+    further = app.service.config.endpoints
+
+    def paths(*probes: str) -> list[str]:
+        """The paths of probes, and those that the service wants them to have too."""
+        found = [f"/{probe}" for probe in probes] + [further[probe] for probe in probes if probe in further]
+        return list(dict.fromkeys(found))
+
+    @get(paths("livez", "healthz"), media_type="text/plain")
     async def livez() -> str:
         if not await app.probe("__is_alive__"):
             raise ServiceError("the service says that it is not alive", 503)
         return ""
 
-    @get("/readyz", media_type="text/plain")
+    @get(paths("readyz"), media_type="text/plain")
     async def readyz() -> str:
         if app.problem is not None:
             raise ServiceError(app.problem, 503)

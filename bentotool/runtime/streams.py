@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from bentotool.runtime.deadlines import Receive, Send, under_deadline
+from bentotool.runtime.headers import merged
+from bentotool.runtime.lane import Lane
 from bentotool.sdk.codecs import Codec, to_plain
 from bentotool.sdk.context import Context
+from bentotool.sdk.exceptions import ServiceError
+from bentotool.sdk.response import ServerSentEvent
 
-__all__ = ["frame_event", "send_stream"]
+__all__ = ["frame_event", "iterate", "send_stream"]
 
 _log = logging.getLogger("bentotool.service")
 _EVENTS = "text/event-stream"
 _LINES = "application/jsonl"
 _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 _ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
+_CLIENT_LEFT = 499
+_END: Any = object()
+
+
+def _lines(text: str) -> bytes:
+    """A text as ``data:`` lines. All three line ends of the format end one: otherwise a text could add fields."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "".join(f"data: {line}\n" for line in lines).encode() + b"\n"
 
 
 def frame_event(item: Any) -> bytes:
@@ -26,15 +43,20 @@ def frame_event(item: Any) -> bytes:
     A text that already is an event, as BentoML services write it, is sent as it is; any other becomes ``data:`` lines,
     and what is not a text becomes one line of JSON.
     """
+    if isinstance(item, ServerSentEvent):
+        data = item.data if isinstance(item.data, str) else _ENCODER.encode(item.data).decode()
+        return "".join(item.lines()).encode() + _lines(data)
     if isinstance(item, str):
         if item.startswith(_FIELDS) and item.endswith("\n\n"):
             return item.encode()
-        return "".join(f"data: {line}\n" for line in item.split("\n")).encode() + b"\n"
+        return _lines(item)
+    if isinstance(item, bytes):
+        return _lines(item.decode("utf-8", "replace"))
     return b"data: " + _ENCODER.encode(item) + b"\n\n"
 
 
 def _piece(item: Any, media: str, codec: Codec) -> bytes:
-    if codec.dump is not None:
+    if codec.dump is not None and not isinstance(item, ServerSentEvent):
         item = codec.dump(item)
     if media.startswith(_EVENTS):
         return frame_event(item)
@@ -45,22 +67,121 @@ def _piece(item: Any, media: str, codec: Codec) -> bytes:
     return _ENCODER.encode(item) + b"\n"
 
 
-def _failure(media: str) -> bytes | None:
+def _failure(media: str, failed: Exception) -> bytes | None:
     """The last piece of a stream that broke: the error in the stream's own form, where it has one."""
-    error = {"error": {"code": "internal", "message": "the stream ended with an error"}}
+    error: dict[str, Any] = {"error": {"code": "internal", "message": "the stream ended with an error", "hint": None}}
+    if isinstance(failed, ServiceError):
+        error = failed.to_dict()
     if media.startswith(_EVENTS):
         return b"event: error\n" + frame_event(error)
     return _ENCODER.encode(error) + b"\n" if media == _LINES else None
+
+
+class _Steps:
+    """A synchronous generator that is run in threads, and closed in one: never while a step is running."""
+
+    def __init__(self, produced: Generator[Any, Any, Any]) -> None:
+        self._produced, self._lock, self._closed = produced, threading.Lock(), False
+
+    def step(self) -> Any:
+        with self._lock:
+            return _END if self._closed else next(self._produced, _END)
+
+    @property
+    def over(self) -> bool:
+        return getattr(self._produced, "gi_frame", self._produced) is None
+
+    def close(self) -> None:
+        self._closed = True
+        with self._lock:
+            try:
+                self._produced.close()
+            except Exception:
+                _log.exception("a stream failed while it was closed")
+
+
+async def iterate(
+    produced: Any, lane: Lane, deadline: float, seconds: float, gone: Callable[[], bool]
+) -> AsyncIterator[Any]:
+    """The items of a generator, synchronous or not.
+
+    The deadline holds for the first one; after that the stream lives while it is read. When the iteration ends early
+    the generator is closed: an asynchronous one at once, a synchronous one when its step has ended.
+    """
+    steps = None if hasattr(produced, "__anext__") else _Steps(produced)
+
+    async def following() -> Any:
+        if steps is None:
+            return await anext(produced, _END)
+        return await lane.run(steps.step, gone=gone)
+
+    try:
+        item = await under_deadline(following(), deadline, seconds)
+        while item is not _END:
+            yield item
+            item = await following()
+    finally:
+        if steps is None:
+            await produced.aclose()
+        elif not steps.over:
+            _close_in_thread(steps, lane)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_in_thread(steps: _Steps, lane: Lane) -> None:
+    """Close without waiting: a step may run for long, and nobody waits for the stream any more."""
+
+    async def close() -> None:
+        try:
+            await lane.run(steps.close)
+        except ServiceError:  # every place in the lane is taken
+            threading.Thread(target=steps.close, name="close-stream", daemon=True).start()
+
+    task = asyncio.get_running_loop().create_task(close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+class _Watch:
+    """Cancels the task it was made in when the client goes away, however long the next item takes."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.left = self._done = False
+        self._task = asyncio.current_task()
+        self._watching = asyncio.get_running_loop().create_task(self._wait(receive))
+
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if not self._done:
+            self.left = True
+            if self._task is not None:
+                self._task.cancel()
+
+    def done(self) -> None:
+        """The answer is whole: what follows is no concern of it."""
+        self._done = True
+
+    def end(self) -> None:
+        self._done = True
+        self._watching.cancel()
+
+    def forgive(self) -> None:
+        """The cancellation was our own."""
+        if sys.version_info >= (3, 11) and self._task is not None:
+            self._task.uncancel()
 
 
 async def send_stream(
     codec: Codec,
     media: str,
     items: AsyncIterator[Any],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
+    receive: Receive,
+    send: Send,
     headers: Mapping[bytes, bytes],
     request_id: bytes,
-    gone: Callable[[], bool],
     context: Context | None,
 ) -> int:
     """Send each item as soon as it is there; give the HTTP status.
@@ -70,23 +191,43 @@ async def send_stream(
     """
     if _EVENTS.encode() in headers.get(b"accept", b""):
         media = _EVENTS
-    end = object()
+    watch = _Watch(receive)
     try:
-        item = await anext(items, end)
+        item = await anext(items, _END)
         status = context.response.status_code if context else 200
         start = [(b"content-type", media.encode()), (b"x-request-id", request_id), (b"cache-control", b"no-cache")]
+        if media.startswith(_EVENTS):
+            start.append((b"x-accel-buffering", b"no"))  # nginx would gather the events
+        if context is not None:
+            start = merged(start, context.response.raw_headers())
         await send({"type": "http.response.start", "status": status, "headers": start})
-        try:
-            while item is not end and not gone():
-                await send({"type": "http.response.body", "body": _piece(item, media, codec), "more_body": True})
-                item = await anext(items, end)
-        except Exception:
-            _log.exception("a stream failed after its first item")
-            last = _failure(media)
-            if last is None:
-                raise ConnectionAbortedError("the stream failed") from None
-            await send({"type": "http.response.body", "body": last, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        whole = await _send_items(partial(_piece, media=media, codec=codec), media, item, items, send)
+        watch.done()
+        if whole:
+            await send({"type": "http.response.body", "body": b""})
         return status
+    except asyncio.CancelledError:
+        if not watch.left:
+            raise
+        watch.forgive()
+        return _CLIENT_LEFT
     finally:
+        watch.end()
         await items.aclose()  # type: ignore[attr-defined]
+
+
+async def _send_items(
+    piece: Callable[[Any], bytes], media: str, item: Any, items: AsyncIterator[Any], send: Send
+) -> bool:
+    """Send the items; whether the answer may end as whole answers do. If not, the server cuts the connection."""
+    try:
+        while item is not _END:
+            await send({"type": "http.response.body", "body": piece(item), "more_body": True})
+            item = await anext(items, _END)
+    except Exception as error:
+        _log.error("a stream failed after its first item", exc_info=error)
+        last = _failure(media, error)
+        if last is None:
+            return False
+        await send({"type": "http.response.body", "body": last, "more_body": True})
+    return True

@@ -22,13 +22,14 @@ class ApiOptions:
     """What ``@api`` was given.
 
     Attributes:
-        route: path, by default ``/<name>``.
+        route: path, by default ``/<name>``; ``/items/{id}`` takes the parameter `id` from the path.
         name: the API's name, by default the function's.
         batchable: requests may be merged along `batch_dim`, (input, output).
         max_batch_size: rows in one call at most. A request with more rows is split over several calls.
         max_latency_ms: longest time an item may take from its arrival to its answer.
-        method: HTTP method.
+        method: HTTP method. GET and DELETE take their parameters from the query, the others from the body.
         timeout: seconds; None for the service's ``traffic.timeout``.
+        concurrency: requests of this API in flight over all workers, above which the answer is 429.
         input_spec: a type that describes the whole input instead of the function's parameters.
         output_spec: a type that describes the output instead of the return annotation.
     """
@@ -41,6 +42,7 @@ class ApiOptions:
     max_latency_ms: float = 60_000
     method: str = "POST"
     timeout: float | None = None
+    concurrency: int | None = None
     input_spec: Any = None
     output_spec: Any = None
     description: str | None = None
@@ -67,6 +69,8 @@ def checked_options(given: dict[str, Any], where: str = "@api", further: Sequenc
         raise ConfigError(f"{options.max_latency_ms} is not a time above 0", path=(where, "max_latency_ms"))
     if options.timeout is not None and options.timeout <= 0:
         raise ConfigError(f"{options.timeout} is not a time above 0", path=(where, "timeout"))
+    if options.concurrency is not None and options.concurrency < 1:
+        raise ConfigError(f"{options.concurrency} is not a number above 0", path=(where, "concurrency"))
     if options.method not in _METHODS:
         raise ConfigError(f"{options.method!r} is none of {', '.join(_METHODS)}", path=(where, "method"))
     return options

@@ -1,7 +1,7 @@
 """The options of ``@service``: known keys, checked values, defaults.
 
 Keys and meanings are those of BentoML 1.4's service configuration; ``http.max_body_bytes``, ``http.allowed_hosts``,
-``traffic.max_queue`` are ours.
+``http.api_keys``, ``traffic.max_queue``, ``traffic.max_queue_bytes``, ``endpoints.healthz`` are ours.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bentotool.errors import ConfigError
+from bentotool.sdk.cors import CorsOptions, read_cors
+from bentotool.sdk.transport_options import ApiKeys, read_api_keys, read_tls
 
 __all__ = ["ServiceConfig", "parse_config"]
 
@@ -32,7 +34,11 @@ class ServiceConfig:
         max_concurrency: requests in flight over all workers, above which the answer is 429; None for no limit.
         max_queue: requests that may wait per worker and API, above which the answer is 503.
         max_body_bytes: size of a request body, above which the answer is 413.
+        max_queue_bytes: bytes of request bodies that may be held per worker, above which the answer is 503.
         allowed_hosts: Host names answered; empty for the default (loopback names on a loopback bind, else any).
+        cors: which pages of other origins may call; None for none.
+        api_keys: where the keys are that callers must show; None where anybody may call.
+        endpoints: further paths of the probes, by probe.
         metrics_namespace: prefix of metric names.
         duration_buckets: upper bounds of the request duration histogram, in seconds.
         options: everything as it was given, for the build and for deployment targets.
@@ -44,7 +50,11 @@ class ServiceConfig:
     max_concurrency: int | None = None
     max_queue: int = 1000
     max_body_bytes: int = 64 * _MIB
+    max_queue_bytes: int = 256 * _MIB
     allowed_hosts: tuple[str, ...] = ()
+    cors: CorsOptions | None = None
+    api_keys: ApiKeys | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
     metrics_enabled: bool = True
     metrics_namespace: str = "bentotool_service"
     duration_buckets: tuple[float, ...] = _DEFAULT_BUCKETS
@@ -76,6 +86,10 @@ def _is_flag(value: object) -> bool:
     return isinstance(value, bool)
 
 
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("/") and value.isprintable() and "{" not in value
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -85,6 +99,7 @@ _COUNT: _Check = (_is_count, "a whole number above 0")
 _SECONDS: _Check = (_is_duration, "a number of seconds above 0")
 _FLAG: _Check = (_is_flag, "true or false")
 _TEXT: _Check = (_is_text, "a text")
+_PATH: _Check = (_is_path, 'a path that starts with "/"')
 _ANY: _Check = (_is_anything, "")
 
 _Schema = Mapping[str, "_Check | Mapping[str, Any]"]
@@ -103,6 +118,7 @@ _SCHEMA: _Schema = {
         "concurrency": _COUNT,
         "external_queue": _FLAG,
         "max_queue": _COUNT,
+        "max_queue_bytes": _COUNT,
     },
     "metrics": {
         "enabled": _FLAG,
@@ -118,6 +134,7 @@ _SCHEMA: _Schema = {
         "cors": _ANY,
         "response": _ANY,
         "max_body_bytes": _COUNT,
+        "api_keys": _ANY,
         "allowed_hosts": (_is_names, "a list of host names"),
     },
     "grpc": _ANY,
@@ -125,7 +142,7 @@ _SCHEMA: _Schema = {
     "monitoring": _ANY,
     "tasks": {"path": _TEXT, "lease": _SECONDS},
     "tracing": _ANY,
-    "endpoints": {"livez": _TEXT, "readyz": _TEXT},
+    "endpoints": {"livez": _PATH, "readyz": _PATH, "healthz": _PATH},
 }
 
 
@@ -161,6 +178,7 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
     """
     _check(options, _SCHEMA, (f"service {name}",), declared)
     traffic, http, metrics = options.get("traffic", {}), options.get("http", {}), options.get("metrics", {})
+    read_tls(options.get("ssl"), name)  # wrong values are said where they are written
     access = options.get("logging", {}).get("access", {})
     workers = options.get("workers", 1)
     return ServiceConfig(
@@ -170,7 +188,11 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
         max_concurrency=traffic.get("max_concurrency"),
         max_queue=traffic.get("max_queue", 1000),
         max_body_bytes=http.get("max_body_bytes", 64 * _MIB),
+        max_queue_bytes=traffic.get("max_queue_bytes", 256 * _MIB),
         allowed_hosts=tuple(http.get("allowed_hosts", ())),
+        cors=read_cors(http.get("cors"), name),
+        api_keys=read_api_keys(http.get("api_keys"), name),
+        endpoints=dict(options.get("endpoints", {})),
         metrics_enabled=metrics.get("enabled", True),
         metrics_namespace=metrics.get("namespace", "bentotool_service"),
         duration_buckets=tuple(metrics.get("duration", {}).get("buckets") or _DEFAULT_BUCKETS),

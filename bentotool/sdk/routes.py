@@ -72,9 +72,12 @@ class RouteParameters:
             InvalidArgument: a text is not of the declared type; ``details["path"]`` names the parameter.
         """
         values: dict[str, Any] = {}
-        for name, codec in self.codecs.items():
+        for name, text in texts.items():
+            codec = self.codecs.get(name)
+            if codec is None:
+                continue
             try:
-                value = msgspec.convert(texts[name], codec.wire, strict=False, dec_hook=load_foreign)
+                value = msgspec.convert(text, codec.wire, strict=False, dec_hook=load_foreign)
                 values[name] = value if codec.load is None else codec.load(value)
             except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
                 raise InvalidArgument(f"path parameter {name!r}: {error}", details={"path": name}) from None

@@ -14,7 +14,9 @@ from bentotool.errors import ConfigError
 from bentotool.sdk.api import hook_of, options_of
 from bentotool.sdk.config import ServiceConfig, parse_config
 from bentotool.sdk.dependency import Dependency
+from bentotool.sdk.mounting import Mount, bind_routes, declared_mounts, make_mount
 from bentotool.sdk.signature import MethodSpec, describe_method
+from bentotool.sdk.websocket import WebSocketSpec, describe_websocket, is_websocket
 
 __all__ = ["Service", "service"]
 
@@ -32,6 +34,8 @@ class Service(Generic[T]):
         image: what `image=` was given.
         envs: environment variables, ``{"name", "value"}``.
         labels: free text pairs, carried into the Bento.
+        middlewares: classes of ASGI middleware and their options, outermost first.
+        mounts: whole applications below paths of their own.
     """
 
     def __init__(self, inner: type[T], options: Mapping[str, Any]) -> None:
@@ -55,8 +59,13 @@ class Service(Generic[T]):
         self.description: str = own.get("description") or inspect.getdoc(inner) or ""
         self.__doc__ = inner.__doc__
         self.__module__ = inner.__module__
+        self.middlewares: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+        self.mounts: list[Mount] = []
         self._shared: T | None = None
         self._lock = threading.RLock()
+
+        for mount in declared_mounts(inner):
+            self.add_mount(mount)
 
     def __repr__(self) -> str:
         return f"<Service {self.name}>"
@@ -99,9 +108,10 @@ class Service(Generic[T]):
             spec = describe_method(self.name, attribute, value, options)
             if spec.name in found:
                 raise ConfigError(f"service {self.name} has two APIs named {spec.name!r}")
-            if spec.route in routes:
-                raise ConfigError(f"APIs {routes[spec.route]!r} and {spec.name!r} have the same route {spec.route}")
-            found[spec.name], routes[spec.route] = spec, spec.name
+            place = f"{options.method} {spec.route}"
+            if place in routes:
+                raise ConfigError(f"APIs {routes[place]!r} and {spec.name!r} have the same route {spec.route}")
+            found[spec.name], routes[place] = spec, spec.name
         return found
 
     @property
@@ -116,6 +126,45 @@ class Service(Generic[T]):
     def hooks(self, kind: str) -> list[str]:
         """Names of the methods marked `on_startup` (``startup``) and the like."""
         return [name for name, value in self._attributes().items() if hook_of(value) == kind]
+
+    @functools.cached_property
+    def websockets(self) -> dict[str, WebSocketSpec]:
+        """The websockets by name.
+
+        Raises:
+            ConfigError: a signature does not fit, or two have the same route.
+        """
+        found: dict[str, WebSocketSpec] = {}
+        for attribute, value in self._attributes().items():
+            if is_websocket(value):
+                spec = describe_websocket(self.name, attribute, value)
+                if any(spec.route == other.route or spec.name == other.name for other in found.values()):
+                    raise ConfigError(f"service {self.name} has two websockets at {spec.route} or named {spec.name!r}")
+                found[spec.name] = spec
+        return found
+
+    def mount_asgi_app(self, app: Any, path: str = "/", name: str | None = None) -> None:
+        """Mount an ASGI application. Raises: ConfigError: not a path, not an application, or two at one path."""
+        self.add_mount(make_mount(app, path, name))
+
+    def mount_wsgi_app(self, app: Any, path: str = "/", name: str | None = None) -> None:
+        """Mount a WSGI application, which is called in threads. Raises as `mount_asgi_app`."""
+        self.add_mount(make_mount(app, path, name, wsgi=True))
+
+    def add_mount(self, mount: Mount) -> None:
+        """Take a checked mount. Raises: ConfigError: there is one at its path."""
+        if any(other.path == mount.path for other in self.mounts):
+            raise ConfigError(f"service {self.name} has two applications mounted at {mount.path or '/'}")
+        bind_routes(mount, self.inner, self.shared_instance)
+        self.mounts.append(mount)
+
+    def add_asgi_middleware(self, middleware: Callable[..., Any], **options: Any) -> None:
+        """Run ASGI middleware in front of the service's routes; what is added first is outermost.
+
+        Args:
+            middleware: called as ``middleware(app, **options)``, gives an ASGI application.
+        """
+        self.middlewares.append((middleware, options))
 
     def schema(self) -> dict[str, Any]:
         """The document of ``GET /schema.json``, in BentoML's form."""

@@ -1,0 +1,20 @@
+"""Headers of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["Pair", "merged"]
+
+Pair = tuple[bytes, bytes]
+_FIXED = frozenset((b"content-length", b"transfer-encoding"))
+_REPEATED = b"set-cookie"
+
+
+def merged(start: list[Pair], extra: Iterable[Pair]) -> list[Pair]:
+    """The server's headers with the service's: the latter win, but for those that say where the body ends."""
+    given = [(name, value) for name, value in extra if name not in _FIXED]
+    if not given:
+        return start
+    names = {name for name, _ in given if name != _REPEATED}
+    return [(name, value) for name, value in start if name not in names] + given
