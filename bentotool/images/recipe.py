@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bentotool.errors import BuildError
 from bentotool.images import buildscripts
@@ -65,6 +65,8 @@ class Recipe:
         base: what ``FROM`` names, where it is not the plan's own reference.
         mounts: the engine knows ``RUN --mount``: caches, secrets, and files that stay out of the image.
         link: it knows ``COPY --link``.
+        content: for an engine that runs no step again when what is mounted there changes: the digest of a script by its
+            name, and of the lock by ``bento.lock``.
         offline: nothing that runs may use a network.
         find_links: ``packages/links`` has wheels to look among.
         bytecode: packages are compiled beforehand.
@@ -77,6 +79,7 @@ class Recipe:
     base: str = ""
     mounts: bool = True
     link: bool = True
+    content: Mapping[str, str] = field(default_factory=dict)
     offline: bool = False
     find_links: bool = False
     bytecode: bool = False
@@ -195,7 +198,8 @@ def _steps(recipe: Recipe, when: str, steps: Sequence[tuple[int, Mapping[str, JS
             name = f"{when}-{index}"
             call = ("/bin/sh", "-c", 'exec "$0"', f"{_SCRIPTS}/{name}")  # a shell, for scripts without a first line
             if recipe.mounts:
-                found.append(_run(recipe, call, Mount("bind", {"source": "scripts", "target": _SCRIPTS})))
+                mount = Mount("bind", {"source": "scripts", "target": _SCRIPTS})
+                found.append(_run(recipe, call, mount, content=recipe.content.get(name, "")))
             else:
                 found += [Copy(f"scripts/{name}", f"{_SCRIPTS}/{name}"), _run(recipe, call)]
     return found
@@ -210,9 +214,9 @@ def _install(recipe: Recipe, packages: Sequence[str], *, steps: bool = False) ->
     return Run(packages, mounts, not recipe.offline, buildscripts.INSTALL, _said(recipe) if steps else "")
 
 
-def _run(recipe: Recipe, arguments: Sequence[str], *mounts: Mount) -> Run:
+def _run(recipe: Recipe, arguments: Sequence[str], *mounts: Mount, content: str = "") -> Run:
     secrets = _step_secrets(recipe, steps=True)
-    return Run(arguments, (*secrets, *mounts), not recipe.offline, buildscripts.ENTER, _said(recipe))
+    return Run(arguments, (*secrets, *mounts), not recipe.offline, buildscripts.ENTER, _said(recipe, content))
 
 
 def _secrets(recipe: Recipe, names: Sequence[str]) -> tuple[Mount, ...]:
@@ -224,14 +228,11 @@ def _step_secrets(recipe: Recipe, *, steps: bool) -> tuple[Mount, ...]:
     return _secrets(recipe, ("bentotool-ca", *(("bentotool-env",) if has_variables else ())))
 
 
-def _said(recipe: Recipe) -> str:
-    """What makes a step run again when the values change that the Bento itself has for its variables."""
-    values = [f"{name}={value}" for name, value in sorted(recipe.plan.build_env.items()) if value]
-    return (
-        hashlib.sha256("\0".join(values).encode(errors="backslashreplace")).hexdigest()[:12]
-        if values and recipe.mounts
-        else ""
-    )
+def _said(recipe: Recipe, content: str = "") -> str:
+    """What makes a step run again beside its text: mounted content, and the values that the Bento has for variables."""
+    values = [f"{name}={value}" for name, value in sorted(recipe.plan.build_env.items()) if value and recipe.mounts]
+    said = "\0".join([*([content] if content else []), *values])
+    return hashlib.sha256(said.encode(errors="backslashreplace")).hexdigest()[:12] if said else ""
 
 
 def _packages(recipe: Recipe) -> list[Instruction]:
@@ -252,11 +253,11 @@ def _packages(recipe: Recipe) -> list[Instruction]:
     if plan.from_source:
         found += [Comment("compilers, which stay behind"), _install(recipe, [COMPILERS, *distro.headers])]
     found += [] if recipe.mounts else [Copy("packages/", f"{buildscripts.PACKAGES}/")]
-    script = buildscripts.ENVIRONMENT
+    script, said = buildscripts.ENVIRONMENT, _said(recipe, recipe.content.get("bento.lock", ""))
     return [
         *found,
         Comment("the Python packages of bento.lock"),
-        Run(arguments, mounts if recipe.mounts else (), not recipe.offline, script, _said(recipe)),
+        Run(arguments, mounts if recipe.mounts else (), not recipe.offline, script, said),
     ]
 
 

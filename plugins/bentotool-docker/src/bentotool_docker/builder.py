@@ -20,10 +20,10 @@ from bentotool.images.baseplaces import is_local
 from bentotool.images.context import uv_version, write_context
 from bentotool.images.oci_builder import assemble
 from bentotool.images.outputs import Images, write_archive
-from bentotool.images.recipe import TARGET, Recipe, base_of, recipe_text
+from bentotool.images.recipe import TARGET, Recipe, base_of, recipe_text, script_names
 from bentotool.imagespec import BuiltImage, ImagePlan, ImageRequest
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, parse_json_object
-from bentotool.oci.digest import check_digest
+from bentotool.oci.digest import check_digest, sha256_bytes
 from bentotool.oci.reference import RemoteReference
 from bentotool_docker.made import Made, compressed, take_in
 from bentotool_docker.programs import BuildCall, Program, find_program
@@ -84,19 +84,27 @@ def _build(request: ImageRequest, plan: ImagePlan, program: Program) -> BuiltIma
     with tempfile.TemporaryDirectory(prefix="bentotool-buildkit-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         base = _find_base(request, plan, program, folder)
-        text = recipe_text(replace(recipe, base=base.name))
-        made = _run(request, plan, bento, program, text, base, folder)
+        made = _run(request, plan, bento, program, replace(recipe, base=base.name), base, folder)
     return _assembled(request, plan, bento, base, made)
 
 
 def _run(
-    request: ImageRequest, plan: ImagePlan, bento: StoredBento, program: Program, text: str, base: _Base, folder: Path
+    request: ImageRequest,
+    plan: ImagePlan,
+    bento: StoredBento,
+    program: Program,
+    recipe: Recipe,
+    base: _Base,
+    folder: Path,
 ) -> Made:
     context, secrets = folder / "context", folder / "secrets"
     for each in (context, secrets):
         each.mkdir(mode=0o700)
     write_context(context, request.layout, bento, plan, request.find_links)
-    (folder / "Dockerfile").write_text(text, encoding="utf-8", newline="\n")
+    if not program.sees_mounts:
+        mounted = (context / "packages" / "bento.lock", *(context / "scripts" / name for name in script_names(plan)))
+        recipe = replace(recipe, content={each.name: sha256_bytes(each.read_bytes()) for each in mounted})
+    (folder / "Dockerfile").write_text(recipe_text(recipe), encoding="utf-8", newline="\n")
     files = write_secrets(secrets, plan, request.options.get("ca_bundle") or None)
     if not program.mounts:
         _check_plain(request, plan, files)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess  # they have no other interface that all of them share; always an argument list
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ from bentotool.errors import BentotoolError, BuildError, RemoteError, UsageError
 
 __all__ = ["PROGRAMS", "BuildCall", "Program", "find_program"]
 
-_ASK_S, _BUILD_S, _END_S = 60.0, 7200.0, 20.0
+_ASK_S, _BUILD_S, _END_S = 60.0, 7200.0, 10.0
+_GROUPED = hasattr(os, "killpg")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
@@ -48,6 +51,7 @@ class Program:
         build: arguments of a build, before those that all share.
         mounts: it knows ``RUN --mount``, caches and secrets.
         link: it knows ``COPY --link``.
+        sees_mounts: a step whose mounted files are others is run again.
         writes: the build writes an archive itself; else ``save`` does, with the image's name last.
         inspect: arguments that describe an image, the name last; empty where there is no such form.
         load: arguments that take an archive, its path last.
@@ -60,6 +64,7 @@ class Program:
     build: tuple[str, ...]
     mounts: bool = True
     link: bool = True
+    sees_mounts: bool = True
     writes: bool = False
     save: tuple[str, ...] = ()
     inspect: tuple[str, ...] = ()
@@ -116,6 +121,7 @@ class Program:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
+                start_new_session=_GROUPED,
             )
         except OSError as error:
             raise BuildError(f"{self.command[0]} cannot be started: {error.strerror}") from None
@@ -158,13 +164,18 @@ class Program:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask it to end, so that it stops what it started; it has a while for that."""
-    process.terminate()
-    try:
-        process.communicate(timeout=_END_S)  # it may have more to say than a pipe holds
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
+    """Ask it to end as ctrl-C would, which it and what it started get alike; whatever stays is killed after a while."""
+    for number in (signal.SIGINT, signal.SIGTERM) if _GROUPED else ():  # the first may be one that was to be ignored
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=_END_S)  # it may have more to say than a pipe holds
+            break
+    process.kill()
+    if _GROUPED:  # podman and buildah may end before the step that they run
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def _of_buildah(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,8 +218,9 @@ PROGRAMS: tuple[Program, ...] = (
         "podman",
         ("podman",),
         ("version",),
-        ("build", "--format", "oci", "--layers"),
+        ("build", "--format", "oci", "--layers", "--timestamp", "0"),
         link=False,
+        sees_mounts=False,
         save=("image", "save", "--format", "oci-archive"),
         inspect=_INSPECT,
         load=("image", "load", "--quiet", "--input"),
@@ -226,8 +238,9 @@ PROGRAMS: tuple[Program, ...] = (
         "buildah",
         ("buildah",),
         ("version",),
-        ("build", "--format", "oci", "--layers", "--force-rm"),
+        ("build", "--format", "oci", "--layers", "--force-rm", "--timestamp", "0"),
         link=False,
+        sees_mounts=False,
         inspect=("inspect", "--type", "image"),
         load=("pull", "--quiet"),
         remove=("rmi", "--force"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,9 +46,9 @@ TOKEN = "canary-of-the-step"
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def storage() -> Iterator[dict[str, str]]:
     """Images of podman and buildah in a folder of their own; steps in a chroot, for machines that allow no more."""
-    folder = tmp_path_factory.mktemp("containers")
+    folder = Path(tempfile.mkdtemp(prefix="bentotool-containers-"))  # not pytest's, which would look into mounts later
     settings = folder / "storage.conf"
     settings.write_text(
         "[storage]\n"
@@ -54,8 +56,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         f'graphroot = "{folder / "graph"}"\nrunroot = "{folder / "run"}"\n'
     )
     yield {"CONTAINERS_STORAGE_CONF": str(settings), "BUILDAH_ISOLATION": "chroot"}
-    if (folder / "graph" / "overlay").is_mount():
-        subprocess.run(["umount", "--recursive", str(folder / "graph" / "overlay")], check=False, timeout=60)
+    for place in [*(folder / "graph" / "overlay").glob("*/merged"), folder / "graph" / "overlay"]:
+        if place.is_mount():
+            subprocess.run(["umount", str(place)], check=False, timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", params=["podman", "buildah"])

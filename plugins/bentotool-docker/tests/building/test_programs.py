@@ -75,8 +75,11 @@ SECRET = ["--secret", 'id=bentotool-ca,"src=/s/a,b"']
             ["docker", "buildx", "build", "--progress", "plain", "--load", "--provenance", "false", *SHARED, *SECRET],
         ),
         ("docker", ["docker", "build", *SHARED]),
-        ("podman", ["podman", "build", "--format", "oci", "--layers", *SHARED, *SECRET]),
-        ("buildah", ["buildah", "build", "--format", "oci", "--layers", "--force-rm", *SHARED, *SECRET]),
+        ("podman", ["podman", "build", "--format", "oci", "--layers", "--timestamp", "0", *SHARED, *SECRET]),
+        (
+            "buildah",
+            ["buildah", "build", "--format", "oci", "--layers", "--force-rm", "--timestamp", "0", *SHARED, *SECRET],
+        ),
         (
             "nerdctl",
             ["nerdctl", "build", "--progress", "plain", *SHARED, *SECRET, "--output", "type=oci,dest=/o/image.tar"],
