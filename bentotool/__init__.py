@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bentotool import images
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
+    from bentotool.client.serving import serve
     from bentotool.sdk import exceptions, validators
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
     from bentotool.sdk.arguments import use_arguments
@@ -43,6 +44,7 @@ __all__ = [
     "on_deployment",
     "on_shutdown",
     "on_startup",
+    "serve",
     "service",
     "task",
     "use_arguments",
@@ -65,6 +67,7 @@ _NAMES = {
     "on_deployment": "bentotool.sdk.api",
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",
+    "serve": "bentotool.client.serving",
     "service": "bentotool.sdk.service",
     "task": "bentotool.sdk.task",
     "use_arguments": "bentotool.sdk.arguments",
