@@ -292,4 +292,6 @@ def _show(state: State, document: dict[str, Any]) -> None:
     for each in document.get("pushed", ()):
         console.line(f"pushed {each['remote']}@{each['index']}, {human_size(each['sent'])} sent")
     if not document.keys() & {"pushed", "output", "loaded"}:
-        console.note("Next: add --push, --load or --output FILE.tar, to have it outside of the store")
+        placed = not document["references"][0].startswith("docker.io/library/")
+        push = "add --push" if placed else f"bentotool push {document['tag']} HOST/REPOSITORY, or add"
+        console.note(f"Next: {push}{',' if placed else ''} --load or --output FILE.tar")
