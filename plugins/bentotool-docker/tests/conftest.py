@@ -35,6 +35,10 @@ if os.environ.get("BROKEN"):
 
 @bentotool.service
 class Probe:
+    def __init__(self):
+        if os.environ.get("NEEDS_SECRET"):
+            self.token = pathlib.Path("/run/secrets/token").read_text()
+
     @bentotool.on_startup
     def wait(self):
         time.sleep(float(os.environ.get("STARTS_IN", "0")))

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from bentotool.errors import BentotoolError, ConflictError, NotFoundError, RemoteError, UsageError
-from bentotool.targetspec import DeployBento, DeployOptions
+from bentotool.errors import (
+    BentotoolError,
+    ConflictError,
+    MissingDependencyError,
+    NotFoundError,
+    RemoteError,
+    UsageError,
+)
+from bentotool.targetspec import DeployBento, Deployment, DeployOptions
 from bentotool.testing import check_plugin
 
 pytestmark = pytest.mark.timeout(180)
@@ -88,6 +101,89 @@ def test_something_else_answers() -> None:
         assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ({"ApiVersion": "1.38", "Version": "18.06.3"}, "is too old: Docker 18.06.3, API 1.38"),
+        ({"ApiVersion": "1.9", "Version": "1.9.1"}, "is too old: Docker 1.9.1, API 1.9"),
+        ({"ApiVersion": "soon"}, "no Docker engine answers at"),
+        ({}, "no Docker engine answers at"),
+    ],
+)
+def test_an_engine_of_another_age(version: dict[str, str], said: str) -> None:
+    from bentotool_docker.engine import connect
+
+    class Old(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(version).encode()
+            self.send_response(200 if self.path == "/version" else 400)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing is said."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(RemoteError, match=re.escape(said)) as caught:
+            connect(f"tcp://127.0.0.1:{server.server_address[1]}", timeout=10)
+        server.shutdown()
+    assert caught.value.message.isprintable()
+    assert caught.value.hint
+
+
+def test_an_engine_behind_ssh_needs_a_package() -> None:
+    from bentotool_docker.engine import connect
+
+    if importlib.util.find_spec("paramiko") is None:
+        with pytest.raises(MissingDependencyError) as caught:
+            connect("ssh://nobody@127.0.0.1:1")
+        assert caught.value.hint == "pip install 'docker[ssh]'"
+    else:
+        with pytest.raises(RemoteError, match="no Docker engine answers"):
+            connect("ssh://nobody@127.0.0.1:1")
+
+
+def test_a_context_says_how_its_engine_is_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, require_tool: Callable[[str], str]
+) -> None:
+    """The current context's address, and its certificates: TLS is spoken where it has any."""
+    from bentotool_docker.engine import connect, engine_url
+
+    openssl = require_tool("openssl")
+    spoken: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        identity = hashlib.sha256(b"far").hexdigest()
+        meta, tls = (tmp_path / "contexts" / kind / identity for kind in ("meta", "tls"))
+        meta.mkdir(parents=True)
+        (tls / "docker").mkdir(parents=True)
+        made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        files = ["-keyout", str(tls / "docker" / "key.pem"), "-out", str(tls / "docker" / "cert.pem")]
+        subprocess.run([*made, *files, "-subj", "/CN=far"], check=True, capture_output=True, timeout=60)
+        shutil.copy(tls / "docker" / "cert.pem", tls / "docker" / "ca.pem")
+        endpoint = {"Host": url, "SkipTLSVerify": True}
+        (meta / "meta.json").write_text(json.dumps({"Name": "far", "Metadata": {}, "Endpoints": {"docker": endpoint}}))
+        (tmp_path / "config.json").write_text('{"currentContext": "far"}')
+        for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                spoken.append(connection.recv(3))
+
+        asked = threading.Thread(target=answer, daemon=True)
+        asked.start()
+        assert engine_url(None) == url
+        with pytest.raises(RemoteError, match="no Docker engine answers"):
+            connect(url, timeout=5)
+        asked.join(10)
+    assert spoken[0][:1] == b"\x16"  # a handshake of TLS
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
 def test_a_socket_that_may_not_be_opened(tmp_path: Path) -> None:
     path = tmp_path / "docker.sock"
@@ -122,8 +218,20 @@ def test_a_plan_needs_no_engine(tmp_path: Path) -> None:
     assert [(each.kind, each.action) for each in plan.resources] == [("volume", "create")] + [
         ("container", "create")
     ] * 2
-    assert "no Docker engine answers" in plan.notes[0]
+    assert "no Docker engine answers" in plan.blind
     assert json.loads(json.dumps(plan.to_dict()))["status"] == "planned"
+
+
+def test_a_name_is_one_on_one_engine(tmp_path: Path) -> None:
+    from bentotool_docker.target import DockerTarget
+
+    there = Deployment("one", "docker", "ready", "", facts={"engine": f"unix://{tmp_path}/a.sock"})
+    asked = replace(options(f"engine=unix://{tmp_path}/b.sock"), previous=there)
+    with pytest.raises(ConflictError, match=r"one is deployed on the engine at unix://.*/a.sock") as caught:
+        DockerTarget().plan(BENTO, asked)
+    assert "--engine unix://" in str(caught.value.hint)
+    (tmp_path / "b.sock").symlink_to(tmp_path / "a.sock")
+    assert DockerTarget().plan(BENTO, asked).blind
 
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
@@ -199,6 +307,33 @@ def test_failures_of_the_engine_in_a_line(status: int, said: str, kind: type[Ben
         raise docker.errors.APIError("refused", response, said)
     assert told in caught.value.message
     assert caught.value.message.isprintable()
+
+
+def test_an_image_that_does_not_load() -> None:
+    import docker.errors
+    from bentotool_docker.engine import explained
+
+    with pytest.raises(BentotoolError, match="load it: no space left on the engine's disk"), explained("load it"):
+        raise docker.errors.ImageLoadError("write /var/lib/docker/x: no space left on device")
+
+
+def test_gpus_that_the_engine_has_not(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
+    if any(kind in str(engine.info().get(key)) for key in ("Runtimes", "CDISpecDirs") for kind in ("nvidia",)):
+        pytest.skip("this engine may have GPUs")
+    failed = project.deploy(name, "--port", "0", "--gpus", "all", ok=False)
+    error = json.loads(failed.err.splitlines()[-1])["error"]
+    assert failed.status == 1
+    assert error["message"].endswith("the engine has no GPUs to give")
+    assert "leave --gpus out" in error["hint"]
+    assert tools.made(engine, name) == set()
+
+
+def test_an_address_that_is_none(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
+    for address, said in (("localhost", "is no IP address"), ("192.0.2.1", "has no address 192.0.2.1:0")):
+        failed = project.deploy(name, "--port", "0", "--address", address, ok=False)
+        assert failed.status == 2
+        assert json.loads(failed.err.splitlines()[-1])["error"]["message"].endswith(said)
+        assert tools.made(engine, name) == set()
 
 
 def test_an_image_that_is_nowhere(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:

@@ -21,9 +21,9 @@ LABEL = "io.bentotool.deployment"
 
 
 def test_from_a_folder_to_an_endpoint_and_away(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
-    other = engine.containers.create(project_image(project, engine, name, tools), labels={"mine": "yes"})
+    done = project.deploy(name, *QUICK, "--env", "VERSION=1", "--memory", "256m", "--cpus", "0.5").document
+    other = engine.containers.create(done["facts"]["image"], labels={"mine": "yes"})
     try:
-        done = project.deploy(name, *QUICK, "--env", "VERSION=1", "--memory", "256m", "--cpus", "0.5").document
         assert (done["name"], done["target"], done["status"]) == (name, "docker", "ready")
         assert tools.call(done["url"], "version") == "1"
         facts = tools.call(done["url"], "facts")
@@ -41,20 +41,12 @@ def test_from_a_folder_to_an_endpoint_and_away(project: Any, engine: Any, name: 
             (name, "ready", done["url"])
         ]
         deleted = project.run("--json", "deployment", "delete", name)
-        assert len(deleted.document["removed"]) == 3
+        assert len(deleted.document["removed"]) == 3  # not the image: the other container uses it
         assert tools.made(engine, name) == set()
         other.reload()
         assert project.run("--json", "deployment", "show", name).status == 3
     finally:
         other.remove(force=True)
-
-
-def project_image(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> str:
-    """The reference of the project's image, which the engine then has."""
-    done = project.deploy(f"{name}-image", *QUICK).document
-    assert project.run("deployment", "delete", f"{name}-image", "--yes").status == 0
-    assert tools.made(engine, f"{name}-image") == set()
-    return str(done["facts"]["image"])
 
 
 def test_updates_under_load_refuse_no_request(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
@@ -204,7 +196,7 @@ def test_secrets_are_files_and_nowhere_else(
     container = engine.containers.get(done.document["facts"]["container"])
     assert "s3cr3t-of-the-test" not in json.dumps(container.attrs)
     assert "s3cr3t-of-the-test" not in done.out + done.err
-    assert "s3cr3t-of-the-test" not in (project.store / "deployments" / f"{name}.json").read_text()
+    assert "s3cr3t-of-the-test" not in (project.store / "deployments" / name / "1.json").read_text()
     mounts = {each["Destination"]: each["RW"] for each in container.attrs["Mounts"]}
     assert mounts["/run/secrets/token"] is False
     assert mounts["/run/bentotool"] is False

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import socket
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import docker
 import docker.errors
 import requests.exceptions
+import urllib3.exceptions
 from docker.context import ContextAPI
 
-from bentotool.errors import AuthenticationError, BentotoolError, ConflictError, NotFoundError, RemoteError, UsageError
+from bentotool.errors import (
+    AuthenticationError,
+    BentotoolError,
+    ConflictError,
+    MissingDependencyError,
+    NotFoundError,
+    RemoteError,
+    UsageError,
+)
 
-__all__ = ["NoSpaceError", "connect", "engine_url", "explained", "is_local", "one_line"]
+__all__ = ["BROKEN", "NoSpaceError", "connect", "engine_url", "explained", "is_local", "one_line"]
+
+BROKEN = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+"""What calls to an engine raise when it refuses, or goes away in the middle."""
 
 _TIMEOUT_S = 120
 _ANY = "1.41"  # until the engine has said what it speaks
+_OLDEST = (1, 41)  # of Docker 20.10 (December 2020): what is older has no such mounts and devices as we ask for
 _ODD = (ValueError, KeyError, TypeError)  # what something that is no engine answers
 _LOCAL = ("unix://", "npipe://")
 _TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
@@ -59,20 +74,40 @@ def connect(url: str, *, timeout: int = _TIMEOUT_S) -> docker.DockerClient:
     """A client of an engine that answers.
 
     Raises:
-        RemoteError: none does.
+        RemoteError: none does, or one that is too old.
         AuthenticationError: it may not be asked.
+        MissingDependencyError: it is at the far end of ssh, and the package for that is not here.
     """
-    tls: Any = None
-    if url.startswith("tcp://") and os.environ.get("DOCKER_TLS_VERIFY"):
-        tls = docker.utils.kwargs_from_env().get("tls")
+    if url.startswith("ssh://") and importlib.util.find_spec("paramiko") is None:
+        raise MissingDependencyError("paramiko", install="'docker[ssh]'", purpose=f"the engine at {url}")
     try:
+        settings: dict[str, Any] = {"base_url": url, "timeout": timeout, "tls": _tls(url)}
         _knock(url)
         # asked for its version by a client of its own: one that fails while it is made leaves its connection open
-        with contextlib.closing(docker.DockerClient(base_url=url, version=_ANY, timeout=timeout, tls=tls)) as first:
-            version = str(first.api.version(api_version=False)["ApiVersion"])
-        return docker.DockerClient(base_url=url, version=version, timeout=timeout, tls=tls)
-    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError, *_ODD) as error:
+        with contextlib.closing(docker.DockerClient(version=_ANY, **settings)) as first:
+            said = first.api.version(api_version=False)
+            version = str(said["ApiVersion"])
+        old = tuple(map(int, version.split("."))) < _OLDEST
+        if not old:
+            return docker.DockerClient(version=version, **settings)
+    except (*BROKEN, *_ODD) as error:
         raise _unreachable(url, error) from error
+    raise RemoteError(
+        f"the engine at {url} is too old: Docker {one_line(str(said.get('Version', '?')))}, API {version}",
+        hint=f"API {_ANY} is needed, of Docker 20.10 or later",
+    )
+
+
+def _tls(url: str) -> Any:
+    """How a connection over TCP is secured: by the environment, or as the context of that engine says."""
+    if not url.startswith("tcp://"):
+        return None
+    if os.environ.get("DOCKER_TLS_VERIFY"):
+        return docker.utils.kwargs_from_env().get("tls")
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # files of another program
+        warnings.simplefilter("ignore", ResourceWarning)  # the client leaves them to be closed
+        return next((each.TLSConfig for each in ContextAPI.contexts() if each.Host == url and each.TLSConfig), None)
+    return None
 
 
 def _knock(url: str) -> None:
@@ -135,18 +170,18 @@ def explained(action: str, *, port: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except docker.errors.APIError as error:
+    except (docker.errors.APIError, docker.errors.ImageLoadError) as error:
         raise _refused(action, port, error) from error
     except requests.exceptions.ReadTimeout as error:
         raise RemoteError(f"{action}: the engine did not answer in time", hint="docker info") from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+    except BROKEN as error:
         raise RemoteError(
             f"{action}: the connection to the engine broke: {one_line(error)}", hint="docker info"
         ) from error
 
 
-def _refused(action: str, port: str, error: docker.errors.APIError) -> BentotoolError:
-    said = one_line(error)
+def _refused(action: str, port: str, error: docker.errors.DockerException) -> BentotoolError:
+    said, status = one_line(error), getattr(error, "status_code", None)
     if "no space left on device" in said:
         return NoSpaceError(
             f"{action}: no space left on the engine's disk",
@@ -159,17 +194,20 @@ def _refused(action: str, port: str, error: docker.errors.APIError) -> Bentotool
     if _NOT_OURS.search(said):
         return UsageError(f"the engine's machine has no address {port}", hint="--address 127.0.0.1")
     if _GPU.search(said):
-        return BentotoolError(f"{action}: the engine has no GPUs to give", hint="install the NVIDIA container toolkit")
+        return BentotoolError(
+            f"{action}: the engine has no GPUs to give",
+            hint="install the NVIDIA container toolkit on its machine, or leave --gpus out",
+        )
     if isinstance(error, docker.errors.ImageNotFound) or _REFUSED.search(said):
         return NotFoundError(
             f"{action}: {said}", hint="look at the name, and log in where it is private: docker login HOST"
         )
-    if error.status_code == 409 and "already in use" in said:
+    if status == 409 and "already in use" in said:
         return ConflictError(
             f"{action}: {said}", hint="another deployment of this name is under way: try again after it"
         )
-    if error.status_code == 404:
+    if status == 404:
         return NotFoundError(f"{action}: {said}")
-    if error.status_code == 400:
+    if status == 400:
         return UsageError(f"{action}: {said}")
     return RemoteError(f"{action}: {said}")

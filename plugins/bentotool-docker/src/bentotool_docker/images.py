@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bentotool.errors import BentotoolError, NotFoundError
 from bentotool.targetspec import DeployBento
 from bentotool_docker.engine import explained
 
-__all__ = ["Image", "ensure_image", "find_image"]
+__all__ = ["Image", "ensure_image", "find_image", "image_of", "remove_image", "unused_images"]
 
 DIGEST = "io.bentotool.bento.digest"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -29,6 +29,7 @@ class Image:
         reference: as it was asked for.
         entrypoint: what it starts; the first word is its Python.
         user: ``uid[:gid]``, empty for root.
+        made: whether it was made and loaded just now.
     """
 
     reference: str
@@ -37,6 +38,7 @@ class Image:
     command: tuple[str, ...]
     user: str
     labels: dict[str, str]
+    made: bool = False
 
     @property
     def python(self) -> str:
@@ -88,16 +90,55 @@ def ensure_image(
                 f"the engine has no image {given}", hint=f"docker pull {given}, or leave --pull never out"
             )
         return found
+    return image_of(client, bento) or _make(client, bento, note)
+
+
+def image_of(client: docker.DockerClient, bento: DeployBento) -> Image | None:
+    """The image that the engine has of a very Bento: under its tag, or without one, where another took that."""
     found = find_image(client, bento.tag)
     if found is not None and found.labels.get(DIGEST) == bento.digest:
         return found
-    return _make(client, bento, note)
+    with explained(f"look for an image of {bento.tag}"):
+        others = client.images.list(filters={"label": f"{DIGEST}={bento.digest}"}) if bento.digest else []
+    return find_image(client, str(others[0].id)) if others else None
+
+
+def unused_images(client: docker.DockerClient, candidates: Mapping[str, str]) -> dict[str, str]:
+    """Which of some images no container uses, running or not, and nobody gave a name of their own.
+
+    Args:
+        candidates: tag of the Bento, by the image's id.
+
+    Returns:
+        What to call each when it is removed, by id: its one name, so that one given just now keeps the image.
+    """
+    with explained("list what uses images"):
+        used = {str(each.get("ImageID")) for each in client.api.containers(all=True)}
+        there = {str(each.id): list(each.tags) for each in client.images.list()}
+    found: dict[str, str] = {}
+    for identity, tag in candidates.items():
+        if identity in there and identity not in used and set(there[identity]) <= {tag}:
+            found[identity] = tag if there[identity] else identity
+    return found
+
+
+def remove_image(client: docker.DockerClient, name: str) -> bool:
+    """Take away an image, or one name of it; False where it is gone, or somebody has come to use it."""
+    with explained(f"remove image {name}"):
+        try:
+            client.api.remove_image(name)
+        except docker.errors.APIError as error:
+            if error.status_code not in (404, 409):
+                raise
+            return False
+    return True
 
 
 def _make(client: docker.DockerClient, bento: DeployBento, note: Callable[[str], None]) -> Image:
     if bento.make_image is None:
         raise NotFoundError(
-            f"the engine has no image of {bento.tag}", hint=f"bentotool containerize {bento.tag} --output image.tar"
+            f"neither the engine has an image of {bento.tag} nor the store the Bento",
+            hint="pull the Bento, or build it again",
         )
     with explained("ask the engine for its platform"):
         architecture = str(client.version().get("Arch", "amd64"))
@@ -111,4 +152,4 @@ def _make(client: docker.DockerClient, bento: DeployBento, note: Callable[[str],
     found = find_image(client, bento.tag)
     if found is None:
         raise BentotoolError(f"the engine took the image of {bento.tag} and does not have it", hint="docker image ls")
-    return found
+    return replace(found, made=True)

@@ -7,6 +7,7 @@ end.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -159,15 +160,30 @@ def volume_body(options: DeployOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _address(values: Mapping[str, Any]) -> str:
+    """The address that is published; a name is refused: the engine takes one for all addresses, without a word."""
+    text = str(values["address"])
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        raise UsageError(
+            f"address {text[:80]!r} is no IP address", hint="--address 127.0.0.1, or 0.0.0.0 for all networks"
+        ) from None
+
+
 def where(values: Mapping[str, Any]) -> str:
-    """Address and port that are asked for."""
-    return f"{values['address']}:{int(values['port'])}"
+    """Address and port that are asked for.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    return f"{_address(values)}:{int(values['port'])}"
 
 
 def door_body(bento: DeployBento, options: DeployOptions, image: Image, revision: int) -> dict[str, Any]:
     """The container that holds the port. It answers nobody, and lends the port to the versions."""
     values = options.values
-    port, address, path = int(values["port"]), str(values["address"]), f"{_PLACE}/door-{revision}"
+    port, address, path = int(values["port"]), _address(values), f"{_PLACE}/door-{revision}"
     return {
         "Image": image.reference,
         "Entrypoint": [image.python, "-m", "bentotool.runtime.door"],
@@ -198,8 +214,6 @@ def version_body(
 ) -> dict[str, Any]:
     """The container of one version, which is lent the port at ``door``.
 
-    Its restart policy is set once it is ready: what does not start is not repeated.
-
     Raises:
         UsageError, NotFoundError: a value that no container can have, or a secret that is not there.
     """
@@ -217,7 +231,7 @@ def version_body(
                 for name, path in secrets.items()
             ),
         ],
-        "RestartPolicy": {"Name": "no"},
+        "RestartPolicy": {"Name": values["restart"]},
     }
     if groups:
         host["GroupAdd"] = [str(group) for group in groups]

@@ -9,11 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import docker
-import docker.errors
 from docker.models.containers import Container
 
 from bentotool.targetspec import Status
-from bentotool_docker.engine import explained, is_local
+from bentotool_docker.engine import BROKEN, explained, is_local
 from bentotool_docker.spec import DEPLOYMENT, REVISION, ROLE
 
 __all__ = [
@@ -21,6 +20,7 @@ __all__ = [
     "Standing",
     "deployments",
     "is_ready",
+    "last_lines",
     "last_words",
     "look",
     "python_of",
@@ -30,12 +30,13 @@ __all__ = [
 ]
 
 READY = (
-    "import http.client,os,sys\n"
-    "c=http.client.HTTPConnection('127.0.0.1',int(os.environ.get('PORT') or 3000),timeout=3)\n"
-    "c.request('GET','/readyz')\n"
-    "sys.exit(0 if c.getresponse().status==200 else 1)"
+    "import os,socket,sys\n"
+    "s=socket.create_connection(('127.0.0.1',int(os.environ.get('PORT') or 3000)),3)\n"
+    "s.sendall(b'GET /readyz HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n')\n"
+    "sys.exit(s.recv(64).split()[1:2]!=[b'200'])"
 )
-"""Asks a version by its own port; the published one may be answered by another."""
+"""Asks a version by its own port; the published one may be answered by another. It imports little: it takes its time
+from what a version with few CPUs has to start with."""
 
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - compared with
 
@@ -105,8 +106,8 @@ def _grouped(containers: list[Container]) -> dict[str, Standing]:
 def is_ready(container: Container, python: str) -> bool:
     """Whether a version itself says that it is ready."""
     try:
-        return int(container.exec_run([python, "-I", "-c", READY]).exit_code) == 0
-    except docker.errors.APIError:  # it is not running, or just ended
+        return int(container.exec_run([python, "-I", "-S", "-c", READY]).exit_code) == 0
+    except BROKEN:  # it is not running, or just ended; an engine that has gone is noticed by the next question
         return False
 
 
@@ -127,11 +128,14 @@ def state_of(standing: Standing) -> tuple[Status, str]:
     if not standing.running:
         newest = standing.versions[0] if standing.versions else None
         return "stopped", f"{newest.name} is {newest.status}: {last_words(newest)}" if newest else "no version is there"
+    newest = standing.versions[0]
     for each in standing.running:
         if is_ready(each, python_of(each)):
-            return "ready", "" if each is standing.versions[
-                0
-            ] else f"{each.name} answers, {standing.versions[0].name} does not"
+            if each is not newest:
+                return "ready", f"{each.name} answers, {newest.name} does not"
+            others = [str(other.name) for other in standing.running if other is not newest]
+            said = f"{', '.join(others)} runs beside it: an update is under way, or was broken off; deploy again"
+            return "ready", said if others else ""
     newest = standing.running[0]
     health = newest.attrs.get("State", {}).get("Health", {}).get("Status", "")
     return ("starting" if health == "starting" else "unhealthy"), f"{newest.name} is not ready: {last_words(newest)}"
@@ -139,14 +143,18 @@ def state_of(standing: Standing) -> tuple[Status, str]:
 
 def last_words(container: Container, lines: int = 20) -> str:
     """What a container said last, in one line: its error, if it says one."""
-    with contextlib.suppress(docker.errors.DockerException):
+    said = [" ".join(line.split()) for line in last_lines(container, lines)]
+    errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
+    chosen = errors[-1:] or [line for line in said if not line.startswith("hint: ")][-2:]
+    return " | ".join(chosen)[:400] or "it said nothing"
+
+
+def last_lines(container: Container, lines: int) -> list[str]:
+    """The end of what a container said, without its empty lines; nothing where it cannot be asked."""
+    with contextlib.suppress(*BROKEN):
         text = container.logs(tail=lines).decode(errors="replace")
-        said = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-        errors = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
-        chosen = errors[-1:] or [line for line in said if not line.startswith("hint: ")][-2:]
-        if chosen:
-            return " | ".join(chosen)[:400]
-    return "it said nothing"
+        return [line.rstrip() for line in text.splitlines() if line.strip()]
+    return []
 
 
 def url_of(door: Container | None, engine: str) -> str:

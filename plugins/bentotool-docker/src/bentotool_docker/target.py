@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
+import docker
 from docker.models.containers import Container
 
-from bentotool.errors import NotFoundError, RemoteError
+from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, RemoteError
 from bentotool.interfaces import JSON
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
 from bentotool_docker.engine import connect, engine_url, explained, is_local
-from bentotool_docker.images import Image, ensure_image
+from bentotool_docker.images import Image, ensure_image, find_image, image_of, remove_image, unused_images
+from bentotool_docker.inspected import as_asked_for
 from bentotool_docker.spec import (
     BENTO,
     DIGEST,
@@ -41,14 +45,24 @@ class DockerTarget:
 
     def plan(self, bento: DeployBento, options: DeployOptions) -> Plan:
         """What would be made. Without an engine, as if nothing ran."""
-        engine, notes = engine_url(options.values["engine"]), []
+        engine = engine_url(options.values["engine"])
+        _check_engine(options, engine)
         try:
             with contextlib.closing(connect(engine)) as client:
-                standing = look(client, options.name)
+                given = options.values["image"]
+                image = find_image(client, str(given)) if given else image_of(client, bento)
+                return self._plan(bento, options, engine, look(client, options.name), client, image)
         except RemoteError as error:
-            standing = Standing(options.name)
-            notes.append(error.message)
-        image = Image(
+            if isinstance(error, AuthenticationError):
+                raise
+            plan = self._plan(bento, options, engine, Standing(options.name), None, None)
+            return replace(plan, blind=error.message)
+
+    def _plan(
+        self, bento: DeployBento, options: DeployOptions, engine: str, standing: Standing,
+        client: docker.DockerClient | None, image: Image | None,
+    ) -> Plan:  # fmt: skip
+        image = image or Image(
             str(options.values["image"] or bento.tag), "", (_PYTHON,), (), str(options.values["user"] or ""), {}
         )
         door = usable_door(standing, options.values)
@@ -66,28 +80,41 @@ class DockerTarget:
             socket = door.labels[SOCKET]
         revision = standing.newest + 1
         spec = version_body(bento, options, image, revision, socket, local=is_local(engine))
-        resources.append(PlannedResource("container", container_name(options.name, revision), "create", spec))
+        name = container_name(options.name, revision)
+        if client is not None and standing.running:
+            old = standing.running[0]
+            now = as_asked_for(client, old, spec)
+            resources.append(PlannedResource("container", name, "replace", spec, now, replaces=str(old.name)))
+        else:
+            resources.append(PlannedResource("container", name, "create", spec))
         ending = (*standing.versions, *(each for each in standing.doors if door is None or each.id != door.id))
         resources += [PlannedResource("container", str(each.name), "delete") for each in ending]
         url = url_of(door, engine) if door is not None else f"http://{where(options.values)}"
-        return Plan(_NAME, bento, options, tuple(resources), url, tuple(notes))
+        return Plan(_NAME, bento, options, tuple(resources), url)
 
     def apply(self, plan: Plan, wait: bool) -> Deployment:
         """Make the image where it is missing, start the version, switch, let the old one end."""
         engine = engine_url(plan.options.values["engine"])
         values, note = plan.options.values, plan.options.note
+        done: list[Deployment] = []
         with contextlib.closing(connect(engine, timeout=stop_seconds(values) + 600)) as client:
             image = ensure_image(client, plan.bento, values["image"], str(values["pull"]), note)
-            version = bring_up(client, engine, plan, image, wait=wait)
-            standing = look(client, plan.name)
-        facts: dict[str, JSON] = {
-            "engine": engine, "image": image.reference, "image_id": image.id, "container": str(version.name),
-            "stop_seconds": stop_seconds(values),
-        }  # fmt: skip
-        return Deployment(
-            plan.name, _NAME, "ready" if wait else "starting", url_of(standing.door, engine), plan.bento.tag,
-            plan.bento.digest, facts=facts,
-        )  # fmt: skip
+
+            def commit(version: Container, door: Container) -> None:
+                door.reload()
+                facts: dict[str, JSON] = {
+                    "engine": engine, "image": image.reference, "image_id": image.id, "container": str(version.name),
+                    "image_made": image.made or _made_before(plan.options.previous, image),
+                    "stop_seconds": stop_seconds(values),
+                }  # fmt: skip
+                done.append(Deployment(
+                    plan.name, _NAME, "ready" if wait else "starting", url_of(door, engine), plan.bento.tag,
+                    plan.bento.digest, facts=facts,
+                ))  # fmt: skip
+                plan.options.committed(done[0])
+
+            bring_up(client, engine, plan, image, wait=wait, commit=commit)
+        return done[0]
 
     def status(self, deployment: Deployment) -> Deployment:
         """How it is now."""
@@ -124,6 +151,48 @@ class DockerTarget:
         engine = engine_url(None)
         with contextlib.closing(connect(engine)) as client:
             return [_described(standing, engine, {"engine": engine}) for standing in deployments(client)]
+
+    def prune(self, past: Sequence[Deployment], kept: Sequence[Deployment], dry_run: bool) -> Sequence[str]:
+        """Remove images that were made for revisions of the past, and that nothing and nobody uses; see `Pruner`."""
+        removed: list[str] = []
+        needed = {each.facts.get("image_id") for each in kept}
+        for engine in sorted({_engine_of(each) for each in past}):
+            made = {
+                str(each.facts["image_id"]): each.tag
+                for each in past
+                if each.facts.get("image_made") and each.facts["image_id"] not in needed and _engine_of(each) == engine
+            }
+            with contextlib.closing(connect(engine)) as client:
+                for identity, name in unused_images(client, made).items() if made else ():
+                    if not dry_run and not remove_image(client, name):
+                        continue
+                    removed.append(f"image {made[identity]} ({identity.removeprefix('sha256:')[:12]})")
+        return removed
+
+
+def _check_engine(options: DeployOptions, engine: str) -> None:
+    """Leave nothing behind on another engine.
+
+    Raises:
+        ConflictError: the deployment is one on another engine.
+    """
+    recorded = options.previous.facts.get("engine") if options.previous is not None else None
+    if isinstance(recorded, str) and _same_engine(recorded) != _same_engine(engine):
+        raise ConflictError(
+            f"{options.name} is deployed on the engine at {recorded}, and {engine} is meant now",
+            hint=f"--engine {recorded} updates it there; another --name makes one here",
+        )
+
+
+def _same_engine(url: str) -> str:
+    scheme, _, path = url.partition("://")
+    return f"{scheme}://{os.path.realpath(path)}" if scheme == "unix" else url
+
+
+def _made_before(previous: Deployment | None, image: Image) -> bool:
+    """Whether the image was made for a deployment of this name, and none but those is known to use it."""
+    facts = previous.facts if previous is not None else {}
+    return facts.get("image_id") == image.id and facts.get("image_made") is True
 
 
 def _engine_of(deployment: Deployment) -> str:

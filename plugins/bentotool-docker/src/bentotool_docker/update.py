@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import docker
@@ -18,7 +18,7 @@ from docker.models.containers import Container
 
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
 from bentotool.targetspec import Plan
-from bentotool_docker.engine import explained, is_local
+from bentotool_docker.engine import BROKEN, explained, is_local
 from bentotool_docker.images import Image
 from bentotool_docker.spec import (
     DEPLOYMENT,
@@ -32,12 +32,14 @@ from bentotool_docker.spec import (
     volume_body,
     where,
 )
-from bentotool_docker.standing import Standing, is_ready, last_words, look, revision_of
+from bentotool_docker.standing import Standing, is_ready, last_lines, last_words, look, revision_of
 
 __all__ = ["UnhealthyError", "bring_up", "take_away", "usable_door"]
 
 _POLL_S = 0.25
 _DOOR_S = 20.0
+_LOG_LINES = 20
+_TRIES = 5
 _OLDER = "build the Bento again, and its image, with the bentotool that you deploy with"
 
 
@@ -57,8 +59,19 @@ def usable_door(standing: Standing, values: Any) -> Container | None:
     return door if same else None
 
 
-def bring_up(client: docker.DockerClient, engine: str, plan: Plan, image: Image, *, wait: bool) -> Container:
+def bring_up(
+    client: docker.DockerClient,
+    engine: str,
+    plan: Plan,
+    image: Image,
+    *,
+    wait: bool,
+    commit: Callable[[Container, Container], None],
+) -> None:
     """Start a version of a deployment; with ``wait``, come back when it alone answers.
+
+    Args:
+        commit: told the version and the door, once they are what counts and the old version has still to end.
 
     Raises:
         UnhealthyError: it does not become ready; what ran before runs on.
@@ -75,14 +88,18 @@ def bring_up(client: docker.DockerClient, engine: str, plan: Plan, image: Image,
         with contextlib.ExitStack() as undo:
             door = _ensure_door(client, plan, image, standing, undo)
             body = version_body(plan.bento, options, image, revision, door.labels[SOCKET], local=is_local(engine))
+            policy = body["HostConfig"]["RestartPolicy"]
+            body["HostConfig"]["RestartPolicy"] = {"Name": "no"}  # what does not start is not repeated
             version = _create(client, container_name(plan.name, revision), body, undo)
+            undo.callback(_end_ready, version, image, stop_seconds(options.values))
             with explained(f"start {version.name}"):
                 version.start()
             options.note(f"{version.name} starts")
             if wait:
-                _await_ready(version, image, float(options.values["timeout"]))
+                _await_ready(version, image, plan)
             with explained(f"set the restart policy of {version.name}"):
-                client.api.update_container(version.id, restart_policy={"Name": str(options.values["restart"])})
+                client.api.update_container(version.id, restart_policy=policy)
+            commit(version, door)
             undo.pop_all()
     except KeyboardInterrupt:
         options.note(f"interrupted: {serving}")
@@ -92,7 +109,13 @@ def bring_up(client: docker.DockerClient, engine: str, plan: Plan, image: Image,
             error.hint = serving
         raise
     _retire(plan, standing, door)
-    return version
+
+
+def _end_ready(version: Container, image: Image, seconds: int) -> None:
+    """Let a version end in order that has come to take requests; one that has not is just removed after this."""
+    with contextlib.suppress(*BROKEN):
+        if is_ready(version, image.python):
+            version.stop(timeout=seconds)
 
 
 def _create(client: docker.DockerClient, name: str, body: dict[str, Any], undo: contextlib.ExitStack) -> Container:
@@ -103,7 +126,7 @@ def _create(client: docker.DockerClient, name: str, body: dict[str, Any], undo: 
 
 
 def _remove_quietly(client: docker.DockerClient, identity: str) -> None:
-    with contextlib.suppress(docker.errors.DockerException):
+    with contextlib.suppress(*BROKEN):
         client.api.remove_container(identity, force=True, v=True)
 
 
@@ -115,17 +138,27 @@ def _ensure_door(
     door = usable_door(standing, plan.options.values)
     if door is not None:
         if door.status != "running":
-            with explained(f"start {door.name}", port=port):
-                door.start()
+            _start_door(door, port)
             _await_door(door, image)
         return door
     _ensure_volume(client, plan, undo, fresh=not standing.doors and not standing.versions)
     revision = max((revision_of(each) for each in standing.doors), default=0) + 1
     door = _create(client, door_name(plan.name, revision), door_body(plan.bento, plan.options, image, revision), undo)
-    with explained(f"start {door.name}", port=port):
-        door.start()
+    _start_door(door, port)
     _await_door(door, image)
     return door
+
+
+def _start_door(door: Container, port: str) -> None:
+    """Start what publishes a port. A free one that the engine chose may be taken just then: it chooses again."""
+    for left in reversed(range(_TRIES if port.endswith(":0") else 1)):
+        try:
+            with explained(f"start {door.name}", port=port):
+                door.start()
+            return
+        except ConflictError:
+            if not left:
+                raise
 
 
 def _ensure_volume(client: docker.DockerClient, plan: Plan, undo: contextlib.ExitStack, *, fresh: bool) -> None:
@@ -142,7 +175,7 @@ def _ensure_volume(client: docker.DockerClient, plan: Plan, undo: contextlib.Exi
 
 
 def _remove_volume_quietly(client: docker.DockerClient, name: str) -> None:
-    with contextlib.suppress(docker.errors.DockerException):
+    with contextlib.suppress(*BROKEN):
         client.api.remove_volume(name)
 
 
@@ -160,7 +193,7 @@ def _await_door(door: Container, image: Image) -> None:
             door.reload()
         if door.status in ("exited", "dead", "restarting"):
             break
-        with contextlib.suppress(docker.errors.APIError):
+        with contextlib.suppress(*BROKEN):
             if door.exec_run(check).exit_code == 0:
                 return
         time.sleep(_POLL_S)
@@ -170,37 +203,55 @@ def _await_door(door: Container, image: Image) -> None:
     raise UnhealthyError(f"{door.name} does not hold the port: {said}", hint=f"docker logs {door.name}")
 
 
-def _await_ready(version: Container, image: Image, timeout: float) -> None:
+def _await_ready(version: Container, image: Image, plan: Plan) -> None:
     """Wait until a version is ready.
 
     Raises:
         UnhealthyError: it ends before, the time is over, or it never asked for the port.
     """
-    deadline = time.monotonic() + timeout
-    while not is_ready(version, image.python):
+    timeout, start = float(plan.options.values["timeout"]), time.monotonic()
+    while True:
+        asked = time.monotonic()
+        if is_ready(version, image.python):
+            break
         try:
             with explained(f"look at {version.name}"):
                 version.reload()
         except NotFoundError:
             raise _overtaken(version) from None
-        state = version.attrs.get("State", {})
         if version.status != "running":
-            if look(version.client, version.labels[DEPLOYMENT]).newest > revision_of(version):
-                raise _overtaken(version)
-            if state.get("OOMKilled"):
-                raise UnhealthyError(f"{version.name} ran out of memory", hint="give it more: --memory SIZE")
-            code = state.get("ExitCode")
-            raise UnhealthyError(f"{version.name} does not start (exit status {code}): {last_words(version)}")
-        if time.monotonic() >= deadline:
+            raise _ended(version, plan)
+        passed = time.monotonic() - start
+        if passed >= timeout:
+            said = _tell_log(version, plan)
             raise UnhealthyError(
-                f"{version.name} is not ready after {timeout:g} s: {last_words(version)}",
-                hint="give it longer: --timeout SECONDS",
+                f"{version.name} is not ready after {timeout:g} s: {said}", hint="give it longer: --timeout SECONDS"
             )
-        time.sleep(_POLL_S)
+        plan.options.progress(f"{version.name} starts, {passed:.0f} s: {' '.join(last_lines(version, 1)).strip()}")
+        # to ask takes of the version's own CPUs: one that has few is asked more seldom
+        time.sleep(max(_POLL_S, 2 * (time.monotonic() - asked)))
     with explained(f"look at {version.name}"):
         able = version.exec_run([image.python, "-c", "import bentotool.runtime.door"]).exit_code == 0
     if not able:
         raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+
+
+def _ended(version: Container, plan: Plan) -> BentotoolError:
+    """Why a version is not there any more."""
+    if look(version.client, version.labels[DEPLOYMENT]).newest > revision_of(version):
+        return _overtaken(version)
+    state = version.attrs.get("State", {})
+    if state.get("OOMKilled"):
+        return UnhealthyError(f"{version.name} ran out of memory", hint="give it more: --memory SIZE")
+    said = _tell_log(version, plan)
+    return UnhealthyError(f"{version.name} does not start (exit status {state.get('ExitCode')}): {said}")
+
+
+def _tell_log(version: Container, plan: Plan) -> str:
+    """Show the end of a log that is about to go, and give its line on what is wrong."""
+    for line in last_lines(version, _LOG_LINES):
+        plan.options.note(f"{version.name} | {line}")
+    return last_words(version)
 
 
 def _overtaken(version: Container) -> ConflictError:
