@@ -11,6 +11,8 @@ import typer
 
 from bentotool.cli.state import current
 
+_TLS = "TLS (the key's password: BENTOTOOL_SSL_KEYFILE_PASSWORD)"
+
 
 def serve(
     target: Annotated[str, typer.Argument(metavar="[TARGET]", help="A folder, module:Service, or a Bento.")] = ".",
@@ -33,6 +35,24 @@ def serve(
     isolated: Annotated[
         bool, typer.Option("--isolated", help="Run a Bento in an environment made from its lock.")
     ] = False,
+    ssl_certfile: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Speak TLS with this certificate, PEM.", rich_help_panel=_TLS)
+    ] = None,
+    ssl_keyfile: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Its private key, PEM.", rich_help_panel=_TLS)
+    ] = None,
+    ssl_ca_certs: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Demand certificates of callers, signed by these.", rich_help_panel=_TLS),
+    ] = None,
+    ssl_cert_reqs: Annotated[
+        int | None,
+        typer.Option(min=0, max=2, help="Certificates of callers: 0 none, 1 taken, 2 demanded.", rich_help_panel=_TLS),
+    ] = None,
+    ssl_ciphers: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Ciphers below TLS 1.3, as OpenSSL names them.", rich_help_panel=_TLS),
+    ] = None,
 ) -> None:
     """Serve a folder, a service or a Bento over HTTP"""
     from bentotool.build.arguments import parse_pairs, read_arguments
@@ -50,6 +70,10 @@ def serve(
     if state.quiet:
         options += ["--quiet"]
     command, variables = launch.command(options), launch.variables()
+    tls = {"CERTFILE": ssl_certfile, "KEYFILE": ssl_keyfile, "CA_CERTS": ssl_ca_certs}
+    variables |= {f"BENTOTOOL_SSL_{key}": os.path.abspath(file) for key, file in tls.items() if file}
+    plain = {"CERT_REQS": ssl_cert_reqs, "CIPHERS": ssl_ciphers}
+    variables |= {f"BENTOTOOL_SSL_{key}": str(value) for key, value in plain.items() if value is not None}
     os.chdir(launch.folder)
     if sys.platform != "win32":
         # The tool has nothing more to do: the server takes over this process, its signals and its exit status.
