@@ -27,7 +27,7 @@ class TaskOptions(ApiOptions):
         priority: from -100 to 100; the higher ones are run first.
         result_ttl: seconds for which input and result are kept once the task has ended.
         max_waiting: tasks in the queue, above which submitting is answered with 503.
-        concurrency: runs at once in one worker. They do not take the threads of the APIs.
+        parallel: runs at once in one worker. They do not take the threads of the APIs.
     """
 
     retries: int = 0
@@ -36,14 +36,14 @@ class TaskOptions(ApiOptions):
     priority: int = 0
     result_ttl: float = _DAY
     max_waiting: int = 10_000
-    concurrency: int = 1
+    parallel: int = 1
 
 
 _OWN = {item.name for item in fields(TaskOptions)} - {item.name for item in fields(ApiOptions)}
 
 
 def _check_counts(own: dict[str, Any]) -> None:
-    for key, least in (("retries", 0), ("max_waiting", 1), ("concurrency", 1)):
+    for key, least in (("retries", 0), ("max_waiting", 1), ("parallel", 1)):
         value = own.get(key, least)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ConfigError(f"{value!r} is not a whole number from {least}", path=("@task", key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bentotool.errors import ConfigError
 from bentotool.sdk.task import TaskOptions
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ def make_tasks(app: Application) -> Tasks | None:
     specs = {name: spec for name, spec in app.service.apis.items() if isinstance(spec.options, TaskOptions)}
     if not specs:
         return None
+    for name, spec in specs.items():
+        if "{" in spec.route:
+            raise ConfigError(f"task {app.service.name}.{name}: the route of a task takes no parameters")
     from bentotool.runtime.tasks.routes import Tasks
 
     return Tasks(app, specs)

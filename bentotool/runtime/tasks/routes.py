@@ -30,8 +30,12 @@ __all__ = ["Tasks"]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-_SECRET = ("authorization", "cookie", "proxy-authorization", "idempotency-key", "content-length", "host", "connection")
-"""Headers of a request that are not kept: secrets, and what belongs to the connection."""
+_DROPPED = {
+    *("authorization", "cookie", "proxy-authorization", "x-api-key"),
+    *("content-length", "transfer-encoding", "connection", "host", "expect", "accept-encoding"),
+    *("idempotency-key", "x-task-priority", "x-request-timeout-ms"),
+}
+"""Headers of a request that are not kept: secrets, what belongs to the connection, what was said to the queue."""
 _JSON = "application/json"
 _LONGEST_KEY = 255
 
@@ -181,7 +185,7 @@ class Tasks:
         body = await read_body(receive, headers, self._limit)
         spec.decode(body)  # a wrong input is refused now, and not found later
         kept = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-        kept = {name: value for name, value in kept.items() if name not in _SECRET}
+        kept = {name: value for name, value in kept.items() if name not in _DROPPED}
         request = Message(kept, body, query=scope.get("query_string", b"").decode("latin-1"))
         key = headers.get(b"idempotency-key", b"").decode("latin-1") or None
         if key is not None and len(key) > _LONGEST_KEY:

@@ -10,6 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -58,8 +59,9 @@ class _Kind:
     def __init__(self, spec: MethodSpec, app: Application) -> None:
         assert isinstance(spec.options, TaskOptions)
         self.spec, self.options = spec, spec.options
-        self.lane = CountingLane(spec.options.concurrency)
-        self.endpoint = Endpoint(spec, Backstage(app, self.lane))  # type: ignore[arg-type]
+        self.lane = CountingLane(spec.options.parallel)
+        unlimited = replace(spec, options=replace(spec.options, concurrency=None))  # that is for direct calls
+        self.endpoint = Endpoint(unlimited, Backstage(app, self.lane))  # type: ignore[arg-type]
         self.endpoint.timeout = spec.options.timeout or _FOREVER
         self.path = app.service.path_prefix + spec.route
         self.active: dict[str, _Run] = {}
@@ -67,7 +69,7 @@ class _Kind:
     @property
     def free(self) -> int:
         """How many more may run."""
-        return self.options.concurrency - max(len(self.active), self.lane.busy)
+        return self.options.parallel - max(len(self.active), self.lane.busy)
 
 
 class _Run:
@@ -234,6 +236,7 @@ class TaskRunner:
             delay = min(options.retry_max_delay, options.retry_delay * 2.0 ** (claim.attempt - 1))
             delay *= random.uniform(0.9, 1.1)  # noqa: S311 - so that what failed together is not tried together
             kept = await self._settle(lambda store: store.give_back(claim.id, self.owner, delay))
+            asyncio.get_running_loop().call_later(delay, self.wake)
             return f"failed, again in {delay:.1f} s" if kept else "no longer wanted"
         state = FAILED if failed else COMPLETED
         kept = await self._settle(lambda store: store.finish(claim.id, self.owner, state, answer))

@@ -51,7 +51,7 @@ class Work:
                 run.check()
         return name
 
-    @bentotool.task(concurrency=2)
+    @bentotool.task(parallel=2)
     async def forever(self) -> None:
         try:
             await asyncio.sleep(3600)
