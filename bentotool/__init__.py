@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
     from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
+    from bentotool.sdk.current import get_current_service, server_context
     from bentotool.sdk.dependency import depends
     from bentotool.sdk.importing import importing
+    from bentotool.sdk.mounting import asgi_app, wsgi_app
     from bentotool.sdk.response import Response, ServerSentEvent
     from bentotool.sdk.secret import Secret
     from bentotool.sdk.service import Service, service
     from bentotool.sdk.task import task
     from bentotool.sdk.taskrun import TaskCanceled, current_task
+    from bentotool.sdk.websocket import WebSocket, WebSocketDisconnect, websocket
 
 __all__ = [
     "AsyncHTTPClient",
@@ -35,20 +38,27 @@ __all__ = [
     "Service",
     "SyncHTTPClient",
     "TaskCanceled",
+    "WebSocket",
+    "WebSocketDisconnect",
     "api",
+    "asgi_app",
     "current_task",
     "depends",
     "exceptions",
+    "get_current_service",
     "images",
     "importing",
     "on_deployment",
     "on_shutdown",
     "on_startup",
     "serve",
+    "server_context",
     "service",
     "task",
     "use_arguments",
     "validators",
+    "websocket",
+    "wsgi_app",
 ]
 
 _NAMES = {
@@ -60,20 +70,28 @@ _NAMES = {
     "Service": "bentotool.sdk.service",
     "SyncHTTPClient": "bentotool.client.http",
     "TaskCanceled": "bentotool.sdk.taskrun",
+    "WebSocket": "bentotool.sdk.websocket",
+    "WebSocketDisconnect": "bentotool.sdk.websocket",
     "api": "bentotool.sdk.api",
+    "asgi_app": "bentotool.sdk.mounting",
     "current_task": "bentotool.sdk.taskrun",
     "depends": "bentotool.sdk.dependency",
+    "get_current_service": "bentotool.sdk.current",
     "importing": "bentotool.sdk.importing",
     "on_deployment": "bentotool.sdk.api",
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",
     "serve": "bentotool.client.serving",
+    "server_context": "bentotool.sdk.current",
     "service": "bentotool.sdk.service",
     "task": "bentotool.sdk.task",
     "use_arguments": "bentotool.sdk.arguments",
+    "websocket": "bentotool.sdk.websocket",
+    "wsgi_app": "bentotool.sdk.mounting",
 }
 _MODULES = {
     "exceptions": "bentotool.sdk.exceptions",
+    "gradio": "bentotool.sdk.gradio",
     "images": "bentotool.images",
     "validators": "bentotool.sdk.validators",
     "models": "bentotool.models",

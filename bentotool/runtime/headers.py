@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["Pair", "merged"]
+__all__ = ["Pair", "merged", "replaced"]
 
 Pair = tuple[bytes, bytes]
 _FIXED = frozenset((b"content-length", b"transfer-encoding"))
@@ -14,7 +14,10 @@ _REPEATED = b"set-cookie"
 def merged(start: list[Pair], extra: Iterable[Pair]) -> list[Pair]:
     """The server's headers with the service's: the latter win, but for those that say where the body ends."""
     given = [(name, value) for name, value in extra if name not in _FIXED]
-    if not given:
-        return start
+    return replaced(start, given) if given else start
+
+
+def replaced(start: list[Pair], given: list[Pair]) -> list[Pair]:
+    """All of the latter, and of the former what the latter do not name. Cookies stand beside one another."""
     names = {name for name, _ in given if name != _REPEATED}
     return [(name, value) for name, value in start if name not in names] + given

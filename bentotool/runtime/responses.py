@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bentotool.runtime.deadlines import Receive, Scope, Send
-from bentotool.runtime.headers import merged
+from bentotool.runtime.headers import replaced
 from bentotool.sdk.context import Context
 from bentotool.sdk.response import is_response_type
 
@@ -42,7 +42,7 @@ async def send_response(
             status = message["status"]
             own = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
             beside = context.response.raw_headers() if context is not None else []
-            headers = merged([(b"x-request-id", request_id), *beside], own)
+            headers = replaced([(b"x-request-id", request_id), *beside], own)
             message = {**message, "headers": headers}
         await send(message)
 

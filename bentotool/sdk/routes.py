@@ -80,7 +80,7 @@ class RouteParameters:
                 value = msgspec.convert(text, codec.wire, strict=False, dec_hook=load_foreign)
                 values[name] = value if codec.load is None else codec.load(value)
             except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
-                raise InvalidArgument(f"path parameter {name!r}: {error}", details={"path": name}) from None
+                raise InvalidArgument(f"parameter {name!r}: {error}", details={"path": name}) from None
         return values
 
 

@@ -1,0 +1,32 @@
+"""``bentotool.gradio.mount_gradio_app``: a Gradio page as a part of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from bentotool.errors import ConfigError
+from bentotool.sdk.mounting import asgi_app
+
+__all__ = ["mount_gradio_app"]
+
+T = TypeVar("T")
+
+
+def mount_gradio_app(blocks: Any, path: str = "/ui", name: str = "gradio_ui") -> Callable[[T], T]:
+    """Mount Gradio's ``Blocks`` or ``Interface`` on a service, above or below ``@service``.
+
+    A handler of the page finds the service's instance with ``bentotool.get_current_service()``.
+
+    Raises:
+        ConfigError: the packages ``gradio`` and ``fastapi`` are not installed.
+    """
+    try:
+        import fastapi  # type: ignore[import-not-found, unused-ignore]
+        import gradio  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ConfigError(f"a Gradio page needs the package {error.name!r}", hint="pip install gradio") from error
+    base = path.rstrip("/")
+    # Gradio's own root path is where it is mounted; the application itself answers at its root
+    page = gradio.mount_gradio_app(fastapi.FastAPI(), blocks, path="/", root_path=base or None)
+    return asgi_app(page, path=path, name=name)
