@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from email.message import Message
 from functools import lru_cache
 from typing import Any
 
 from bentotool.sdk.exceptions import PayloadTooLarge, UnsupportedMediaType
 
-__all__ = ["Disconnected", "check_headers", "read_body"]
+__all__ = ["Disconnected", "check_headers", "check_size", "media_type", "pieces", "read_binary", "read_body"]
 
 _JSON = b"application/json"
 _ASK = "send content-type: application/json"
+Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class Disconnected(Exception):
@@ -33,8 +34,32 @@ def _objection(content_type: bytes) -> str | None:
     return None
 
 
+@lru_cache(maxsize=256)
+def media_type(content_type: bytes) -> tuple[str, str | None]:
+    """The media type in lower case, and its boundary, of a ``Content-Type``."""
+    message = Message()
+    message["content-type"] = content_type.decode("latin-1")
+    boundary = message.get_param("boundary")
+    return message.get_content_type(), boundary if isinstance(boundary, str) else None
+
+
+def check_size(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Refuse a body by its length, or because it is compressed, before any of it is read.
+
+    Raises:
+        PayloadTooLarge: longer than `limit` bytes.
+        UnsupportedMediaType: compressed.
+    """
+    length = headers.get(b"content-length")
+    if length is not None and int(length) > limit:
+        raise PayloadTooLarge(f"the body has {int(length)} bytes, at most {limit} are taken")
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and (text := encoding.decode("latin-1")).strip().lower() != "identity":
+        raise UnsupportedMediaType(f"content encoding {text!r} is not read here: send the body uncompressed")
+
+
 def check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
-    """Refuse a body by its headers, before any of it is read.
+    """Refuse a body that is to be JSON by its headers, before any of it is read.
 
     A page in a browser may send text/plain or a form to any server without asking it first; JSON it may not. So the
     type is checked, and not only the content.
@@ -43,20 +68,42 @@ def check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
         PayloadTooLarge: longer than `limit` bytes.
         UnsupportedMediaType: not JSON in UTF-8, or compressed.
     """
-    length = headers.get(b"content-length")
-    if length is not None and int(length) > limit:
-        raise PayloadTooLarge(f"the body has {int(length)} bytes, at most {limit} are taken")
+    check_size(headers, limit)
     content_type = headers.get(b"content-type", _JSON)
     if content_type != _JSON and (objection := _objection(content_type)):
         raise UnsupportedMediaType(objection)
-    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-    if encoding.strip().lower() != "identity":
-        raise UnsupportedMediaType(f"content encoding {encoding!r} is not read here: send the body uncompressed")
 
 
-async def read_body(
-    receive: Callable[[], Awaitable[dict[str, Any]]], headers: Mapping[bytes, bytes], limit: int
-) -> bytes:
+async def pieces(receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        Disconnected: the client left.
+        PayloadTooLarge: longer than `limit` bytes.
+    """
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise PayloadTooLarge(f"the body is larger than {limit} bytes")
+        if piece:
+            yield piece
+        more = message.get("more_body", False)
+
+
+async def read_binary(receive: Receive, limit: int) -> bytearray:
+    """The whole body, in memory that arrays can be made over and written to. Raises as `pieces` does."""
+    body = bytearray()
+    async for piece in pieces(receive, limit):
+        body += piece
+    return body
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int) -> bytes:
     """The whole body.
 
     Raises:

@@ -14,11 +14,14 @@ from bentotool.runtime.batcher import Observer
 from bentotool.runtime.body import Disconnected, check_headers, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
 from bentotool.runtime.headers import merged
+from bentotool.runtime.inputs import Inputs
+from bentotool.runtime.outputs import is_binary, render, send_rendered
 from bentotool.runtime.responses import is_response, send_response
 from bentotool.runtime.streams import iterate, send_stream
 from bentotool.sdk.calling import CURRENT, Call
 from bentotool.sdk.context import Context, Request
 from bentotool.sdk.exceptions import InvalidArgument
+from bentotool.sdk.files import RequestFolder
 from bentotool.sdk.schema import stream_media_type
 from bentotool.sdk.signature import MethodSpec
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Endpoint"]
 
+_TYPE, _JSON = b"content-type", b"application/json"
 _TIMEOUT_HEADER = b"x-request-timeout-ms"
 _IN_QUERY = ("GET", "DELETE")
 _SEVERAL = (list, tuple, set, frozenset)
@@ -55,6 +59,9 @@ class Endpoint:
         self._in_query = spec.options.method in _IN_QUERY
         self._surrounded = spec.in_route is not None or spec.context is not None
         self._listed = [p.name for p in spec.parameters if self._in_query and get_origin(p.codec.wire) in _SEVERAL]
+        self._inputs = Inputs(spec, self._limit)
+        self._plain = not (self._inputs.files or self._inputs.always)
+        self._rendered = spec.output.render is not None
         media = spec.output.media_type
         self._content_type = media.encode()
         self._invoke: Callable[..., Coroutine[Any, Any, Any]] = (
@@ -78,7 +85,7 @@ class Endpoint:
         app, status = self.app, 499
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = app.request_id(headers)
-        held, context = 0, None
+        held, context, folder = 0, None, None
         if self.metrics is not None:
             self.metrics.in_progress.inc()
         app.in_flight += 1
@@ -89,10 +96,15 @@ class Endpoint:
                 if self._in_query:
                     body = b""
                     args, named = self.spec.decode_query(self._query(scope))
-                else:
+                elif self._plain and headers.get(_TYPE) == _JSON:
+                    check_headers(headers, self._limit)
                     held = self._hold(headers)
                     body = await read_body(receive, headers, self._limit)
                     args, named = self.spec.decode(body)
+                else:
+                    form, folder = self._inputs.form_of(headers), self._inputs.folder()
+                    held = self._hold(headers) if self._inputs.in_memory(form, headers) else 0
+                    body, (args, named) = await self._inputs.read(form, receive, headers, folder)
                 if self._surrounded:
                     context = self._surround(scope, body, named)
                 del body  # nothing holds a large body longer than its arguments do
@@ -105,8 +117,8 @@ class Endpoint:
                 status = await app.send_failure(error, send, request_id, self.spec.name)
         finally:
             self._leave(scope, status, started, request_id, held)
-            if context is not None:
-                await self._finish(context)
+            if context is not None or folder is not None:
+                await self._finish(context, folder)
 
     def _admit(self, headers: Mapping[bytes, bytes], request_id: bytes, started: float) -> float:
         """The deadline of a request that is taken. Raises: ServiceError: it is not."""
@@ -119,8 +131,7 @@ class Endpoint:
         return deadline
 
     def _hold(self, headers: Mapping[bytes, bytes]) -> int:
-        """Look at what the headers say of the body; give the bytes that are counted for it."""
-        check_headers(headers, self._limit)
+        """The bytes that are counted for a body, by what its headers say."""
         length = headers.get(b"content-length")
         if len(length) > _SMALL_DIGITS if length is not None else b"transfer-encoding" in headers:
             return self.app.bodies.take(length)
@@ -148,13 +159,16 @@ class Endpoint:
         if app.access_log is not None:
             app.access_log(scope, status, time.monotonic() - started, request_id)
 
-    async def _finish(self, context: Context) -> None:
+    async def _finish(self, context: Context | None, folder: RequestFolder | None) -> None:
         """What comes after the answer."""
         try:
-            if context.response.later is not None:
+            if context is not None and context.response.later is not None:
                 await context.response.later.run(self.app.lane.run)
         finally:
-            context.close()
+            if context is not None:
+                context.close()
+            if folder is not None:
+                folder.close()
 
     def _query(self, scope: Scope) -> dict[str, Any]:
         """The query by name; a list for a parameter that takes several."""
@@ -198,6 +212,11 @@ class Endpoint:
         result = await under_deadline(self._invoke(args, named, deadline, receive), deadline, seconds)
         if is_response(result):
             return await send_response(result, scope, receive, send, request_id, context)
+        if self._rendered or is_binary(headers):
+            rendered = await render(self.spec, result, headers)
+            if rendered is not None:
+                gone = disconnect_probe(receive)
+                return await send_rendered(self.spec.name, rendered, send, request_id, context, gone)
         payload = self.spec.encode(result)
         start: list[tuple[bytes, bytes]] = [
             (b"content-type", self._content_type),

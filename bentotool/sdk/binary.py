@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["arguments_tree", "inference_tree", "render_binary", "wanted"]
 
 
+_TENSORS, _NPY = TENSORS.encode(), NPY.encode()
+
+
 def wanted(accept: bytes) -> str | None:
     """The binary form that a caller takes an answer in, by its ``Accept``."""
-    text = accept.decode("latin-1")
-    return TENSORS if TENSORS in text else NPY if NPY in text else None
+    return TENSORS if _TENSORS in accept else NPY if _NPY in accept else None
 
 
 def _for_codec(codec: Codec, value: Any) -> Any:

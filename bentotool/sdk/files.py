@@ -37,9 +37,14 @@ class NotFetched(ValueError):
 
 
 class RequestFolder:
-    """The temporary folder of one request, made when it is needed."""
+    """The temporary folder of one request, made when it is needed.
+
+    Attributes:
+        inference: what an Open Inference Protocol request asks of its answer.
+    """
 
     def __init__(self) -> None:
+        self.inference: Any = None
         self._path: Path | None = None
         self._count = 0
 
