@@ -19,7 +19,8 @@ What makes it fair:
   layers in the registry, nor anything in a store. All bytes to the registry go through one counter.
 - The caches of packages are warm for all: uv's on this machine (both lock with uv, ``oci`` installs from there), and
   the cache mounts of the engine for the two that install there. A round before the first one, which does not count,
-  fills them (``--filled``: an earlier run did). Not cached, as BentoML's Dockerfile has it: packages of the distribution and uv itself.
+  fills them (``--filled``: an earlier run did). Not cached, as BentoML's Dockerfile has it: packages of the
+  distribution and uv itself.
 - Package indexes are those of this machine's configuration; where it names one by ``PIP_INDEX_URL`` or
   ``UV_DEFAULT_INDEX``, BentoML gets it as variables of stage ``build``, which are secrets of the build.
 - BentoML has its defaults but for ``docker.base_image``, so also its compiler and git in the image. ``--override`` is
