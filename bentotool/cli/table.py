@@ -44,6 +44,7 @@ GROUPS = (
     GroupDecl("store", "Look after the store", "Housekeeping"),
     GroupDecl("plugin", "See the installed plugins", "Housekeeping"),
     GroupDecl("deployment", "Look after deployments", "Bentos"),
+    GroupDecl("client", "Make clients of services", "Bentos"),
     GroupDecl("config", "See the settings in force", "Housekeeping"),
 )
 
@@ -71,6 +72,7 @@ COMMANDS = (
     CommandDecl("build", f"{_HERE}.build:build", "Build a Bento from a project", _BENTOS),
     CommandDecl("containerize", f"{_HERE}.containerize:containerize", "Make a container image of a Bento", _BENTOS),
     CommandDecl("serve", f"{_HERE}.serve:serve", "Serve a folder, a service or a Bento over HTTP", _BENTOS),
+    CommandDecl("client gen", f"{_HERE}.client:generate_client", "Write a typed Python client of a service", _BENTOS),
     CommandDecl(
         "list", f"{_HERE}.bentos:list_bentos", "List the Bentos in the store, or the tags of a repository", _BENTOS
     ),

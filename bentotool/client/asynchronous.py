@@ -115,6 +115,10 @@ class AsyncHTTPClient(Base):
             return _Stream(self._streamed(route, args, named)) if route.is_stream else self._valued(route, args, named)
         return _Call(functools.partial(self._called, name, args, named))
 
+    async def submit(self, name: str, /, *args: Any, **named: Any) -> AsyncTask:
+        """Submit a task by its name; see `AsyncTask`. Raises as `call`."""
+        return await self._submit((await self._schema()).find(name), *args, **named)
+
     def __call__(self, *args: Any, **named: Any) -> Any:
         return self.call("__call__", *args, **named)
 

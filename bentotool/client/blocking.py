@@ -106,6 +106,10 @@ class SyncHTTPClient(Base):
         with prepared.opened:
             return self._value(route, self._send(route.method, route.path, route.name, prepared))
 
+    def submit(self, name: str, /, *args: Any, **named: Any) -> Task:
+        """Submit a task by its name; see `Task`. Raises as `call`."""
+        return self._submit(self._schema().find(name), *args, **named)
+
     def __call__(self, *args: Any, **named: Any) -> Any:
         return self.call("__call__", *args, **named)
 
