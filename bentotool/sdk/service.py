@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -13,7 +14,7 @@ from typing import Any, Generic, TypeVar, overload
 from bentotool.errors import ConfigError
 from bentotool.sdk.api import hook_of, options_of
 from bentotool.sdk.config import ServiceConfig, parse_config
-from bentotool.sdk.dependency import Dependency
+from bentotool.sdk.dependency import Dependency, Handle
 from bentotool.sdk.mounting import Mount, bind_routes, declared_mounts, make_mount
 from bentotool.sdk.signature import MethodSpec, describe_method
 from bentotool.sdk.websocket import WebSocketSpec, describe_websocket, is_websocket
@@ -71,8 +72,17 @@ class Service(Generic[T]):
         return f"<Service {self.name}>"
 
     def __call__(self) -> T:
-        """A plain local instance: no server, no threads, no batching."""
-        return self.inner()
+        """A local instance: no server, no limits, no batching. Its methods are plain calls.
+
+        ``.to_async`` has every method awaitable, ``.to_sync`` every one blocking; ``on_startup`` methods do not run.
+        """
+        instance: Any = self.inner()
+        local = Handle(instance)
+        for name in ("to_async", "to_sync"):
+            if not hasattr(instance, name):
+                with contextlib.suppress(AttributeError):  # a class with __slots__ has no place for it
+                    setattr(instance, name, getattr(local, name))
+        return instance  # type: ignore[no-any-return]
 
     def shared_instance(self) -> T:
         """The one instance that other services of this process use."""

@@ -1,4 +1,4 @@
-"""Contract tests for plugins: one line each in a plugin's own tests.
+"""For tests: a client for services (`TestClient`), and contract tests for plugins, one line each in a plugin's tests.
 
 ::
 
@@ -16,7 +16,8 @@
 
 from __future__ import annotations
 
+from bentotool.testing.client import TestClient
 from bentotool.testing.contract import ContractError, check_framework, check_plugin, source_files
 from bentotool.testing.sources import check_source
 
-__all__ = ["ContractError", "check_framework", "check_plugin", "check_source", "source_files"]
+__all__ = ["ContractError", "TestClient", "check_framework", "check_plugin", "check_source", "source_files"]
