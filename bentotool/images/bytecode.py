@@ -93,7 +93,8 @@ def _interpreter(folder: Path, python: str) -> tuple[str, str]:
             found = run_uv(folder, ["python", "find", "--no-project", python], purpose="looking for an interpreter")
         except BentotoolError:
             raise BuildError(
-                f"there is no Python {python} here to compile bytecode with", hint="leave out --bytecode"
+                f"there is no Python {python} here to compile bytecode with",
+                hint=f"leave out --bytecode, or install it, as with: uv python install {python}",
             ) from None
         program = found.decode().strip()
     return program, _run([program, "-I", "-c", "import sys; print(sys.version)"]).strip()

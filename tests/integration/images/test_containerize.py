@@ -201,7 +201,9 @@ def test_the_plan_names_the_base_that_is_taken(
     assert "the oci builder knows no base image" in refused["message"]
 
 
-def test_a_disk_without_room(bento: StoredBento, base: str, wheels: Path, tmp_path: Path, require_tool: Cli) -> None:
+def test_a_disk_without_room(
+    bento: StoredBento, base: str, wheels: Path, tmp_path: Path, require_tool: Cli, layout: Layout
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mount = f"mount -t tmpfs -o size=64k none '{small}' && exec \"$@\""
@@ -220,6 +222,12 @@ def test_a_disk_without_room(bento: StoredBento, base: str, wheels: Path, tmp_pa
         assert done.returncode == 1
         assert error["message"].startswith("no space left on the disk that holds")
         assert "--output" in error["hint"]
+    # packages are put together in the store: nothing of theirs lies where temporary files do
+    elsewhere = ["env", f"TMPDIR={small}", *command, f"{tmp_path}/image.tar"]
+    tiny = mount.replace("64k", "4k")
+    done = subprocess.run([*isolated, tiny, "sh", *elsewhere], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert not list((layout.root / "tmp").iterdir())
 
 
 def test_the_base_that_is_named_first_counts(
