@@ -238,12 +238,13 @@ def one_round(options: argparse.Namespace, work: Path, number: int) -> dict[str,
 
 @contextmanager
 def started(image: str) -> Iterator[str]:
-    """A container of the image; its identity."""
-    container = run(["docker", "run", "--detach", "--publish", "127.0.0.1::3000", image]).strip()
+    """A container of the image; its name."""
+    name = f"image-bench-{os.urandom(6).hex()}"
     try:
-        yield container
+        run(["docker", "run", "--detach", "--name", name, "--publish", "127.0.0.1::3000", image])
+        yield name
     finally:
-        subprocess.run(["docker", "rm", "--force", "--volumes", container], capture_output=True, check=False)
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)
 
 
 def inside(subject: Subject, image: str) -> dict[str, Any]:
