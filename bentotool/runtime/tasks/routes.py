@@ -15,12 +15,15 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from bentotool.runtime.body import Disconnected, check_headers, read_body
+from bentotool.runtime.body import Disconnected, read_binary, read_body
+from bentotool.runtime.inputs import Inputs
 from bentotool.runtime.tasks.records import CANCELED, ENDED, Message, NewTask, QueueFull, TaskConflict, TaskRecord
+from bentotool.runtime.tasks.replay import Replay
 from bentotool.runtime.tasks.runner import TaskRunner
 from bentotool.sdk.exceptions import InvalidArgument, NotFound, ServiceError, ServiceUnavailable
 from bentotool.sdk.signature import MethodSpec
 from bentotool.sdk.task import PRIORITIES, TaskOptions
+from bentotool.sdk.taskrun import TaskRun
 
 if TYPE_CHECKING:
     from bentotool.runtime.app import Application
@@ -58,6 +61,10 @@ class _Canceled(ServiceError):
 class _KeyReused(ServiceError):
     code = "idempotency_key_reused"
     http_status = 422
+
+
+def _untold(_fraction: float | None, _message: str | None) -> None:
+    """No task runs, so nothing is told."""
 
 
 def _time(seconds: float | None) -> str | None:
@@ -151,6 +158,7 @@ class Tasks:
         self.app, self._specs = app, specs
         self.runner = TaskRunner(app, specs)
         self._limit = app.service.config.max_body_bytes
+        self._inputs = {name: Inputs(spec, self._limit) for name, spec in specs.items()}
 
     def routes(self) -> Iterator[tuple[str, str, Any]]:
         """Path without the service's prefix, method, what answers."""
@@ -181,9 +189,11 @@ class Tasks:
 
     async def _submit(self, spec: MethodSpec, scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> Message:
         self.app.admit()
-        check_headers(headers, self._limit)
-        body = await read_body(receive, headers, self._limit)
-        spec.decode(body)  # a wrong input is refused now, and not found later
+        held = self.app.bodies.take(headers.get(b"content-length"))
+        try:
+            body = await self._body(spec, receive, headers)
+        finally:
+            self.app.bodies.give_back(held)
         kept = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         kept = {name: value for name, value in kept.items() if name not in _DROPPED}
         request = Message(kept, body, query=scope.get("query_string", b"").decode("latin-1"))
@@ -192,6 +202,22 @@ class Tasks:
             raise InvalidArgument(f"Idempotency-Key has {len(key)} characters, at most {_LONGEST_KEY} are taken")
         assert isinstance(spec.options, TaskOptions)
         return await self._enter(spec, request, _priority(headers, spec.options.priority), key)
+
+    async def _body(self, spec: MethodSpec, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+        """The body as it came. It is read as input too, so that a wrong one is refused now and not found later."""
+        inputs = self._inputs[spec.name]
+        form = inputs.form_of(headers)
+        inputs.in_memory(form, headers)
+        if form is None:
+            body = await read_body(receive, headers, self._limit)
+        else:
+            body = bytes(await read_binary(receive, self._limit))
+        folder = inputs.folder()
+        try:
+            await inputs.read(form, Replay(Message({}, body), "", TaskRun("", 0, _untold)).receive, headers, folder)
+        finally:
+            folder.close()
+        return body
 
     async def _enter(self, spec: MethodSpec, request: Message, priority: int, key: str | None) -> Message:
         options = spec.options

@@ -66,6 +66,12 @@ class Work:
     def double(self, x: int) -> int:
         return 2 * x
 
+    @bentotool.task
+    def reverse(self, file: Path, ctx: bentotool.Context) -> Path:
+        made = ctx.temp_dir / "reversed.bin"
+        made.write_bytes(file.read_bytes()[::-1])
+        return made
+
 
 class Asker:
     """A client of the wire alone."""
@@ -128,6 +134,22 @@ def test_a_task_is_submitted_and_its_result_fetched() -> None:
         again = await asker.ask("POST", "double", "retry", id_)
         assert again.json()["task_id"] != id_
         await asker.until("double", again.json()["task_id"], "completed")
+
+    run(body)
+
+
+def test_files_go_in_and_come_out() -> None:
+    async def body(asker: Asker) -> None:
+        content = bytes(range(256)) * 4000
+        submitted = await asker.http.post("/reverse/submit", files={"file": ("a.bin", content)})
+        assert submitted.status_code == 200, submitted.text
+        id_ = submitted.json()["task_id"]
+        assert (await asker.until("reverse", id_, "completed", "failed"))["status"] == "completed"
+        result = await asker.ask("GET", "reverse", "get", id_)
+        assert result.content == content[::-1]
+        assert "reversed.bin" in result.headers["content-disposition"]
+        wrong = await asker.http.post("/reverse/submit", files={"other": ("a.bin", b"x")})
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid_input")
 
     run(body)
 
