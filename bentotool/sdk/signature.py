@@ -19,7 +19,7 @@ from bentotool.sdk.context import Context
 from bentotool.sdk.exceptions import InvalidArgument
 from bentotool.sdk.importing import PROBE_VARIABLE
 from bentotool.sdk.places import invalid
-from bentotool.sdk.response import is_response_type
+from bentotool.sdk.response import ServerSentEvent, is_response_type
 from bentotool.sdk.routes import RouteParameters, route_names
 from bentotool.sdk.validators import ContentType
 
@@ -303,6 +303,7 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
     media = next((item.content_type for item in metadata if isinstance(item, ContentType)), None)
     if kind in ("generator", "async_generator"):
         item = get_args(returned)[0] if get_origin(returned) in _STREAMS and get_args(returned) else Any
+        media = "text/event-stream" if item is ServerSentEvent else media
         output = _codec(item, f"output of {where}")
     else:
         annotation = options.output_spec or hints.get("return", inspect.Parameter.empty)
