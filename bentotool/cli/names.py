@@ -11,7 +11,7 @@ import typer
 
 from bentotool.cli.state import current
 
-__all__ = ["BentoReference", "ModelReference", "bento_names", "model_names"]
+__all__ = ["BentoReference", "DeploymentName", "ModelReference", "bento_names", "deployment_names", "model_names"]
 
 _FORMS = "name, name:version, name@sha256:…, or name:PREFIX of a version."
 
@@ -24,6 +24,17 @@ def model_names(incomplete: str) -> list[str]:
 def bento_names(incomplete: str) -> list[str]:
     """Names of Bentos that start so."""
     return _names("bentos", incomplete)
+
+
+def deployment_names(incomplete: str) -> list[str]:
+    """Names of recorded deployments that start so."""
+    from bentotool.deploy.records import Records
+    from bentotool.errors import BentotoolError
+
+    try:
+        return [record.name for record in Records(current().layout).list() if record.name.startswith(incomplete)]
+    except (BentotoolError, OSError):  # a shell has no place for an error
+        return []
 
 
 def _names(kind: str, start: str) -> list[str]:
@@ -39,3 +50,6 @@ def _names(kind: str, start: str) -> list[str]:
 
 ModelReference = Annotated[str, typer.Argument(metavar="REF", help=_FORMS, autocompletion=model_names)]
 BentoReference = Annotated[str, typer.Argument(metavar="REF", help=_FORMS, autocompletion=bento_names)]
+DeploymentName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the deployment.", autocompletion=deployment_names)
+]

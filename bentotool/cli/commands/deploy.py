@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bentotool.cli.deploying import carry_out
 from bentotool.cli.state import State, current
-from bentotool.cli.targets import (
-    ShownProgress,
-    describe_targets,
-    image_maker,
-    of_stored,
-    show_differences,
-    show_plan,
-    target_params,
-)
+from bentotool.cli.targets import describe_targets, image_maker, of_stored, target_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from bentotool.deploy.records import Record
-    from bentotool.targetspec import DeployBento, Plan
+    from bentotool.targetspec import DeployBento
 
-__all__ = ["carry_out", "deploy"]
+__all__ = ["deploy"]
 
 
 def deploy(
@@ -74,25 +65,6 @@ deploy.more_params = target_params  # type: ignore[attr-defined]
 deploy.more_help = describe_targets  # type: ignore[attr-defined]
 
 
-def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool, reason: str = "") -> None:
-    """Show a plan, or what it changes, or apply it and show what came of it."""
-    from bentotool.deploy.api import apply_plan
-
-    if diff:
-        show_differences(state, plan)
-        return
-    for note in filter(None, (plan.blind, *plan.notes)):
-        state.console.note(note)
-    if dry_run:
-        state.console.result(plan.to_dict(), lambda: show_plan(state, plan))
-        return
-    with ShownProgress(state) as shown:
-        told = replace(plan, options=replace(plan.options, note=shown.note, progress=shown.tell))
-        record = apply_plan(state.layout, state.plugins, told, wait=wait, reason=reason)
-    document = {**record.deployment.to_dict(), "revision": record.current.number}
-    state.console.result(document, lambda: _show(state, record))
-
-
 def _tell_changes(state: State, name: str, values: Mapping[str, Any], env: Mapping[str, str]) -> None:
     """What of an update's options is not as it was: who left one out may not know that it is back at its default."""
     from bentotool.deploy.earlier import changed_settings
@@ -116,15 +88,9 @@ def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., Callab
             Path(text), layout=state.layout, plugins=state.plugins, options=BuildOptions(dry_run=dry_run),
             note=state.console.note,
         )  # fmt: skip
-        if dry_run:
+        if dry_run and not any(each.ref == built.tag for each in BentoStore(state.layout).list(built.name)):
             return DeployBento(built.name, built.version, built.digest)
-        state.console.note(f"built {built.tag}")
+        if not dry_run:
+            state.console.note(f"built {built.tag}")
         reference = built.tag
     return of_stored(BentoStore(state.layout).get(reference), maker)
-
-
-def _show(state: State, record: Record) -> None:
-    done = record.deployment
-    state.console.line(f"Deployed {done.name} to {done.target}: {done.tag} is {done.status}")
-    state.console.line(done.url)
-    state.console.note(f"Next: bentotool deployment logs {done.name}")

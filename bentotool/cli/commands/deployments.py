@@ -11,20 +11,9 @@ import typer
 
 from bentotool.cli.console import printable
 from bentotool.cli.formats import human_time
+from bentotool.cli.names import DeploymentName
 from bentotool.cli.state import current
 
-
-def _names(incomplete: str) -> list[str]:
-    from bentotool.deploy.records import Records
-    from bentotool.errors import BentotoolError
-
-    try:
-        return [record.name for record in Records(current().layout).list() if record.name.startswith(incomplete)]
-    except (BentotoolError, OSError):  # a shell has no place for an error
-        return []
-
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment.", autocompletion=_names)]
 Target = Annotated[
     str | None, typer.Option(metavar="TARGET", help="Ask this target, also for what is not recorded here.")
 ]
@@ -49,7 +38,7 @@ def list_deployments(target: Target = None) -> None:
     state.console.result([each.to_dict() for each in found], human)
 
 
-def show_deployment(name: Name) -> None:
+def show_deployment(name: DeploymentName) -> None:
     """Show one deployment: how it is, and what was deployed before"""
     from bentotool.deploy.api import status_of
     from bentotool.deploy.records import Records
@@ -91,7 +80,7 @@ def show_deployment(name: Name) -> None:
 
 
 def logs_deployment(
-    name: Name,
+    name: DeploymentName,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is still to come.")] = False,
     tail: Annotated[int, typer.Option(min=0, metavar="N", help="The last N lines; 0 for all.")] = 100,
     target: Target = None,
@@ -107,7 +96,7 @@ def logs_deployment(
 
 
 def delete_deployment(
-    name: Name,
+    name: DeploymentName,
     target: Target = None,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
     forget: Annotated[

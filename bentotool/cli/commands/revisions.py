@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bentotool.cli.commands.deploy import carry_out
-from bentotool.cli.commands.deployments import Name
+from bentotool.cli.deploying import carry_out
 from bentotool.cli.formats import human_time
+from bentotool.cli.names import DeploymentName, deployment_names
 from bentotool.cli.registries import talks_to_registry
 from bentotool.cli.state import State, current
 from bentotool.cli.targets import deployed_again, image_maker, show_differences
@@ -24,7 +24,7 @@ Builder = Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Build
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network to build.")]
 
 
-def history_deployment(name: Name) -> None:
+def history_deployment(name: DeploymentName) -> None:
     """List what was deployed under a name, the newest first"""
     from bentotool.deploy.earlier import changed_settings
     from bentotool.deploy.records import Records
@@ -73,7 +73,7 @@ def _plan_of(
 
 
 def diff_deployment(
-    name: Name,
+    name: DeploymentName,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with status 1 when something differs.")] = False,
 ) -> None:
     """Show where what runs is not what was deployed"""
@@ -88,7 +88,7 @@ def diff_deployment(
 
 @talks_to_registry
 def rollback_deployment(
-    name: Name,
+    name: DeploymentName,
     to: Annotated[int | None, typer.Option(metavar="REVISION", min=1, help="Default: the one before.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be made, and change nothing.")] = False,
     diff: Annotated[
@@ -112,7 +112,9 @@ def rollback_deployment(
 
 
 def prune_deployments(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of this deployment alone.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Of this deployment alone.", autocompletion=deployment_names)
+    ] = None,
     keep: Annotated[
         int, typer.Option(min=1, metavar="N", help="Newest revisions that keep theirs, the current one counted.")
     ] = 3,

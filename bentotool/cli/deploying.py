@@ -1,0 +1,41 @@
+"""Carrying out a plan: what ``deploy`` and ``deployment rollback`` have in common."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bentotool.cli.state import State
+from bentotool.cli.targets import ShownProgress, show_differences, show_plan
+
+if TYPE_CHECKING:
+    from bentotool.deploy.records import Record
+    from bentotool.targetspec import Plan
+
+__all__ = ["carry_out"]
+
+
+def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool, reason: str = "") -> None:
+    """Show a plan, or what it changes, or apply it and show what came of it."""
+    from bentotool.deploy.api import apply_plan
+
+    if diff:
+        show_differences(state, plan)
+        return
+    for note in (*((plan.blind,) if plan.blind and dry_run else ()), *plan.notes):
+        state.console.note(note)
+    if dry_run:
+        state.console.result(plan.to_dict(), lambda: show_plan(state, plan))
+        return
+    with ShownProgress(state) as shown:
+        told = replace(plan, options=replace(plan.options, note=shown.note, progress=shown.tell))
+        record = apply_plan(state.layout, state.plugins, told, wait=wait, reason=reason)
+    document = {**record.deployment.to_dict(), "revision": record.current.number}
+    state.console.result(document, lambda: _show(state, record))
+
+
+def _show(state: State, record: Record) -> None:
+    done = record.deployment
+    state.console.line(f"Deployed {done.name} to {done.target}: {done.tag} is {done.status}")
+    state.console.line(done.url)
+    state.console.note(f"Next: bentotool deployment logs {done.name}")
