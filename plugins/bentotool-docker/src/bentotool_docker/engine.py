@@ -136,16 +136,20 @@ def _unreachable(url: str, error: BaseException) -> BentotoolError:
             f"the Docker engine at {url} may not be asked: permission denied",
             hint="join the group that owns the socket (sudo usermod -aG docker $USER, then log in again)",
         )
-    if any(isinstance(cause, FileNotFoundError) for cause in causes):
-        reason = "its socket is not there"
-    elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        reason = "connection refused"
-    else:
-        reason = one_line(causes[-1] if causes[-1].args else error)
     return RemoteError(
-        f"no Docker engine answers at {url}: {reason}",
+        f"no Docker engine answers at {url}: {_reason(error)}",
         hint="start it (sudo systemctl start docker, or Docker Desktop), or name another: --engine URL, DOCKER_HOST",
     )
+
+
+def _reason(error: BaseException) -> str:
+    """What is at the bottom of a failed connection."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, FileNotFoundError) for cause in causes):
+        return "its socket is not there"
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return "connection refused"
+    return one_line(causes[-1] if causes[-1].args else error)
 
 
 def one_line(error: BaseException | str) -> str:
@@ -176,7 +180,8 @@ def explained(action: str, *, port: str = "") -> Iterator[None]:
         raise RemoteError(f"{action}: the engine did not answer in time", hint="docker info") from error
     except BROKEN as error:
         raise RemoteError(
-            f"{action}: the connection to the engine broke: {one_line(error)}", hint="docker info"
+            f"{action}: the connection to the engine broke: {_reason(error)}",
+            hint="see whether it runs (docker info), and do it again",
         ) from error
 
 

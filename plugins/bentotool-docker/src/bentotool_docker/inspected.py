@@ -10,7 +10,7 @@ from docker.models.containers import Container
 
 from bentotool.interfaces import JSON
 from bentotool_docker.engine import explained
-from bentotool_docker.spec import DEPLOYMENT, REVISION
+from bentotool_docker.spec import DEPLOYMENT, DIGEST, REVISION
 
 __all__ = ["as_asked_for"]
 
@@ -31,6 +31,8 @@ def as_asked_for(client: docker.DockerClient, container: Container, asked: Mappi
     config, host = container.attrs.get("Config") or {}, container.attrs.get("HostConfig") or {}
     labels = {key: value for key, value in container.labels.items() if key.startswith(DEPLOYMENT)}
     labels[REVISION] = asked["Labels"][REVISION]  # counted on with every deployment
+    if not asked["Labels"][DIGEST]:  # of a Bento that is not built yet
+        labels[DIGEST] = ""
     found: dict[str, Any] = {
         "Image": config.get("Image"),
         "Env": _environment(client, container, asked["Env"]),
