@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bentotool.sdk.schema import input_schema, output_schema, stream_media_type
+from bentotool.sdk.contents import Definitions, answer_content, body_content
+from bentotool.sdk.routes import plain_route
+from bentotool.sdk.schema import field_schema
 from bentotool.sdk.signature import MethodSpec
 
 if TYPE_CHECKING:
@@ -31,12 +33,15 @@ _ERROR = {
 }
 _FAILURES = {
     "400": "The input does not have the declared form",
+    "403": "A page of another site may not send this",
     "413": "The body is too large",
+    "415": "The body is of a type that is not read",
     "429": "Too many requests in flight",
     "500": "The service failed",
     "503": "The service is overloaded or not ready",
     "504": "The deadline passed",
 }
+_IN_QUERY = ("GET", "DELETE")
 _PROBES = {
     "/livez": "Whether the process works",
     "/readyz": "Whether requests are answered",
@@ -51,19 +56,23 @@ def _failure(description: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-def _media_type(spec: MethodSpec) -> str:
-    media = stream_media_type(spec) if spec.stream else spec.output.media_type
-    return media.partition(";")[0]
+def _parameters(spec: MethodSpec, definitions: Definitions) -> list[dict[str, Any]]:
+    """Parameters of the route, and those of the query where there is no body."""
+    found: list[dict[str, Any]] = []
+    if spec.in_route is not None:
+        for name, codec in spec.in_route.codecs.items():
+            schema = definitions.add(*codec.describe(_TEMPLATE, False))
+            entry: dict[str, Any] = {"name": name, "in": "path", "required": True, "schema": schema}
+            found.append(entry)
+    if spec.options.method in _IN_QUERY:
+        for parameter in spec.parameters:
+            schema = definitions.add(*field_schema(parameter, _TEMPLATE, False))
+            found.append({"name": parameter.name, "in": "query", "required": parameter.required, "schema": schema})
+    return found
 
 
-def _operation(service: str, spec: MethodSpec, shared: dict[str, Any]) -> dict[str, Any]:
-    body, body_definitions = input_schema(spec, _TEMPLATE, False)
-    answer, answer_definitions = output_schema(spec, _TEMPLATE, False)
-    shared.update(body_definitions)
-    shared.update(answer_definitions)
-    responses: dict[str, Any] = {
-        "200": {"description": "The answer", "content": {_media_type(spec): {"schema": answer}}}
-    }
+def _operation(service: str, spec: MethodSpec, definitions: Definitions) -> dict[str, Any]:
+    responses: dict[str, Any] = {"200": {"description": "The answer", "content": answer_content(spec, definitions)}}
     responses.update({status: _failure(text) for status, text in _FAILURES.items()})
     operation: dict[str, Any] = {
         "operationId": f"{service}__{spec.name}",
@@ -73,19 +82,25 @@ def _operation(service: str, spec: MethodSpec, shared: dict[str, Any]) -> dict[s
     }
     if spec.doc:
         operation["description"] = spec.doc
-    if spec.parameters and spec.options.method != "GET":
+    parameters = _parameters(spec, definitions)
+    if parameters:
+        operation["parameters"] = parameters
+    if spec.parameters and spec.options.method not in _IN_QUERY:
         required = any(parameter.required for parameter in spec.parameters)
-        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": body}}}
+        operation["requestBody"] = {"required": required, "content": body_content(spec, definitions)}
+        if any(parameter.codec.files for parameter in spec.parameters):
+            responses["422"] = _failure("An address stands where a file belongs")
     return operation
 
 
 def openapi_document(service: Service[Any]) -> dict[str, Any]:
     """Describe every route of a service."""
-    shared: dict[str, Any] = {}
+    definitions = Definitions()
+    definitions.found["Error"] = _ERROR
     paths: dict[str, Any] = {}
     for spec in service.apis.values():
-        operation = _operation(service.name, spec, shared)
-        paths.setdefault(service.path_prefix + spec.route, {})[spec.options.method.lower()] = operation
+        operation = _operation(service.name, spec, definitions)
+        paths.setdefault(service.path_prefix + plain_route(spec.route), {})[spec.options.method.lower()] = operation
     for path, text in _PROBES.items():
         answers: dict[str, Any] = {"200": {"description": text}}
         if path in ("/livez", "/readyz", "/healthz"):
@@ -98,5 +113,5 @@ def openapi_document(service: Service[Any]) -> dict[str, Any]:
         "info": info,
         "tags": [{"name": "Service APIs"}, {"name": "Infrastructure"}],
         "paths": paths,
-        "components": {"schemas": {**shared, "Error": _ERROR}},
+        "components": {"schemas": definitions.found},
     }

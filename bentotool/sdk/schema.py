@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bentotool.sdk.arguments import arguments_schema
-from bentotool.sdk.signature import MethodSpec
+from bentotool.sdk.signature import MethodSpec, Parameter
 from bentotool.sdk.task import TaskOptions
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["input_schema", "output_schema", "service_schema", "stream_media_type"]
+__all__ = ["field_schema", "input_schema", "output_schema", "service_schema", "stream_media_type"]
 
 _TEMPLATE = "#/$defs/{name}"
+_KEPT = ("default", "enum", "const")
 
 
 def jsonable(value: Any) -> Any:
@@ -27,8 +28,54 @@ def jsonable(value: Any) -> Any:
 
     try:
         return msgspec.to_builtins(value, enc_hook=to_plain, order="deterministic")
-    except TypeError:
+    except (TypeError, ValueError):
         return None
+
+
+def _for_clients(schema: Any) -> Any:
+    """A schema that BentoML's clients can walk: every array says what its items are, and an optional file is a file.
+
+    Their client looks for ``type: file`` at the top of a field to know that it has to send a form.
+    """
+    if isinstance(schema, list):
+        return [_for_clients(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: item if key in _KEPT else _for_clients(item) for key, item in schema.items()}
+    if schema.get("type") == "array" and not isinstance(schema.get("items"), dict):
+        schema["items"] = {}
+    choices = schema.get("anyOf")
+    if isinstance(choices, list):
+        others = [item for item in choices if item != {"type": "null"}]
+        if len(others) == 1 and len(choices) == 2 and _is_file(others[0]):
+            kept = {key: item for key, item in schema.items() if key != "anyOf"}
+            return {**others[0], **kept, "nullable": True}
+    return schema
+
+
+def _is_file(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    return schema.get("type") == "file" or (schema.get("type") == "array" and _is_file(schema.get("items")))
+
+
+def _inlined(schema: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """A model that is the whole body, with its fields at the top, where BentoML's clients look for them."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return {**shared[name], **{k: v for k, v in schema.items() if k != "$ref"}} if name in shared else schema
+
+
+def field_schema(parameter: Parameter, template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """JSON Schema of one parameter with its default and description, and the definitions it refers to."""
+    schema, shared = parameter.codec.describe(template, tensors)
+    schema = dict(schema)
+    if not parameter.required and not parameter.variadic:
+        default = jsonable(parameter.default)
+        if default is not None or parameter.default is None:
+            schema.setdefault("default", default)
+    if parameter.description and "description" not in schema:
+        schema["description"] = parameter.description
+    return (_for_clients(schema) if tensors else schema), shared
 
 
 def input_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -36,12 +83,14 @@ def input_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[s
     properties: dict[str, Any] = {}
     shared: dict[str, Any] = {}
     for parameter in spec.parameters:
-        schema, definitions = parameter.codec.describe(template, tensors)
+        schema, definitions = field_schema(parameter, template, tensors)
         shared.update(definitions)
         if spec.root:
-            return ({**schema, "root_input": True} if tensors else schema), shared
-        if not parameter.required:
-            schema = {**schema, "default": jsonable(parameter.default)}
+            if not tensors:
+                return schema, shared
+            schema = _inlined(schema, shared) if spec.spread is not None or "$ref" in schema else schema
+            schema = _for_clients(schema)
+            return (schema if spec.spread is not None else {**schema, "root_input": True}), _for_clients(shared)
         properties[parameter.name] = schema
     document: dict[str, Any] = {"type": "object", "properties": properties}
     required = [parameter.name for parameter in spec.parameters if parameter.required]
@@ -49,8 +98,8 @@ def input_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[s
         document["required"] = required
     if tensors:
         document["title"] = "Input"
-    else:
-        document["additionalProperties"] = False
+        return document, _for_clients(shared)
+    document["additionalProperties"] = False
     return document, shared
 
 
@@ -64,6 +113,8 @@ def stream_media_type(spec: MethodSpec) -> str:
 def output_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """JSON Schema of an API's answer, and the definitions it refers to."""
     schema, shared = spec.output.describe(template, tensors)
+    if tensors:
+        schema, shared = _for_clients(schema), _for_clients(shared)
     if tensors and spec.stream:
         schema = {**schema, "is_stream": True, "media_type": stream_media_type(spec)}
     elif tensors and spec.output.media_type != "application/json":
