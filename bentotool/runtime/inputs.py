@@ -135,7 +135,7 @@ class Inputs:
         parameter = self._alone
         assert parameter is not None
         start = upload.data or b""
-        if not start and upload.stored is None and self._spec.root:
+        if not start and upload.stored is None and self._spec.root and not self._spec.parameters[0].required:
             return self._spec.decode(b"")
         if upload.content_type == _JSON and start[:6].lower() == b'"data:':
             return self._spec.decode(start)

@@ -169,6 +169,8 @@ def load_foreign(tp: Any, value: Any) -> Any:
         return value
     try:
         return codec.load(value)
+    except msgspec.ValidationError as error:  # msgspec puts the path of this place around any error but its own
+        raise ValueError(str(error)) from error
     except (OverflowError, AttributeError, KeyError, IndexError) as error:
         raise ValueError(f"cannot be read as the declared type: {error}") from error
 
