@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bentotool.errors import BentotoolError, UsageError
 from bentotool.runtime.bento import find_target, given_arguments
-from bentotool.runtime.supervisor import Settings, Supervisor, bind, report
+from bentotool.runtime.listening import bind, report
+from bentotool.runtime.supervisor import Settings, Supervisor
 
 __all__ = ["main"]
 

@@ -128,7 +128,7 @@ def keep(listener: socket.socket, asked: socket.socket, stopping: Callable[[], b
 
 def main(argv: list[str] | None = None) -> int:
     """Keep a port until a signal comes; give the exit status."""
-    from bentotool.runtime.supervisor import bind, report
+    from bentotool.runtime.listening import bind, report
 
     parser = argparse.ArgumentParser(prog="python -m bentotool.runtime.door", description=__doc__)
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - inside a container; what is published decides

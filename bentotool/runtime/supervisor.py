@@ -1,41 +1,39 @@
 """The parent process: binds the socket, keeps the workers alive, stops them in order.
 
 It imports the standard library alone, so that it costs next to nothing beside the workers. One loop waits on the
-workers' lines, on signals and on the next restart; a worker's death is seen as the end of its line.
+workers' lines, on signals and on the next restart; a worker's death is seen as the end of its line. The workers of one
+generation are a `Fleet`; when files change under ``--reload`` another one is started beside it, on the same socket, and
+takes its place once all of it is ready.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
 import signal
 import socket
-import subprocess  # the type of what handover starts
 import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bentotool.errors import BentotoolError, ConflictError, ServiceLoadError, UnsafeError, UsageError
 from bentotool.runtime import door
 from bentotool.runtime.bento import Target
-from bentotool.runtime.handover import spawn
+from bentotool.runtime.fleet import Fleet, Surroundings
 from bentotool.runtime.leftovers import MetricsFolder, sweep
+from bentotool.runtime.lobby import Lobby
+from bentotool.runtime.slots import Slot
 
-__all__ = ["Settings", "Supervisor", "bind"]
+__all__ = ["Settings", "Supervisor"]
 
-_METRICS = "PROMETHEUS_MULTIPROC_DIR"
-# Imported by a service itself, ONNX Runtime starts a telemetry client that writes below the home folder.
-_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
-_SLOT = "BENTOTOOL_WORKER_SLOT"
-_CRASHES = 5
-_CRASH_WINDOW = 60.0
-_LONGEST_BACKOFF = 30.0
-_START_ATTEMPTS = 3
+_UNANSWERED_S = 1.0
+"""After so long without a worker, the supervisor answers itself."""
+_SETTLE_S = 0.1
+"""Changes of files that come so close together are one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class Settings:
         port_file: gets the port, once the server is ready.
         log_format: ``text``, or ``json`` for standard output and logs in JSON Lines.
         quiet: nothing but warnings and errors is said.
+        development: dependencies live in the process of the service that uses them.
+        watcher: module that watches the project's files, as a program; None not to reload.
     """
 
     host: str = "127.0.0.1"
@@ -59,50 +59,8 @@ class Settings:
     port_file: Path | None = None
     log_format: str = "text"
     quiet: bool = False
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConflictError: the port is in use.
-        UsageError: no such address on this machine, or a port that may not be used.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"host {host!r}: {getattr(error, 'strerror', error)}", hint="use --host 127.0.0.1") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":  # on Windows this option would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
-    except PermissionError as error:
-        listener.close()
-        raise UsageError(f"port {port} may not be used: {error.strerror}", hint="use a port above 1023") from error
-    except OSError as error:
-        listener.close()
-        raise ConflictError(
-            f"port {port} on {host} is in use", hint="stop what uses it, or pass --port 0 for a free port"
-        ) from error
-    return listener
-
-
-@dataclass
-class _Slot:
-    """One place for a worker. Its number names the worker's metric files, whoever fills the place."""
-
-    number: int
-    process: subprocess.Popen[bytes] | None = None
-    line: socket.socket | None = None
-    buffer: bytes = b""
-    ready: bool = False
-    failures: int = 0
-    restart_at: float = 0.0
-    error: dict[str, Any] | None = None
+    development: bool = False
+    watcher: str | None = None
 
 
 class Supervisor:
@@ -116,18 +74,22 @@ class Supervisor:
 
     def __init__(self, target: Target, settings: Settings, listener: socket.socket) -> None:
         self._target, self._settings, self._listener = target, settings, listener
-        self._slots = [_Slot(number) for number in range(settings.workers or 1)]
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
         sweep()
         self._metrics = MetricsFolder()
+        self._fleet: Fleet | None = None  # what answers, or is to
+        self._next: Fleet | None = None  # what is to take its place
+        self._leaving: list[Fleet] = []
         self._announced = False
         self._stopping: int | None = None
         self._kill_at = 0.0
-        self._crashes: deque[float] = deque()
-        self._problem: str | None = None
         self._door: door.Door | None = None
         self._shut_out = False
+        self._lobby = Lobby(listener, self._selector)
+        self._silent_since: float | None = None
+        self._watcher: Slot | None = None
+        self._changed_at: float | None = None
 
     def run(self) -> int:
         """Serve; give the exit status: 0 after SIGTERM, 130 after ctrl-C, 1 after the keeper of the port has gone.
@@ -140,8 +102,9 @@ class Supervisor:
             if lent := os.environ.get(door.VARIABLE):
                 self._door = door.take(lent)
                 self._selector.register(self._door.line, selectors.EVENT_READ, self._door)
-            for slot in self._slots:
-                self._start(slot)
+            self._watch()
+            self._fleet = self._make_fleet()
+            self._fleet.start()
             while not self._finished():
                 self._turn()
         finally:
@@ -149,7 +112,10 @@ class Supervisor:
         return 1 if self._shut_out else 130 if self._stopping == signal.SIGINT else 0
 
     def _finished(self) -> bool:
-        return self._stopping is not None and all(slot.process is None for slot in self._slots)
+        return self._stopping is not None and all(fleet.gone for fleet in self._fleets())
+
+    def _fleets(self) -> list[Fleet]:
+        return [fleet for fleet in (self._fleet, self._next, *self._leaving) if fleet is not None]
 
     def _catch_signals(self) -> None:
         ours, theirs = socket.socketpair()
@@ -160,58 +126,120 @@ class Supervisor:
         self._selector.register(ours, selectors.EVENT_READ, None)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _frame: self._signals.append(received))
+        if hasattr(signal, "SIGCHLD"):  # a child has ended or was stopped
+            signal.signal(signal.SIGCHLD, lambda _received, _frame: None)
 
-    def _start(self, slot: _Slot) -> None:
-        settings, target = self._settings, self._target
-        ours, theirs = socket.socketpair()
-        arguments = ["--app-dir", str(target.app_dir), "--workers", str(settings.workers or 0)]
-        arguments += ["--drain-delay", str(settings.drain_delay), "--grace", str(settings.grace)]
-        arguments += ["--log-format", settings.log_format]
-        for middleware in target.bento.middleware if target.bento else ():
-            arguments += ["--middleware", middleware]
-        if settings.quiet:
-            arguments.append("--quiet")
-        if target.arguments:
-            arguments.append("--arguments")
-        if target.service:
-            arguments += ["--service", target.service]
+    def _make_fleet(self) -> Fleet:
         from bentotool.runtime.hosts import is_loopback
 
-        if is_loopback(self._listener.getsockname()[0]):
-            arguments.append("--loopback")
-        env = {**_QUIET, **os.environ, **target.environment, _METRICS: str(self._metrics.path), _SLOT: str(slot.number)}
+        settings, target = self._settings, self._target
+        options = ["--app-dir", str(target.app_dir), "--log-format", settings.log_format]
+        options += ["--drain-delay", str(settings.drain_delay), "--grace", str(settings.grace)]
+        for middleware in target.bento.middleware if target.bento else ():
+            options += ["--middleware", middleware]
+        options += ["--quiet"] if settings.quiet else []
+        options += ["--service", target.service] if target.service else []
+        options += ["--loopback"] if is_loopback(self._listener.getsockname()[0]) else []
         listeners = [self._listener, *([self._door.listener] if self._door else [])]
-        slot.process = spawn("bentotool.runtime.worker", arguments, [*listeners, theirs], env)
-        theirs.close()
-        slot.line, slot.buffer, slot.ready, slot.error = ours, b"", False, None
-        if target.arguments:
-            self._send(slot, {"type": "arguments", "values": dict(target.arguments)})
-        ours.setblocking(False)
-        self._selector.register(ours, selectors.EVENT_READ, slot)
-        if self._problem:
-            self._send(slot, {"type": "problem", "message": self._problem})
+        return Fleet(
+            Surroundings(
+                target=target,
+                workers=settings.workers,
+                options=options,
+                listeners=listeners,
+                metrics=self._metrics.path,
+                inside=settings.development,
+                number=self._free_number,
+                selector=self._selector,
+                note=self._note,
+            )
+        )
+
+    def _free_number(self) -> int:
+        taken = {slot.number for fleet in self._fleets() for slot in fleet.slots()}
+        return next(number for number in itertools.count() if number not in taken)
 
     def _turn(self) -> None:
         for key, _events in self._selector.select(self._timeout()):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup[0].recv(64)
+                for fleet in self._fleets():
+                    fleet.notice_children()
             elif isinstance(key.data, door.Door):
                 self._lose_port(key.data)
+            elif isinstance(key.data, Lobby):
+                key.data.serve(key.fileobj)
+            elif key.data is self._watcher:
+                self._hear_watcher(self._watcher)
             else:
-                self._receive(key.data)
+                fleet, slot = key.data
+                fleet.receive(slot)
         while self._signals:
             self._stop(self._signals.popleft())
         now = time.monotonic()
+        for fleet in self._fleets():
+            fleet.tick(now)
+        self._follow(now)
+
+    def _follow(self, now: float) -> None:
+        """Everything that follows from what the workers have said or done."""
         if self._stopping is not None:
+            for fleet in self._fleets():
+                fleet.drain_next()
             if now >= self._kill_at:
                 self._kill_all()
             return
-        if self._problem and (not self._crashes or now - self._crashes[-1] > _CRASH_WINDOW):
-            self._set_problem(None)
-        for slot in self._slots:
-            if slot.process is None and now >= slot.restart_at:
-                self._start(slot)
+        self._judge()
+        if self._changed_at is not None and now - self._changed_at >= _SETTLE_S:
+            self._changed_at = None
+            self._reload()
+        for fleet in list(self._leaving):
+            fleet.drain_next()
+            if fleet.gone:
+                fleet.close()
+                self._leaving.remove(fleet)
+        self._keep_lobby(now)
+
+    def _judge(self) -> None:
+        """See whether a generation has failed, or is ready."""
+        if self._next is not None:
+            if self._next.failure is not None:
+                self._drop(self._next, "the change is not taken, the last version goes on: ")
+                self._next = None
+            elif self._next.announced:
+                if self._fleet is not None:
+                    self._fleet.drain()
+                    self._leaving.append(self._fleet)
+                self._fleet, self._next = self._next, None
+                self._say_reloaded()
+        if self._fleet is not None:
+            if self._fleet.failure is not None:
+                if self._watcher is None or self._announced:
+                    raise self._fleet.failure
+                self._drop(self._fleet, "")
+                self._fleet = None
+            elif self._fleet.announced:
+                self._announce(self._fleet.service)
+
+    def _drop(self, fleet: Fleet, before: str) -> None:
+        assert fleet.failure is not None
+        fleet.kill()
+        fleet.close()
+        hint = f" ({fleet.failure.hint})" if fleet.failure.hint else ""
+        self._note(f"{before}{fleet.failure.message}{hint}")
+
+    def _keep_lobby(self, now: float) -> None:
+        if self._fleet is not None and self._fleet.answers:
+            self._silent_since = None
+            self._lobby.set_open(False)
+        elif self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= _UNANSWERED_S:
+            problem = self._fleet.problem if self._fleet is not None else "the service does not start"
+            self._lobby.reason = problem or ("no worker is ready" if self._announced else "the server is starting")
+            self._lobby.set_open(True)
+        self._lobby.tick(now)
 
     def _lose_port(self, lent: door.Door) -> None:
         self._selector.unregister(lent.line)
@@ -222,46 +250,55 @@ class Supervisor:
 
     def _timeout(self) -> float | None:
         """Seconds until something is due; None: nothing but an event."""
-        now, due = time.monotonic(), []
+        due = [at for fleet in self._fleets() for at in fleet.due()]
         if self._stopping is not None:
             due.append(self._kill_at)
         else:
-            due += [slot.restart_at for slot in self._slots if slot.process is None]
-            if self._problem and self._crashes:
-                due.append(self._crashes[-1] + _CRASH_WINDOW + 0.1)
-        return max(0.0, min(due) - now) if due else None
+            due += [self._changed_at + _SETTLE_S] if self._changed_at is not None else []
+            if self._silent_since is not None and not self._lobby.open:
+                due.append(self._silent_since + _UNANSWERED_S)
+            guests = self._lobby.due()
+            due += [guests] if guests is not None else []
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _receive(self, slot: _Slot) -> None:
-        assert slot.line is not None
-        try:
-            data = slot.line.recv(65536)
-        except BlockingIOError:
+    # reloading
+
+    def _watch(self) -> None:
+        if self._settings.watcher is None:
             return
-        except OSError:
-            data = b""
-        slot.buffer += data
-        *lines, slot.buffer = slot.buffer.split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            if message["type"] == "ready":
-                slot.ready, slot.failures = True, 0
-                self._fill_up(int(message["workers"]))
-                self._announce(message["name"])
-            elif message["type"] == "failed":
-                slot.error = message["error"]
-        if not data:
-            self._lost(slot)
+        self._watcher = Slot(-1, 0)
+        self._watcher.start([str(self._target.app_dir)], [], os.environ, module=self._settings.watcher)
+        assert self._watcher.line is not None
+        self._selector.register(self._watcher.line, selectors.EVENT_READ, self._watcher)
 
-    def _fill_up(self, workers: int) -> None:
-        """Start the workers that the service asks for, where the user did not say how many."""
-        if self._settings.workers is None and self._stopping is None:
-            for number in range(len(self._slots), workers):
-                self._slots.append(_Slot(number))
-                self._start(self._slots[-1])
+    def _hear_watcher(self, watcher: Slot) -> None:
+        messages, ended = watcher.receive()
+        for message in messages:
+            if message["type"] == "changed":
+                self._changed_at = time.monotonic()
+            elif message["type"] == "note":
+                self._note(message["message"])
+        if ended and watcher.line is not None:
+            self._selector.unregister(watcher.line)
+            watcher.reap()
+            if self._stopping is None:
+                self._note("files are watched no more: the watcher has ended")
+
+    def _reload(self) -> None:
+        if self._next is not None:  # a newer change replaces one that is being tried
+            self._next.kill()
+            self._next.close()
+        self._next = self._make_fleet()
+        self._next.start()
+
+    def _say_reloaded(self) -> None:
+        if not self._settings.quiet and self._announced:
+            text = "reloaded"
+            print(json.dumps({"event": text}) if self._settings.log_format == "json" else text, flush=True)  # noqa: T201
 
     def _announce(self, service: str) -> None:
         """Say where the server is, once, when every worker answers."""
-        if self._announced or not all(slot.ready for slot in self._slots):
+        if self._announced:
             return
         self._announced = True
         host, port = self._listener.getsockname()[:2]
@@ -270,58 +307,10 @@ class Supervisor:
             self._settings.port_file.write_text(f"{port}\n", encoding="ascii")
         if self._settings.quiet:
             return
-        url = f"http://{name}:{port}"
+        url = f"{'https' if os.environ.get('BENTOTOOL_SSL_CERTFILE') else 'http'}://{name}:{port}"
         as_json = json.dumps({"event": "serving", "url": url, "name": service})
         line = as_json if self._settings.log_format == "json" else f"serving on {url}"
         print(line, flush=True)  # noqa: T201 - the one line of this program's output
-
-    def _lost(self, slot: _Slot) -> None:
-        """A worker's line has ended: it is dead, or about to be."""
-        assert slot.line is not None
-        assert slot.process is not None
-        self._selector.unregister(slot.line)
-        slot.line.close()
-        try:
-            status = slot.process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            slot.process.kill()
-            status = slot.process.wait()
-        slot.line, slot.process, slot.ready = None, None, False
-        for path in self._metrics.path.glob(f"gauge_live*_{slot.number}.db"):
-            with contextlib.suppress(OSError):
-                path.unlink()
-        if self._stopping is not None:
-            return
-        slot.failures += 1
-        if not self._announced:
-            self._give_up_when_hopeless(slot, status)
-        now = time.monotonic()
-        self._crashes.append(now)
-        while now - self._crashes[0] > _CRASH_WINDOW:
-            self._crashes.popleft()
-        delay = 0.0 if slot.failures == 1 else min(_LONGEST_BACKOFF, 0.25 * 2.0 ** (slot.failures - 2))
-        slot.restart_at = now + delay
-        reason = slot.error["message"] if slot.error else _why(status)
-        self._note(f"worker {slot.number} ended ({reason}); restarting in {delay:g} s")
-        if len(self._crashes) >= _CRASHES:
-            self._set_problem(f"workers crash in a loop: {reason}")
-
-    def _give_up_when_hopeless(self, slot: _Slot, status: int) -> None:
-        """Before the server was ever ready, a failure to start is final.
-
-        Raises:
-            ServiceLoadError: why.
-            UnsafeError: the service loads a model that runs code, without saying that it is trusted.
-            UsageError: an argument is missing or wrong.
-        """
-        if slot.error is not None:
-            for kind in (UnsafeError, UsageError):
-                if slot.error.get("code") == kind.code:
-                    raise kind(slot.error["message"], hint=slot.error.get("hint"))
-            known = {key: value for key, value in slot.error.items() if key not in ("code", "message", "hint")}
-            raise ServiceLoadError(slot.error["message"], hint=slot.error.get("hint"), details=known)
-        if slot.failures >= _START_ATTEMPTS:
-            raise ServiceLoadError(f"the service does not start: its worker ended ({_why(status)})")
 
     def _note(self, message: str) -> None:
         line = f"bentotool: {message}"
@@ -332,16 +321,7 @@ class Supervisor:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
-    def _set_problem(self, message: str | None) -> None:
-        if message != self._problem:
-            self._problem = message
-            for slot in self._slots:
-                self._send(slot, {"type": "problem", "message": message})
-
-    def _send(self, slot: _Slot, message: dict[str, Any]) -> None:
-        if slot.line is not None:
-            with contextlib.suppress(OSError):
-                slot.line.sendall(json.dumps(message).encode() + b"\n")
+    # ending
 
     def _stop(self, number: int) -> None:
         if self._stopping is not None:  # the second signal does not wait
@@ -349,26 +329,27 @@ class Supervisor:
             return
         self._stopping = number
         settings = self._settings
+        self._lobby.close()
         if self._door is not None:
             self._door.listener.close()
         self._kill_at = time.monotonic() + settings.drain_delay + settings.grace + 5.0
-        for slot in self._slots:
-            if slot.process is not None and not slot.ready:
-                slot.process.kill()  # still loading: nothing is in flight
-            self._send(slot, {"type": "drain"})
+        for fleet in self._fleets():
+            fleet.drain()
         if self._listener.fileno() != -1:
             self._listener.close()
 
     def _kill_all(self) -> None:
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.kill()
+        for fleet in self._fleets():
+            fleet.kill()
 
     def _clean_up(self) -> None:
-        self._kill_all()
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.wait()
+        self._lobby.close()
+        for fleet in self._fleets():
+            fleet.close()
+        if self._watcher is not None:
+            self._watcher.kill()
+            if self._watcher.process is not None:
+                self._watcher.reap()
         self._selector.close()
         self._listener.close()
         if self._door is not None:
@@ -379,20 +360,3 @@ class Supervisor:
         self._metrics.remove()
         if self._settings.port_file is not None and self._announced:
             self._settings.port_file.unlink(missing_ok=True)
-
-
-def _why(status: int) -> str:
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"
-
-
-def report(error: BentotoolError, form: str) -> None:
-    """One line, or one JSON document, on standard error."""
-    if form == "json":
-        sys.stderr.write(json.dumps(error.to_dict(), default=str) + "\n")
-    else:
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        sys.stderr.write(f"error: {error.message}{hint}\n")
-    sys.stderr.flush()

@@ -1,9 +1,10 @@
 """One worker process: the service, a uvicorn server on the inherited socket, a line to the supervisor.
 
-The line is a socket with one JSON object per line. To the supervisor: ``{"type": "ready", "workers": 2}``, ``{"type":
-"failed", "error": {...}}``. From it: ``{"type": "arguments", "values": {...}}`` first of all, where the worker was
-started with ``--arguments``; ``{"type": "drain"}``, ``{"type": "problem", "message": ...}``. When it closes,
-the supervisor is gone and the worker ends too: no worker outlives its supervisor.
+The line is a socket with one JSON object per line. To the supervisor: ``{"type": "parts", ...}`` (see `joining`),
+``{"type": "ready", "workers": 2}``, ``{"type": "failed", "error": {...}}``, ``{"type": "pong"}``. From it: ``{"type":
+"setup", ...}`` first of all, ``{"type": "peers", ...}``, ``{"type": "ping"}``, ``{"type": "drain"}``, ``{"type":
+"problem", "message": ...}``. When it closes, the supervisor is gone and the worker ends too: no worker outlives its
+supervisor.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,10 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.sdk.dependency import use_loop
 
 if TYPE_CHECKING:
     import uvicorn
 
+    from bentotool.runtime.answering import Answers
     from bentotool.runtime.app import Application
 
 __all__ = ["FAILED", "main"]
@@ -98,6 +102,7 @@ class Worker:
         line: to the supervisor.
         drain_delay: seconds in which requests are still accepted after readiness went away.
         grace: seconds for requests in flight.
+        answers: of a service that others call: what answers them, and the socket where.
     """
 
     def __init__(
@@ -108,16 +113,19 @@ class Worker:
         line: socket.socket,
         drain_delay: float,
         grace: float,
+        answers: tuple[Answers, socket.socket] | None = None,
     ) -> None:
         self.app, self.asgi, self.listeners, self.line = app, asgi, listeners, line
-        self.drain_delay, self.grace = drain_delay, grace
+        self.drain_delay, self.grace, self.answers = drain_delay, grace, answers
+        self._writing = threading.Lock()
+        self._ended = asyncio.Event()
         self._server: uvicorn.Server | None = None
         self._draining = False
         self._orphaned = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def tell(self, message: dict[str, object]) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._writing:
             self.line.sendall(json.dumps(message).encode() + b"\n")
 
     def _tell_ready(self) -> None:
@@ -141,10 +149,32 @@ class Worker:
 
     async def serve(self) -> None:
         """Start the service, answer requests, stop in order."""
+        loop = asyncio.get_running_loop()
+        use_loop(loop)
+        await self.app.start()
+        if self.answers is not None:
+            await self.answers[0].listen(self.answers[1])
+        threading.Thread(target=self._hear_supervisor, args=(loop,), name="supervisor", daemon=True).start()
+        with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
+            loop.add_signal_handler(signal.SIGTERM, self.drain)
+        try:
+            if self.listeners:
+                await self._serve_http()
+            else:
+                self._tell_ready()
+                await self._ended.wait()
+        finally:
+            if self.answers is not None:
+                await self.answers[0].close(self.grace)
+            await self.app.stop()
+            if self._orphaned:  # the supervisor cannot remove its folder any more
+                shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+
+    async def _serve_http(self) -> None:
         import uvicorn
 
-        loop = asyncio.get_running_loop()
-        await self.app.start()
+        from bentotool.runtime.server_options import server_options
+
         config = uvicorn.Config(
             self.asgi,
             lifespan="off",
@@ -153,18 +183,10 @@ class Worker:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(self.grace)),
-            ws="none",
+            **server_options(self.app.service, public=self.answers is None),
         )
         server = self._server = _make_server(config, self._tell_ready)
-        self._spawn(self._listen_to_supervisor())
-        with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
-            loop.add_signal_handler(signal.SIGTERM, self.drain)
-        try:
-            await server.serve(sockets=self.listeners[:1])
-        finally:
-            await self.app.stop()
-            if self._orphaned:  # the supervisor cannot remove its folder any more
-                shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+        await server.serve(sockets=self.listeners[:1])
 
     def drain(self) -> None:
         """Stop in order; the second call stops at once."""
@@ -196,6 +218,7 @@ class Worker:
         self._stop()
 
     def _stop(self) -> None:
+        self._ended.set()
         if self._server is not None:
             self._server.should_exit = True
 
@@ -204,14 +227,25 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _listen_to_supervisor(self) -> None:
-        reader, _writer = await asyncio.open_connection(sock=self.line.dup())
-        while line := await reader.readline():
-            message = json.loads(line)
-            if message["type"] == "drain":
-                self.drain()
-            elif message["type"] == "problem":
-                self.app.problem = message["message"]
+    def _hear_supervisor(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread of its own, so that a ping is answered whatever the service does on the event loop."""
+        with self.line.makefile("rb", buffering=0) as lines, contextlib.suppress(OSError, RuntimeError):
+            for line in lines:
+                message = json.loads(line)
+                if message["type"] == "ping":
+                    self.tell({"type": "pong"})
+                else:
+                    loop.call_soon_threadsafe(self._take, message)
+        with contextlib.suppress(RuntimeError):  # the loop has ended before
+            loop.call_soon_threadsafe(self._lose_supervisor)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "drain":
+            self.drain()
+        elif message["type"] == "problem":
+            self.app.problem = message["message"]
+
+    def _lose_supervisor(self) -> None:
         if not self._draining:  # the supervisor died: nobody restarts us and nobody stops us
             self.drain_delay = 0.0
             self._orphaned = True
@@ -258,8 +292,7 @@ def _run(work: Any) -> None:
         uvloop.run(work)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point of the worker process."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bentotool.runtime.worker")
     parser.add_argument("--sockets", required=True)
     parser.add_argument("--app-dir", required=True, type=Path)
@@ -270,31 +303,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=30.0)
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--quiet", action="store_true")
-    parser.add_argument("--arguments", action="store_true", help="the first line of the supervisor has them")
+    parser.add_argument("--setup", action="store_true", help="the first line of the supervisor says more")
+    parser.add_argument("--tell", action="store_true", help="tell the supervisor what services there are")
+    parser.add_argument("--inside", action="store_true", help="dependencies live in this process")
+    parser.add_argument("--part", help="serve this service, which the one named depends on")
+    parser.add_argument("--called", action="store_true", help="the last socket is where other services call")
+    parser.add_argument("--index", type=int, default=0, help="among the workers of its service, from 0")
     parser.add_argument("--middleware", action="append", default=[], help="module:attribute; outermost first")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the worker process."""
+    options = _parser().parse_args(argv)
     *listeners, line = receive_sockets_of(options.sockets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
     _set_up_logging(options.log_format, options.quiet)
-    worker: Worker | None = None
     try:
-        from bentotool.runtime.loading import load_service
-        from bentotool.runtime.metrics import DIRECTORY, SLOT, use_slot
-        from bentotool.sdk.arguments import provide
+        make = _prepare(options, listeners, line)
 
-        if os.environ.get(DIRECTORY):
-            use_slot(os.environ.get(SLOT, "0"))
-        if options.arguments:
-            provide(_arguments(line))
-        service, _name = load_service(options.app_dir, options.service)
-        from bentotool.runtime.app import Application
+        async def serve() -> None:
+            await make().serve()
 
-        app = Application(service, workers=options.workers or service.config.workers, loopback=options.loopback)
-        from bentotool.runtime.middleware import with_middleware
-
-        asgi = with_middleware(app, options.middleware)
-        worker = Worker(app, asgi, listeners, line, options.drain_delay, options.grace)
-        _run(worker.serve())
+        _run(serve())
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         # the latter two are of the service's own making: SIGINT is ignored here
         failure = _failure(error, options.app_dir, options.log_format)
@@ -304,11 +335,33 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _arguments(line: socket.socket) -> dict[str, Any]:
-    """The arguments of the service. They come over the line: argv and the environment are seen by others."""
-    with line.makefile("rb", buffering=0) as stream:  # unbuffered: what follows is read elsewhere
-        document: dict[str, Any] = json.loads(stream.readline())
-    return document["values"]  # type: ignore[no-any-return]
+def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: socket.socket) -> Callable[[], Worker]:
+    """Import the service and find its place; give what makes its worker, inside the event loop."""
+    from bentotool.runtime.joining import find_part, read_line, take_peers, tell_parts
+    from bentotool.runtime.loading import load_service
+    from bentotool.runtime.metrics import DIRECTORY, SLOT, use_slot
+    from bentotool.sdk.arguments import provide
+
+    if os.environ.get(DIRECTORY):
+        use_slot(os.environ.get(SLOT, "0"))
+    setup = read_line(line) if options.setup else {}
+    if setup.get("values"):
+        provide(setup["values"])
+    entry, _name = load_service(options.app_dir, options.service)
+    service = find_part(entry, options.part) if options.part else entry
+    peers = tell_parts(entry, line, inside=options.inside) if options.tell else setup.get("peers", {})
+    take_peers(entry, service, peers)
+    from bentotool.runtime.app import Application
+    from bentotool.runtime.middleware import with_middleware
+
+    app = Application(service, workers=options.workers or service.config.workers, loopback=options.loopback)
+    asgi = with_middleware(app, () if options.part else options.middleware)
+    answers = None
+    if options.called:
+        from bentotool.runtime.answering import Answers
+
+        answers = Answers(app, peers["token"]), listeners.pop()
+    return lambda: Worker(app, asgi, listeners, line, options.drain_delay, options.grace, answers)
 
 
 def receive_sockets_of(where: str) -> list[socket.socket]:

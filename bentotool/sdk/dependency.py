@@ -21,7 +21,7 @@ from bentotool.errors import ConfigError
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["VARIABLE", "Dependency", "Handle", "Peer", "depends", "provide", "withdraw"]
+__all__ = ["VARIABLE", "Dependency", "Handle", "Peer", "depends", "graph", "provide", "use_loop", "withdraw"]
 
 T = TypeVar("T")
 VARIABLE = "BENTOTOOL_DEPENDS"
@@ -50,11 +50,17 @@ class Peer(Protocol):
 
 
 _PROVIDED: dict[str, Peer] = {}
+_LOOP: list[asyncio.AbstractEventLoop] = []
 
 
 def provide(name: str, peer: Peer) -> None:
     """Say that a service runs elsewhere; every dependency on it goes there from now on."""
     _PROVIDED[name] = peer
+
+
+def use_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Say which loop asynchronous methods of dependencies in this process run on, when synchronous code calls them."""
+    _LOOP[:] = [loop]
 
 
 def withdraw() -> None:
@@ -239,7 +245,7 @@ class Dependency(Generic[T]):
         address = self.address
         if address is None:
             assert self.on is not None
-            return Handle(self.on.shared_instance(), getattr(self.on, "loop", None))
+            return Handle(self.on.shared_instance(), _LOOP[0] if _LOOP else None)
         if self._elsewhere is None or self._elsewhere[0] != address:
             from bentotool.sdk.elsewhere import Elsewhere
 

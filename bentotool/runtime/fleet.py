@@ -1,0 +1,373 @@
+"""All workers of one generation: a group for each service, restarted on their own, drained callers first.
+
+The first worker of the entry service imports it and says what there is; where it has dependencies or asks for GPUs, the
+other groups are started then, and it goes on once it knows where they are called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UnsafeError, UsageError
+from bentotool.runtime.bento import Target
+from bentotool.runtime.devices import Plan, make_plan
+from bentotool.runtime.meeting import Meeting, loopback_listener
+from bentotool.runtime.parts import Part, part_from
+from bentotool.runtime.slots import Slot, why
+
+__all__ = ["INDEX", "SLOT", "Fleet", "Surroundings"]
+
+SLOT = "BENTOTOOL_WORKER_SLOT"
+INDEX = "BENTOTOOL_WORKER_INDEX"
+_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+# Imported by a service itself, ONNX Runtime starts a telemetry client that writes below the home folder.
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+_CRASHES = 5
+_CRASH_WINDOW = 60.0
+_LONGEST_BACKOFF = 30.0
+_START_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a generation is given.
+
+    Attributes:
+        target: what to serve.
+        workers: processes of the entry service; None for what it declares.
+        options: arguments for each worker.
+        listeners: of the server; the entry's workers accept from them.
+        metrics: folder of the workers' metric files.
+        inside: dependencies live in the entry's own processes.
+        number: a number for a new place, not in use by any other.
+        selector: lines are registered in it, with ``(fleet, slot)``.
+        note: says something to whoever reads the log.
+    """
+
+    target: Target
+    workers: int | None
+    options: Sequence[str]
+    listeners: Sequence[socket.socket]
+    metrics: Path
+    inside: bool
+    number: Callable[[], int]
+    selector: selectors.BaseSelector
+    note: Callable[[str], None]
+
+
+@dataclass
+class _Group:
+    """The workers of one service. The first group is the entry's."""
+
+    name: str
+    slots: list[Slot] = field(default_factory=list)
+    http: socket.socket | None = None
+    addresses: list[str] = field(default_factory=list)
+    url: str | None = None
+    draining: bool = False
+
+
+class Fleet:
+    """One generation.
+
+    Attributes:
+        announced: every worker has been ready.
+        problem: why the server as a whole is not ready, or None.
+        failure: why it cannot start, once that is certain.
+    """
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._entry = _Group("")
+        self.groups = [self._entry]
+        self.parts: list[Part] = []
+        self.plan = Plan()
+        self.announced = False
+        self.problem: str | None = None
+        self.failure: BentotoolError | None = None
+        self.service = ""
+        self.stopping = False
+        self._meeting: Meeting | None = None
+        self._crashes: deque[float] = deque()
+        self._crash_reason = ""
+        self._told: dict[int, str | None] = {}
+
+    # what is known
+
+    def slots(self) -> list[Slot]:
+        return [slot for group in self.groups for slot in group.slots]
+
+    @property
+    def gone(self) -> bool:
+        return all(slot.process is None for slot in self.slots())
+
+    @property
+    def answers(self) -> bool:
+        """Whether a worker of the entry service takes requests."""
+        return any(slot.ready for slot in self._entry.slots)
+
+    def due(self) -> list[float]:
+        """When something has to be looked at, on the monotonic clock."""
+        found = [slot.stopped_at + 0.3 for slot in self.slots() if slot.stopped_at is not None]
+        if self.stopping:
+            return found
+        found += [slot.restart_at for slot in self.slots() if slot.process is None]
+        found += [slot.asked_at + 5.0 for slot in self.slots() if slot.ready]
+        if self.problem and self._crashes:
+            found.append(self._crashes[-1] + _CRASH_WINDOW + 0.1)
+        return found
+
+    # starting
+
+    def start(self) -> None:
+        """Start the first worker; the rest follows when it has spoken."""
+        self._entry.slots.append(Slot(self._around.number(), 0))
+        self._launch(self._entry, self._entry.slots[0])
+
+    def _launch(self, group: _Group, slot: Slot) -> None:
+        around, target = self._around, self._around.target
+        entry = group is self._entry
+        first = entry and not self.parts and slot.index == 0
+        arguments = [*around.options, "--index", str(slot.index)]
+        sockets = list(around.listeners) if entry else [s for s in (group.http, slot.listener) if s is not None]
+        if entry:
+            arguments += ["--workers", str(around.workers or 0)]
+        else:
+            arguments += ["--workers", str(len(group.slots)), "--part", group.name, "--called"]
+        arguments += ["--setup"]
+        arguments += ["--tell"] if first else []
+        arguments += ["--inside"] if around.inside else []
+        part = next((part for part in self.parts if part.name == group.name), None)
+        env = {
+            **_QUIET, **os.environ, **target.environment,
+            **{name: value for name, value in (part.envs if part else {}).items() if name not in os.environ},
+            **self.plan.variables(group.name, slot.index),
+            _METRICS: str(around.metrics), SLOT: str(slot.number), INDEX: str(slot.index + 1),
+        }  # fmt: skip
+        slot.start(arguments, sockets, env)
+        assert slot.line is not None
+        slot.send(self._setup(first))
+        around.selector.register(slot.line, selectors.EVENT_READ, (self, slot))
+        self._told.pop(slot.number, None)
+        self._tell_problem(slot)
+
+    def _setup(self, first: bool) -> dict[str, Any]:
+        found: dict[str, Any] = {"type": "setup", "values": dict(self._around.target.arguments)}
+        if not first:
+            found["peers"] = self._peers()
+        return found
+
+    def _peers(self) -> dict[str, Any]:
+        token = self._meeting.token if self._meeting else ""
+        services = {g.name: {"addresses": g.addresses, "url": g.url} for g in self.groups[1:]}
+        return {"token": token, "services": services}
+
+    def _take_parts(self, slot: Slot, documents: list[dict[str, Any]]) -> None:
+        """The first worker has said what there is: make the plan, start the others, let it go on."""
+        self.parts = [part_from(document) for document in documents]
+        self._entry.name = self.parts[0].name
+        self.plan = make_plan(self.parts)
+        for note in self.plan.notes:
+            self._around.note(note)
+        self._meeting = Meeting() if len(self.parts) > 1 else None
+        for part in self.parts[1:]:
+            self._prepare(part)
+        for group in reversed(self.groups[1:]):
+            for other in group.slots:
+                self._launch(group, other)
+        if self.plan.variables(self._entry.name, slot.index):
+            self._retire(slot)  # what it did while it was imported has seen devices that are not its own
+            slot.restart_at = 0.0
+        else:
+            slot.send({"type": "peers", "peers": self._peers()})
+        self._fill_up(self.parts[0].workers)
+
+    def _prepare(self, part: Part) -> None:
+        assert self._meeting is not None
+        group = _Group(part.name)
+        self.groups.append(group)  # before its places are made: a number is free that no place has
+        for index in range(part.workers):
+            listener, address = self._meeting.place()
+            group.slots.append(Slot(self._around.number(), index, listener))
+            group.addresses.append(address)
+        if part.http:
+            group.http, group.url = loopback_listener("http://{}:{}")
+
+    def _fill_up(self, workers: int) -> None:
+        """Start the entry's other workers: as many as the user said, else as the service declares."""
+        if self.stopping:
+            return
+        for index in range(len(self._entry.slots), self._around.workers or workers):
+            self._entry.slots.append(Slot(self._around.number(), index))
+        for slot in self._entry.slots:
+            if slot.process is None and slot.failures == 0:
+                self._launch(self._entry, slot)
+
+    # what workers say
+
+    def receive(self, slot: Slot) -> None:
+        """A line is readable."""
+        messages, ended = slot.receive()
+        for message in messages:
+            kind = message["type"]
+            if kind == "parts":
+                try:
+                    self._take_parts(slot, message["parts"])
+                except BentotoolError as error:
+                    self.failure = error
+            elif kind == "ready":
+                slot.ready, slot.failures = True, 0
+                slot.asked_at = time.monotonic()
+                if slot in self._entry.slots:
+                    self.service = message["name"]
+            elif kind == "unready":
+                slot.ready = False
+            elif kind == "failed":
+                slot.error = message["error"]
+            elif kind == "note":
+                self._around.note(message["message"])
+        if ended and slot.line is not None:
+            self._lost(slot)
+        self.announced = self.announced or all(slot.ready for slot in self.slots())
+        self._look()
+
+    def _retire(self, slot: Slot) -> None:
+        """End a process on purpose."""
+        if slot.line is not None:
+            with contextlib.suppress(KeyError):
+                self._around.selector.unregister(slot.line)
+        slot.kill()
+        if slot.process is not None:
+            slot.reap()
+
+    def _lost(self, slot: Slot) -> None:
+        """A worker's line has ended: it is dead, or about to be."""
+        assert slot.line is not None
+        self._around.selector.unregister(slot.line)
+        status = slot.reap()
+        for path in self._around.metrics.glob(f"gauge_live*_{slot.number}.db"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if self.stopping:
+            return
+        slot.failures += 1
+        if not self.announced:
+            self._give_up_when_hopeless(slot, status)
+        now = time.monotonic()
+        self._crashes.append(now)
+        while now - self._crashes[0] > _CRASH_WINDOW:
+            self._crashes.popleft()
+        delay = 0.0 if slot.failures == 1 else min(_LONGEST_BACKOFF, 0.25 * 2.0 ** (slot.failures - 2))
+        slot.restart_at = now + delay
+        reason = slot.error["message"] if slot.error else why(status)
+        self._around.note(f"worker {self._called(slot)} ended ({reason}); restarting in {delay:g} s")
+        self._crash_reason = reason
+
+    def _called(self, slot: Slot) -> str:
+        group = next(group for group in self.groups if slot in group.slots)
+        return f"{slot.index} of {group.name}" if len(self.groups) > 1 else str(slot.index)
+
+    def _give_up_when_hopeless(self, slot: Slot, status: int) -> None:
+        """Before the server was ever ready, a failure to start is final."""
+        if slot.error is not None:
+            message, hint = slot.error["message"], slot.error.get("hint")
+            for kind in (UnsafeError, UsageError, NotFoundError):
+                if slot.error.get("code") == kind.code:
+                    self.failure = kind(message, hint=hint)
+                    return
+            known = {key: value for key, value in slot.error.items() if key not in ("code", "message", "hint")}
+            self.failure = ServiceLoadError(message, hint=hint, details=known)
+        elif slot.failures >= _START_ATTEMPTS:
+            self.failure = ServiceLoadError(f"the service does not start: its worker ended ({why(status)})")
+
+    # looking after them
+
+    def notice_children(self) -> None:
+        """After a SIGCHLD."""
+        now = time.monotonic()
+        for slot in self.slots():
+            slot.notice_stop(now)
+
+    def tick(self, now: float) -> None:
+        """Start what is due, replace what is stuck."""
+        for group in self.groups:
+            for slot in group.slots:
+                reason = slot.stuck(now)
+                if reason is not None:
+                    self._around.note(f"worker {self._called(slot)} is replaced: {reason}")
+                    slot.stopped_at, slot.heard_at = None, now
+                    slot.kill()
+                if self.stopping:
+                    continue
+                slot.ask(now)
+                if slot.process is None and now >= slot.restart_at:
+                    self._launch(group, slot)
+        self._look()
+
+    def _look(self) -> None:
+        """Decide whether the server as a whole is ready, and tell the workers where that changed."""
+        now = time.monotonic()
+        if self._crashes and now - self._crashes[-1] > _CRASH_WINDOW:
+            self._crashes.clear()
+        if len(self._crashes) >= _CRASHES:
+            self.problem = f"workers crash in a loop: {self._crash_reason}"
+        else:
+            empty = [g.name for g in self.groups[1:] if not any(slot.ready for slot in g.slots)]
+            self.problem = f"no worker of {', '.join(empty)} is ready" if empty and not self.stopping else None
+        for slot in self.slots():
+            self._tell_problem(slot)
+
+    def _tell_problem(self, slot: Slot) -> None:
+        if slot.line is not None and self._told.get(slot.number) != self.problem:
+            self._told[slot.number] = self.problem
+            slot.send({"type": "problem", "message": self.problem})
+
+    # ending
+
+    def drain(self) -> None:
+        """Stop in order: the entry's workers now, each other group when nobody is left to call it."""
+        self.stopping = True
+        self.drain_next()
+
+    def drain_next(self) -> None:
+        """After a worker has gone: whose turn it is."""
+        for group in self.groups:
+            if not group.draining:
+                group.draining = True
+                for slot in group.slots:
+                    if not slot.ready:
+                        slot.kill()  # still loading: nothing is in flight
+                    slot.send({"type": "drain"})
+            if any(slot.process is not None for slot in group.slots):
+                return
+
+    def kill(self) -> None:
+        self.stopping = True
+        for slot in self.slots():
+            slot.kill()
+
+    def close(self) -> None:
+        """Forget everything; the processes are dead, or die now."""
+        for slot in self.slots():
+            if slot.line is not None:
+                with contextlib.suppress(KeyError):
+                    self._around.selector.unregister(slot.line)
+            slot.kill()
+            if slot.process is not None:
+                slot.reap()
+            if slot.listener is not None:
+                slot.listener.close()
+        for group in self.groups:
+            if group.http is not None:
+                group.http.close()
+        if self._meeting is not None:
+            self._meeting.close()

@@ -1,0 +1,100 @@
+"""The services of one server as the supervisor knows them: plain facts, told by the first worker, which imports them.
+
+A service without dependencies and without GPUs never tells: its worker goes on at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bentotool.sdk.service import Service
+
+__all__ = ["Part", "describe_parts", "part_from", "plain_part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One service.
+
+    Attributes:
+        name: of the service.
+        workers: processes.
+        depends: names of the services that it calls; their parts are there too.
+        gpu: devices, or a share of one, for all its workers together; 0 for none.
+        worker_gpus: for each worker what it has for itself: a number, a share, or positions; empty for none.
+        http: it answers plain HTTP too, as one with a command of its own does.
+        envs: variables that its workers get where they are not set.
+    """
+
+    name: str
+    workers: int = 1
+    depends: tuple[str, ...] = ()
+    gpu: float = 0
+    worker_gpus: tuple[float | tuple[int, ...], ...] = ()
+    http: bool = False
+    envs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def wants_gpu(self) -> bool:
+        return bool(self.gpu) or any(self.worker_gpus)
+
+
+def _gpus(entry: Any) -> float | tuple[int, ...]:
+    given = entry.get("gpus", 0) if isinstance(entry, Mapping) else 0
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return tuple(int(position) for position in given)
+    return float(given or 0)
+
+
+def plain_part(service: Service[Any]) -> Part:
+    """What the supervisor has to know of one service."""
+    options = service.config.options
+    workers = options.get("workers")
+    listed = tuple(_gpus(entry) for entry in workers) if isinstance(workers, (list, tuple)) else ()
+    return Part(
+        name=service.name,
+        workers=len(listed) or service.config.workers,
+        depends=tuple(d.name for d in service.dependencies.values() if d.on is not None and d.address is None),
+        gpu=float(options.get("resources", {}).get("gpu") or 0) if not any(listed) else 0,
+        worker_gpus=listed,
+        http=has_command(service),
+        envs={
+            str(env["name"]): str(env["value"])
+            for env in service.envs
+            if env.get("value") not in (None, "") and env.get("stage", "all") != "build"
+        },
+    )
+
+
+def has_command(service: Service[Any]) -> bool:
+    """Whether a command of its own serves the requests."""
+    return bool(service.cmd) or hasattr(service.inner, "__command__")
+
+
+def describe_parts(entry: Service[Any], *, inside: bool = False) -> list[Part]:
+    """The entry service and all that it brings along, itself first.
+
+    Args:
+        inside: dependencies live in the entry's own process.
+
+    Raises:
+        ConfigError: the graph is not in order.
+    """
+    from bentotool.sdk.dependency import graph
+
+    parts = [plain_part(service) for service in graph(entry).values()]
+    return parts[:1] if inside else parts
+
+
+def part_from(document: Mapping[str, Any]) -> Part:
+    """A part as it came over a worker's line."""
+    shares = tuple(tuple(item) if isinstance(item, list) else float(item) for item in document["worker_gpus"])
+    return Part(**{**document, "depends": tuple(document["depends"]), "worker_gpus": shares})
+
+
+def part_document(part: Part) -> dict[str, Any]:
+    """A part as it goes over a worker's line."""
+    return asdict(part)
