@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from bentotool.errors import ConfigError
 
-__all__ = ["Mount", "asgi_app", "declared_mounts", "describe_mounts", "make_mount", "wsgi_app"]
+__all__ = ["Mount", "asgi_app", "declared_mounts", "make_mount", "wsgi_app"]
 
 T = TypeVar("T")
 _MARK = "__bentotool_mounts__"
@@ -129,21 +129,3 @@ def _take_self(func: Any, methods: set[int], current: Any, changed: set[int]) ->
             changed.add(id(func))
         found = True
     return found or id(func) in changed
-
-
-def describe_mounts(mounts: list[Mount], prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """OpenAPI paths and components of the mounted applications that describe themselves, as FastAPI's do."""
-    paths: dict[str, Any] = {}
-    components: dict[str, Any] = {}
-    for mount in mounts:
-        describe = getattr(mount.app, "openapi", None)
-        if not callable(describe):
-            continue
-        document = describe()
-        if not isinstance(document, Mapping):
-            continue
-        for path, item in document.get("paths", {}).items():
-            paths.setdefault(f"{prefix}{mount.path}{path}", item)
-        for kind, entries in document.get("components", {}).items():
-            components.setdefault(kind, {}).update(entries)
-    return paths, components

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bentotool.sdk.contents import Definitions, answer_content, body_content
+from bentotool.sdk.mounted_documents import add_mounts
 from bentotool.sdk.routes import plain_route
 from bentotool.sdk.schema import field_schema
 from bentotool.sdk.signature import MethodSpec
@@ -108,10 +109,12 @@ def openapi_document(service: Service[Any]) -> dict[str, Any]:
         infrastructure = {"tags": ["Infrastructure"], "summary": text, "responses": answers}
         paths.setdefault(service.path_prefix + path, {})["get"] = infrastructure
     info = {"title": service.name, "version": service.labels.get("version", "0"), "description": service.description}
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": info,
         "tags": [{"name": "Service APIs"}, {"name": "Infrastructure"}],
         "paths": paths,
         "components": {"schemas": definitions.found},
     }
+    add_mounts(document, service.mounts, service.path_prefix)
+    return document

@@ -144,6 +144,9 @@ def service_schema(service: Service[Any]) -> dict[str, Any]:
         "type": "service",
         "description": service.description,
         "routes": routes,
-        "paths": {spec.route: {"mounted": False} for spec in service.apis.values()},
+        "paths": {
+            **{mount.path or "/": {"mounted": True} for mount in service.mounts},
+            **{spec.route: {"mounted": False} for spec in service.apis.values()},
+        },
         **({"arguments": arguments} if arguments else {}),
     }
