@@ -12,13 +12,16 @@ import re
 import sys
 import threading
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
 from bentotool.runtime.isolation import leave_network
 from bentotool.runtime.witness import watch
 from bentotool.sdk.arguments import declared, find_secret, provide
 from bentotool.sdk.importing import PROBE_VARIABLE
+
+if TYPE_CHECKING:
+    from bentotool.sdk.service import Service
 
 __all__ = ["describe", "main"]
 
@@ -79,7 +82,7 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
         "envs": service.envs,
         "labels": service.labels,
         "image": image,
-        "requirements": list(image.get("requirements", ())) if isinstance(image, dict) else [],
+        "requirements": _requirements(image, seen),
         "depends": [dependency.name for dependency in service.dependencies.values()],
         "modules": _modules(folder),
         "arguments": [argument.to_dict() for argument in declared()],
@@ -90,6 +93,15 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
             hint="use it in __init__ or in an API, when the service runs",
         )
     return description
+
+
+def _requirements(image: Any, services: list[Service[Any]]) -> list[str]:
+    """What the environment needs beside what the project says."""
+    asked = list(image.get("requirements", ())) if isinstance(image, dict) else []
+    from bentotool.runtime.websockets import WEBSOCKET_LIBRARY
+
+    talks = any(service.websockets or any(not mount.wsgi for mount in service.mounts) for service in services)
+    return [*asked, WEBSOCKET_LIBRARY] if talks else asked
 
 
 def _given() -> dict[str, Any]:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from bentotool.runtime.app import Application
     from bentotool.sdk.service import Service
 
-__all__ = ["WebSocketEndpoint", "websocket_protocol"]
+__all__ = ["WEBSOCKET_LIBRARY", "WebSocketEndpoint", "websocket_protocol"]
 
 _log = logging.getLogger("bentotool.service")
 _REFUSED, _FAILED, _LATER = 1008, 1011, 1013
+WEBSOCKET_LIBRARY = "wsproto>=1.2"
+"""What a Bento gets whose service talks over websockets, or may: an application that is mounted does not say."""
 _LIBRARIES = (("wsproto", "wsproto"), ("websockets", "websockets-sansio"))
 _OVERLOADED = (429, 503)
 

@@ -145,3 +145,12 @@ def test_a_misspelt_class_is_not_found_and_the_near_one_is_named(write: Write, s
     with pytest.raises(NotFoundError) as other:
         probe_service(folder, "service:Classifier", store=store)
     assert other.value.hint == "declared there: Iris"
+
+
+def test_a_service_with_a_websocket_gets_the_library_for_it(write: Write, store: Path) -> None:
+    talking = "  @bentotool.websocket\n  async def talk(self, socket): pass\n"
+    mounting = "async def app(scope, receive, send): pass\nS.mount_asgi_app(app)\n"
+    for more, needs in (("", []), (talking, ["wsproto>=1.2"]), (mounting, ["wsproto>=1.2"])):
+        source = f"import bentotool\n@bentotool.service\nclass S:\n  pass\n{more}"
+        found = probe_service(write({"service.py": source}), "service:S", store=store)
+        assert list(found.requirements) == needs
