@@ -6,12 +6,15 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
 from bentotool.sdk.codecs import (
     Codec,
+    Describe,
+    Marker,
     annotate,
     codec_for,
     family_of,
@@ -20,10 +23,13 @@ from bentotool.sdk.codecs import (
     marker,
     native_schema,
     split_annotated,
+    to_plain,
     uses_pydantic,
 )
 
 __all__ = ["Found", "wire_type"]
+
+_NO_JSON: Any = type("NoJson", (), {})()
 
 
 class Found:
@@ -40,18 +46,29 @@ class Found:
     def __init__(self) -> None:
         self.any = self.files = self.arrays = self.whole_body = False
         self.render: Callable[[Any], Any] | None = None
-        self.open: list[Any] = []
+        self.open: dict[Any, Any] = {}
 
 
 def _is_foreign(annotation: Any, seen: tuple[Any, ...] = ()) -> bool:
     tp, _ = split_annotated(annotation)
-    if uses_pydantic(annotation) or family_of(annotation) is not None:
+    if uses_pydantic(annotation) or family_of(annotation) is not None or _plain_defaults(tp):
         return True
     if tp in seen:
         return False
     fields = _fields(tp)
     inner = tuple(hint for hint, _ in fields.values()) if fields is not None else get_args(tp)
     return any(_is_foreign(item, (*seen, tp)) for item in inner)
+
+
+def _plain_defaults(tp: Any) -> dict[str, Any]:
+    """Defaults of a dataclass which msgspec leaves out of an instance's own fields, as the class has them too.
+
+    Its encoder writes an instance's own fields, so what was read from ``{}`` would be written as ``{}``.
+    """
+    if not dataclasses.is_dataclass(tp) or not isinstance(tp, type) or not tp.__dictoffset__:
+        return {}
+    fields = dataclasses.fields(tp)
+    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _fields(tp: Any) -> dict[str, tuple[Any, bool]] | None:
@@ -117,7 +134,7 @@ def _union(tp: Any, metadata: tuple[Any, ...], found: Found) -> Any:
     """A union as it is where msgspec takes it, which knows of one custom type beside None; else a marker for it all."""
     members = [member for member in get_args(tp) if member is not type(None)]
     nullable = len(members) < len(get_args(tp))
-    codecs = [codec_for(annotate(member, metadata) if family_of(member) else member) for member in members]
+    codecs = [_member(member, metadata, found) for member in members]
     found.arrays |= any(codec.arrays for codec in codecs)
     found.files |= any(codec.files for codec in codecs)
     found.whole_body |= any(codec.file for codec in codecs)
@@ -129,6 +146,22 @@ def _union(tp: Any, metadata: tuple[Any, ...], found: Found) -> Any:
         return Union[one, None]  # noqa: UP007 - a type as a value
     whole = marker(_choice(codecs), "value")
     return Union[whole, None] if nullable else whole  # noqa: UP007
+
+
+def _member(member: Any, metadata: tuple[Any, ...], found: Found) -> Codec:
+    """The codec of one of a union's types."""
+    if family_of(member) or uses_pydantic(member) or not _is_foreign(member):
+        return codec_for(annotate(member, metadata) if family_of(member) else member)
+    wire = wire_type(member, found)
+    if not isinstance(wire, Marker):
+        msgspec.json.Decoder(wire, dec_hook=load_foreign)  # raises TypeError where msgspec does not take it
+        return Codec(wire, native_schema(wire), foreign=True)
+
+    def describe(template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        return wire.codec.describe(template, tensors)
+
+    # what contains itself is still being made: its reader is asked for when something is read
+    return Codec(Any, describe, load=lambda value: load_foreign(wire, value), foreign=True)
 
 
 def _first_rendering(renders: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
@@ -177,27 +210,66 @@ def _choice(codecs: list[Codec]) -> Codec:
 
 
 def _record(tp: Any, fields: dict[str, tuple[Any, bool]], found: Found) -> Any:
-    """A dataclass or TypedDict with foreign types in it: read as a Struct of its fields' wire types."""
+    """A dataclass, TypedDict or Struct with foreign types in it: read as a Struct of its fields' wire types."""
     if tp in found.open:
-        return tp  # it contains itself: its inner occurrences are read by msgspec, by their plain types
-    found.open.append(tp)
-    try:
-        declared: list[Any] = [
-            (name, wire_type(hint, found))
-            if required
-            else (name, Union[wire_type(hint, found), msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007
-            for name, (hint, required) in fields.items()
-        ]
-    finally:
-        found.open.pop()
+        return found.open[tp]  # it contains itself
+    found.open[tp] = made = marker(Codec(Any, native_schema(tp)), tp.__name__)
+    declared: list[Any] = [
+        (name, wire_type(hint, found))
+        if required
+        else (name, Union[wire_type(hint, found), msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007
+        for name, (hint, required) in fields.items()
+    ]
+    text = tp.__doc__ if tp.__doc__ and not tp.__doc__.startswith(f"{tp.__name__}(") else None  # not a dataclass's own
+    shadow = msgspec.defstruct(tp.__name__, declared, kw_only=True, namespace={"__doc__": text} if text else None)
+    describe = _record_schema(tp, shadow)
+    made.codec = Codec(Any, describe, load=_record_reader(tp, shadow, fields), files=found.files, foreign=True)
+    return made
+
+
+def _record_reader(tp: Any, shadow: Any, fields: dict[str, tuple[Any, bool]]) -> Callable[[Any], Any]:
     is_typed_dict = hasattr(tp, "__required_keys__")
-    shadow = msgspec.defstruct(tp.__name__, declared, kw_only=True)
+    defaults = _plain_defaults(tp)
+    alone = bool(defaults) and not any(_is_foreign(hint) for hint, _ in fields.values())
 
     def load(value: Any) -> Any:
+        if alone and isinstance(value, dict):  # the usual case, and several times as fast
+            made = msgspec.convert(value, tp, dec_hook=load_foreign)
+            made.__dict__.update({**defaults, **made.__dict__})
+            return made
         read = msgspec.convert(value, shadow, dec_hook=load_foreign, from_attributes=True)
         if not is_typed_dict and isinstance(value, tp):
             return value  # an answer: checked, and what its author made
         given = {name: getattr(read, name) for name in fields}
         return tp(**{name: item for name, item in given.items() if item is not msgspec.UNSET})
 
-    return marker(Codec(Any, native_schema(shadow), load=load, files=found.files, foreign=True), tp.__name__)
+    return load
+
+
+def _record_schema(tp: Any, shadow: Any) -> Describe:
+    plain = native_schema(shadow)
+    within: ContextVar[bool] = ContextVar("within", default=False)
+
+    def describe(template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        if within.get():
+            return {"$ref": template.format(name=tp.__name__)}, {}
+        token = within.set(True)
+        try:
+            schema, shared = plain(template, tensors)
+        finally:
+            within.reset(token)
+        properties = shared.get(tp.__name__, {}).get("properties", {})
+        for name, default in _plain_defaults(tp).items():
+            if name in properties and (shown := _shown(default)) is not _NO_JSON:
+                properties[name] = {**properties[name], "default": shown}
+        return schema, shared
+
+    return describe
+
+
+def _shown(value: Any) -> Any:
+    """A default value for a schema; `_NO_JSON` for what has no JSON form."""
+    try:
+        return msgspec.to_builtins(value, enc_hook=to_plain, order="deterministic")
+    except (TypeError, ValueError):
+        return _NO_JSON
