@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bentotool.client.base import FAILED, READY_POLL, Base, check, client_options
+from bentotool.client.connection import FAILED, READY_POLL, Base, check, client_options
+from bentotool.client.errors import CallError
 from bentotool.client.payload import Prepared, prepare
 from bentotool.client.routes import Route, Routes, read_routes
 from bentotool.client.streams import ACCEPT, make_splitter
@@ -171,9 +172,16 @@ class AsyncHTTPClient(Base):
         return await self._valued(route, args, named)
 
     async def _valued(self, route: Route, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        prepared = prepare(route, args, named)
-        with prepared.opened:
-            return self._value(route, await self._send(route.method, route.path, route.name, prepared))
+        prepared = prepare(route, args, named, binary=self._binary)
+        try:
+            with prepared.opened:
+                accept = self._accept(route)
+                answer = await self._send(route.method, prepared.path, route.name, prepared, headers=accept)
+                return self._value(route, answer)
+        except CallError as error:
+            if self._refused_binary(error, prepared):
+                return await self._valued(route, args, named)
+            raise
 
     async def _send(
         self,
@@ -210,10 +218,10 @@ class AsyncHTTPClient(Base):
             await asyncio.sleep(wait)
 
     async def _streamed(self, route: Route, args: tuple[Any, ...], named: dict[str, Any]) -> AsyncGenerator[Any, None]:
-        prepared = prepare(route, args, named)
+        prepared = prepare(route, args, named, binary=self._binary)
         with prepared.opened:
             accept = {"accept": ACCEPT(route)}
-            response = await self._send(route.method, route.path, route.name, prepared, stream=True, headers=accept)
+            response = await self._send(route.method, prepared.path, route.name, prepared, stream=True, headers=accept)
         try:
             splitter = make_splitter(route, response.headers.get("content-type", ""))
             async for piece in response.aiter_bytes():
@@ -227,10 +235,11 @@ class AsyncHTTPClient(Base):
             await response.aclose()
 
     async def _submit(self, route: Route, /, *args: Any, **named: Any) -> AsyncTask:
-        prepared = prepare(route, args, named)
+        prepared = prepare(route, args, named, binary=self._binary)
         prepared.headers["idempotency-key"] = secrets.token_hex(16)  # so that repeating it is harmless
+        path, accept = f"{route.path}/submit", self._accept(route)
         with prepared.opened:
-            response = await self._send("POST", f"{route.path}/submit", route.name, prepared, harmless=route.native)
+            response = await self._send("POST", path, route.name, prepared, harmless=route.native, headers=accept)
         return AsyncTask(read_id(response.json()), route, self)
 
     def _task(self, route: Route, task_id: str) -> AsyncTask:

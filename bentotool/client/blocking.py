@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bentotool.client.base import FAILED, READY_POLL, Base, check, client_options
+from bentotool.client.connection import FAILED, READY_POLL, Base, check, client_options
+from bentotool.client.errors import CallError
 from bentotool.client.payload import Prepared, prepare
 from bentotool.client.routes import Route, Routes, read_routes
 from bentotool.client.streams import ACCEPT, make_splitter
@@ -100,11 +101,17 @@ class SyncHTTPClient(Base):
             RemoteError: it did not answer.
         """
         route = self._schema().find(name)
-        prepared = prepare(route, args, named)
+        prepared = prepare(route, args, named, binary=self._binary)
         if route.is_stream:
             return self._stream(route, prepared)
-        with prepared.opened:
-            return self._value(route, self._send(route.method, route.path, route.name, prepared))
+        try:
+            with prepared.opened:
+                accept = self._accept(route)
+                return self._value(route, self._send(route.method, prepared.path, route.name, prepared, headers=accept))
+        except CallError as error:
+            if self._refused_binary(error, prepared):
+                return self.call(name, *args, **named)
+            raise
 
     def submit(self, name: str, /, *args: Any, **named: Any) -> Task:
         """Submit a task by its name; see `Task`. Raises as `call`."""
@@ -190,7 +197,7 @@ class SyncHTTPClient(Base):
     def _stream(self, route: Route, prepared: Prepared) -> Iterator[Any]:
         with prepared.opened:
             accept = {"accept": ACCEPT(route)}
-            response = self._send(route.method, route.path, route.name, prepared, stream=True, headers=accept)
+            response = self._send(route.method, prepared.path, route.name, prepared, stream=True, headers=accept)
         try:
             splitter = make_splitter(route, response.headers.get("content-type", ""))
             for piece in response.iter_bytes():
@@ -202,10 +209,11 @@ class SyncHTTPClient(Base):
             response.close()
 
     def _submit(self, route: Route, /, *args: Any, **named: Any) -> Task:
-        prepared = prepare(route, args, named)
+        prepared = prepare(route, args, named, binary=self._binary)
         prepared.headers["idempotency-key"] = secrets.token_hex(16)  # so that repeating it is harmless
+        path, accept = f"{route.path}/submit", self._accept(route)
         with prepared.opened:
-            response = self._send("POST", f"{route.path}/submit", route.name, prepared, harmless=route.native)
+            response = self._send("POST", path, route.name, prepared, harmless=route.native, headers=accept)
         return Task(read_id(response.json()), route, self)
 
     def _task(self, route: Route, task_id: str) -> Task:

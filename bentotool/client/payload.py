@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import mimetypes
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import IO, Any
+from urllib.parse import quote
 
 from bentotool.client.routes import Route, has_files
 from bentotool.errors import UsageError
@@ -17,6 +19,7 @@ __all__ = ["Prepared", "plain", "prepare"]
 
 _JSON = {"content-type": "application/json"}
 _ANYTHING = "application/octet-stream"
+_STEPS = re.compile(r"[.\[\]]")
 _File = tuple[str, Any, str]
 
 
@@ -25,8 +28,10 @@ class Prepared:
     """What is sent, in the words of httpx.
 
     Attributes:
+        path: of the call, with what stands in the route.
         files: parts of a form that are files: name and (file name, content, type).
         opened: files to be closed once the request was sent.
+        binary: tensors are sent as such, which an older service may not read.
     """
 
     content: Any = None
@@ -35,6 +40,8 @@ class Prepared:
     params: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     opened: ExitStack = field(default_factory=ExitStack)
+    binary: bool = False
+    path: str = ""
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of ``build_request``."""
@@ -165,22 +172,105 @@ def _root(route: Route, args: tuple[Any, ...], named: Mapping[str, Any], prepare
     return prepared
 
 
-def prepare(route: Route, args: tuple[Any, ...], named: Mapping[str, Any]) -> Prepared:
-    """The body for a call.
+def _is_array(value: Any) -> bool:
+    """An array of numbers of numpy or torch, which a body of tensors can hold."""
+    package = type(value).__module__.partition(".")[0]
+    if package == "torch" and hasattr(value, "detach"):
+        return True
+    return package == "numpy" and hasattr(value, "ndim") and value.ndim > 0 and value.dtype.kind in "biufc"
+
+
+def _parted(value: Any, place: str, arrays: dict[str, Any]) -> Any:
+    """A value without its arrays, which are put into `arrays` by their places, as ``rows[2].name``.
 
     Raises:
-        UsageError: the arguments do not fit, or one of them has no form in which it can be sent.
+        ValueError: the name of a field on the way would be read as several steps.
     """
+    if _is_array(value):
+        arrays[place] = value
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_parted(item, f"{place}[{index}]", arrays) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        inner: dict[str, Any] = {}
+        rest = {name: _parted(item, f"{place}.{name}", inner) for name, item in value.items()}
+        if inner and not all(isinstance(name, str) and name and not _STEPS.search(name) for name in value):
+            raise ValueError(place)
+        arrays.update(inner)
+        return rest
+    return value
+
+
+def _tensors(route: Route, values: Mapping[str, Any]) -> Prepared | None:
+    """Arguments as a body of tensors, the others beside them; None where there is none, or one without that form."""
+    from bentotool.sdk.tensors import MEDIA_TYPE, encode_tensors, tensor_of
+
+    arrays: dict[str, Any] = {}
+    try:
+        rest = {
+            name: _parted(_shaped(value, route.properties.get(name), route), name, arrays)
+            for name, value in values.items()
+        }
+        if not arrays:
+            return None
+        tensors = {
+            place: tensor_of(array.detach().cpu().numpy() if hasattr(array, "detach") else array)
+            for place, array in arrays.items()
+        }
+        rest = {name: value for name, value in rest.items() if name not in arrays}
+        pieces = encode_tensors(tensors, _encode(rest) if rest else None)
+    except (TypeError, ValueError):
+        return None
+    return Prepared(b"".join(pieces), headers={"content-type": MEDIA_TYPE}, binary=True)
+
+
+def _text(value: Any) -> str:
+    """A value as it stands in a path or a query: as in JSON, without quotes."""
+    import msgspec
+
+    if isinstance(value, str):
+        return value
+    encoded = _encode(value)
+    return str(msgspec.json.decode(encoded)) if encoded.startswith(b'"') else encoded.decode()
+
+
+def _path(route: Route, values: dict[str, Any]) -> str:
+    """The path of a call; what stands in it is taken out of `values`.
+
+    Raises:
+        UsageError: one of them cannot stand there.
+    """
+    path = route.path
+    for name in route.placed:
+        text = _text(values.pop(name))
+        whole = f"{{{name}:path}}" in path
+        if not text or ("/" in text and not whole):
+            raise UsageError(f"argument {name!r}: {text[:40]!r} cannot stand in the path {route.path}")
+        path = path.replace(f"{{{name}:path}}" if whole else f"{{{name}}}", quote(text, safe="/" if whole else ""))
+    return path
+
+
+def _body(route: Route, args: tuple[Any, ...], named: Mapping[str, Any], binary: bool) -> Prepared:
     prepared = Prepared()
     try:
+        binary = binary and route.native and route.method != "GET"
         if route.root:
+            alone = binary and len(args) == 1 and not named and _is_array(args[0])
+            if alone and (made := _tensors(route, {"value": args[0]})):
+                return made
             return _root(route, args, named, prepared)
         values = route.arguments(args, named)
         if route.method == "GET":
-            prepared.params = {k: v if isinstance(v, str) else _encode(v).decode() for k, v in values.items()}
+            prepared.params = {
+                name: [_text(one) for one in value] if isinstance(value, (list, tuple, set)) else _text(value)
+                for name, value in values.items()
+                if value is not None
+            }
             return prepared
         if any(has_files(schema) for schema in route.properties.values()):
             return _form(route, values, prepared)
+        if binary and (made := _tensors(route, values)):
+            return made
         shaped = {name: _shaped(value, route.properties.get(name), route) for name, value in values.items()}
         prepared.content = _encode(shaped)
         prepared.headers.update(_JSON)
@@ -188,3 +278,25 @@ def prepare(route: Route, args: tuple[Any, ...], named: Mapping[str, Any]) -> Pr
     except BaseException:
         prepared.opened.close()
         raise
+
+
+def prepare(route: Route, args: tuple[Any, ...], named: Mapping[str, Any], *, binary: bool = False) -> Prepared:
+    """What is sent for a call.
+
+    Args:
+        binary: the service may read tensors in binary.
+
+    Raises:
+        UsageError: the arguments do not fit, or one of them has no form in which it can be sent.
+    """
+    path = route.path
+    if route.placed:
+        named = dict(named) if route.root else route.arguments(args, named)
+        args = args if route.root else ()
+        if missing := [name for name in route.placed if name not in named]:
+            raise UsageError(f"{route.name} needs {', '.join(missing)} too", hint=route.usage)
+        path = _path(route, named)
+        route = replace(route, placed={})
+    prepared = _body(route, args, named, binary)
+    prepared.path = path
+    return prepared

@@ -13,8 +13,9 @@ from typing import Any
 
 from bentotool.client.routes import Route
 from bentotool.errors import RemoteError
+from bentotool.sdk.exceptions import ServiceError
 
-__all__ = ["Folder", "decode_item", "decode_value"]
+__all__ = ["Folder", "decode_item", "decode_value", "takes_tensors"]
 
 _TENSORS = "application/vnd.bentotool.tensors"
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -62,11 +63,7 @@ def _array(value: Any, schema: Mapping[str, Any]) -> Any:
     # null stands for NaN, which JSON does not have
     dtype = schema.get("dtype")
     array = np.asarray(value, dtype=dtype if isinstance(dtype, str) else float if _has_null(value) else None)
-    if schema.get("format") != "torch-tensor":
-        return array
-    import torch
-
-    return torch.from_numpy(array)
+    return _made(array, schema)
 
 
 def _frame(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -80,6 +77,9 @@ def convert(value: Any, schema: Any) -> Any:
     """A decoded value with its arrays and data frames made; where their package is absent, as plain lists."""
     if not isinstance(schema, Mapping) or value is None:
         return value
+    if isinstance(schema.get("anyOf"), list):
+        parts = [part for part in schema["anyOf"] if not (isinstance(part, Mapping) and part.get("type") == "null")]
+        return convert(value, parts[0]) if len(parts) == 1 else value
     kind = schema.get("type")
     try:
         if kind == "tensor" or schema.get("format") == "numpy-array":
@@ -92,6 +92,8 @@ def convert(value: Any, schema: Any) -> Any:
         return [convert(item, schema["items"]) for item in value]
     if kind == "object" and isinstance(value, dict) and isinstance(schema.get("properties"), Mapping):
         return {key: convert(item, schema["properties"].get(key)) for key, item in value.items()}
+    if kind == "object" and isinstance(value, dict) and isinstance(schema.get("additionalProperties"), Mapping):
+        return {key: convert(item, schema["additionalProperties"]) for key, item in value.items()}
     return value
 
 
@@ -107,20 +109,40 @@ def _file(content: bytes, route: Route, headers: Mapping[str, str], folder: Fold
     return folder.save(content, name)
 
 
-def _tensors(content: bytes) -> Any:
+def _tensors(content: bytes, route: Route) -> Any:
+    """The tensors of an answer at their places: one with no JSON beside it, called ``value``, is the whole answer."""
+    import msgspec
+
+    from bentotool.sdk.places import parse_path, place
     from bentotool.sdk.tensors import decode_tensors
 
     try:
         tensors, rest = decode_tensors(content)
-    except ValueError as error:
-        raise RemoteError(f"the answer is no tensors: {error}") from error
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    if rest is not None:
-        import msgspec
+        if rest is None and list(tensors) == ["value"]:
+            return convert(tensors["value"].numpy(), route.output)
+        whole: dict[str, Any] = {"answer": {} if rest is None else msgspec.json.decode(rest)}
+        for name, tensor in tensors.items():
+            steps = parse_path(f"answer{name}" if name.startswith("[") else f"answer.{name}")
+            if not place(whole, steps, tensor.numpy()):
+                raise ValueError(f"{name!r} has no place")
+    except (ValueError, RecursionError, ServiceError) as error:
+        raise RemoteError(f"{route.name}: the answer is no tensors: {error}") from error
+    return convert(whole["answer"], route.output)
 
-        beside = msgspec.json.decode(rest)
-        return {**beside, **arrays} if isinstance(beside, dict) else beside
-    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+def _made(array: Any, schema: Mapping[str, Any]) -> Any:
+    if schema.get("format") != "torch-tensor":
+        return array
+    import torch
+
+    return torch.from_numpy(array.copy())
+
+
+def takes_tensors(schema: Any) -> bool:
+    """Whether an answer of this schema may hold arrays."""
+    if isinstance(schema, Mapping):
+        return schema.get("type") == "tensor" or any(takes_tensors(part) for part in schema.values())
+    return any(map(takes_tensors, schema)) if isinstance(schema, list) else False
 
 
 def decode_value(route: Route, content: bytes, headers: Mapping[str, str], folder: Folder) -> Any:
@@ -133,7 +155,7 @@ def decode_value(route: Route, content: bytes, headers: Mapping[str, str], folde
     if route.output.get("type") == "file":
         return _file(content, route, headers, folder)
     if media == _TENSORS:
-        return _tensors(content)
+        return _tensors(content, route)
     if route.output.get("type") == "string" and not route.native:
         # BentoML labels a bare text as JSON, or the reverse
         return content if route.output.get("format") == "binary" else content.decode("utf-8", "replace")

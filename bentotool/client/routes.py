@@ -75,6 +75,8 @@ class Route:
         input: schema of the body.
         output: schema of the answer.
         native: the server is bentotool: its streams have borders.
+        placed: schemas of the parameters that stand in the path.
+        order: of all arguments, where some stand in the path.
     """
 
     name: str
@@ -86,6 +88,8 @@ class Route:
     output: Mapping[str, Any] = field(default_factory=dict)
     is_task: bool = False
     native: bool = False
+    placed: Mapping[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
     @property
     def is_stream(self) -> bool:
@@ -102,9 +106,16 @@ class Route:
         return found if isinstance(found, Mapping) else {}
 
     @property
+    def named(self) -> Mapping[str, Any]:
+        """Schemas of all arguments by name, those in the path too, in the order of the function."""
+        known = {**self.properties, **self.placed}
+        return {**{name: known[name] for name in self.order if name in known}, **known}
+
+    @property
     def required(self) -> set[str]:
         found = self.input.get("required")
-        return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+        body = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+        return body | set(self.placed)
 
     def arguments(self, args: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name.
@@ -112,7 +123,7 @@ class Route:
         Raises:
             UsageError: too many, unknown, twice, or missing ones.
         """
-        names = list(self.properties)
+        names = list(self.named)
         if len(args) > len(names):
             raise UsageError(f"{self.name} takes {len(names)} arguments, not {len(args)}", hint=self.usage)
         values = dict(zip(names, args, strict=False))
@@ -141,11 +152,13 @@ class Route:
         """For ``help()`` and editors."""
         returned = "Iterator[Any]" if self.is_stream else type_text(self.output)
         if self.root:
-            only = [inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY, annotation=type_text(self.input))]
+            only = [
+                inspect.Parameter("value", inspect.Parameter.POSITIONAL_ONLY, annotation=_Text(type_text(self.input)))
+            ]
             return inspect.Signature(only, return_annotation=_Text(returned))
         required: list[inspect.Parameter] = []
         optional: list[inspect.Parameter] = []
-        for name, schema in self.properties.items():
+        for name, schema in self.named.items():
             if not is_name(name):
                 continue
             default: Any = inspect.Parameter.empty
@@ -226,7 +239,8 @@ def read_routes(document: Any, taken: Callable[[str], bool] = lambda _name: Fals
         name, path = entry["name"], entry.get("route")
         if not isinstance(path, str) or not path.startswith("/") or path.startswith("//"):
             continue  # an address of another host is no path
-        method = entry.get("method")
+        method, placed = entry.get("method"), _mapping(entry.get("path_parameters"))
+        order = placed.get("order")
         routes.append(
             Route(
                 name=name,
@@ -238,6 +252,8 @@ def read_routes(document: Any, taken: Callable[[str], bool] = lambda _name: Fals
                 output=_mapping(entry.get("output")),
                 is_task=entry.get("is_task") is True,
                 native=method is not None,
+                placed=_mapping(placed.get("properties")),
+                order=tuple(map(_text, order)) if isinstance(order, list) else (),
             )
         )
     return Routes(_text(document.get("name")) or "service", routes)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from bentotool.client.base import Settings, make_ssl
+from bentotool.client.connection import Settings, make_ssl
 from bentotool.errors import MissingDependencyError, RemoteError, UsageError
 
 __all__ = ["AsyncSocket", "Socket", "connect", "connect_async"]
@@ -20,7 +20,9 @@ def _library(part: str) -> Any:
     try:
         return importlib.import_module(f"websockets.{part}")
     except ImportError as error:
-        raise MissingDependencyError("websockets", purpose="WebSockets of a service") from error
+        raise MissingDependencyError(
+            "websockets", install="'bentotool[client]'", purpose="WebSockets of a service"
+        ) from error
 
 
 def _address(settings: Settings, path: str) -> tuple[str, dict[str, Any]]:

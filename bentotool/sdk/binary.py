@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ __all__ = ["arguments_tree", "inference_tree", "render_binary", "wanted"]
 
 
 _TENSORS, _NPY = TENSORS.encode(), NPY.encode()
+_STEPS = re.compile(r"[.\[\]]")
+_UNCLEAR = "\0"
+"""Starts the place of a tensor below a field whose name would be read as several steps."""
 
 
 def wanted(accept: bytes) -> str | None:
@@ -140,7 +144,8 @@ def _named(tree: Any, mark: str, path: str, found: dict[int, str]) -> Any:
         kept = {}
         for name, item in tree.items():
             one = isinstance(item, dict) and mark in item
-            rest = _named(item, mark, f"{path}.{name}" if path else str(name), found)
+            clear = name and not _STEPS.search(str(name))
+            rest = _named(item, mark, (f"{path}.{name}" if path else str(name)) if clear else _UNCLEAR, found)
             if not (one and not path):
                 kept[name] = rest
         return kept
@@ -185,12 +190,16 @@ def render_binary(
         if form == NPY:
             return Rendered([write_npy(tensors[0].numpy())], NPY) if len(tensors) == 1 and rest is None else None
         named = {places[index] or "value": tensor for index, tensor in enumerate(tensors)}
+        if form == TENSORS and any(name.startswith(_UNCLEAR) for name in named):
+            return None
         if request is not None:
             pieces, length = write_inference(name, named, request)
             if not request.binary:
                 return Rendered(pieces, "application/json")
             return Rendered(pieces, "application/octet-stream", {LENGTH_HEADER.decode(): str(length)})
-        beside = msgspec.json.encode(rest, enc_hook=to_plain) if rest not in (None, {}) else None
+        # an object with the one field "value" is told from a bare tensor by the empty object beside it
+        bare = rest is None or (rest == {} and list(named) != ["value"])
+        beside = None if bare else msgspec.json.encode(rest, enc_hook=to_plain)
         return Rendered(encode_tensors(named, beside), TENSORS)
     except WRONG as error:
         raise objection(name, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from bentotool.sdk.arguments import arguments_schema
@@ -115,11 +116,26 @@ def output_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[
     schema, shared = spec.output.describe(template, tensors)
     if tensors:
         schema, shared = _for_clients(schema), _for_clients(shared)
+    if tensors and not spec.stream and "format" in schema and spec.output.media_type == "application/json":
+        # BentoML's clients take an answer whose type is a string as it stands, with the quotes of its JSON
+        schema = {"anyOf": [schema]} if schema.get("type") == "string" else schema
     if tensors and spec.stream:
         schema = {**schema, "is_stream": True, "media_type": stream_media_type(spec)}
     elif tensors and spec.output.media_type != "application/json":
         schema = {**schema, "media_type": spec.output.media_type.partition(";")[0]}
     return schema, shared
+
+
+def _in_route(spec: MethodSpec) -> dict[str, Any]:
+    """``properties`` of what stands in the route, and the ``order`` in which the function takes all arguments."""
+    assert spec.in_route is not None
+    known = {*spec.in_route.codecs, *(parameter.name for parameter in spec.parameters)}
+    return {
+        "properties": {
+            name: _for_clients(dict(codec.describe(_TEMPLATE, True)[0])) for name, codec in spec.in_route.codecs.items()
+        },
+        "order": [name for name in inspect.signature(spec.func).parameters if name in known],
+    }
 
 
 def service_schema(service: Service[Any]) -> dict[str, Any]:
@@ -137,6 +153,8 @@ def service_schema(service: Service[Any]) -> dict[str, Any]:
         for side, describe in (("input", input_schema), ("output", output_schema)):
             schema, shared = describe(spec, _TEMPLATE, True)
             entry[side] = {**schema, "$defs": shared} if shared else schema
+        if spec.in_route is not None:
+            entry["path_parameters"] = _in_route(spec)
         routes.append(entry)
     arguments = arguments_schema()
     return {

@@ -7,13 +7,14 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from bentotool.client.errors import call_error, retry_after
+from bentotool.client.errors import CallError, call_error, retry_after
 from bentotool.client.payload import Prepared
-from bentotool.client.results import Folder, decode_value
+from bentotool.client.results import Folder, decode_value, takes_tensors
 from bentotool.client.routes import Route, Routes
 from bentotool.errors import MissingDependencyError, RemoteError, UsageError
 
@@ -203,6 +204,7 @@ class Base:
         self._httpx = load_httpx()
         self._folder = Folder(self._settings.media_dir)
         self._routes: Routes | None = None
+        self._binary = True
         if service is not None:
             from bentotool.client.routes import read_routes
 
@@ -234,6 +236,19 @@ class Base:
             repeatable=prepared is None or prepared.repeatable,
             deadline=time.monotonic() + self.timeout,
         )
+
+    def _accept(self, route: Route) -> dict[str, str]:
+        """What to ask for: arrays in binary, where there may be some and they can be read here."""
+        if not (self._binary and route.native and takes_tensors(route.output) and find_spec("numpy")):
+            return {}
+        return {"accept": "application/vnd.bentotool.tensors, */*;q=0.5"}
+
+    def _refused_binary(self, error: CallError, prepared: Prepared) -> bool:
+        """Whether a service refused a call because it does not read tensors; it is not sent any from now on."""
+        if error.status == 415 and prepared.binary and self._binary:
+            self._binary = False
+            return True
+        return False
 
     def _deadline(self) -> dict[str, str]:
         return {"x-request-timeout-ms": str(max(1, int(self.timeout * 1000)))}
