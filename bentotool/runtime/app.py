@@ -27,13 +27,16 @@ from bentotool.runtime.gate import Gate
 from bentotool.runtime.lane import Lane
 from bentotool.runtime.limits import Admission, BodyRoom, share
 from bentotool.runtime.middleware import around
+from bentotool.runtime.parts import has_command
 from bentotool.runtime.routing import Routes
 from bentotool.runtime.tasks import make_tasks
 from bentotool.sdk.current import forget_current, use_current
 from bentotool.sdk.exceptions import ServiceError
 
 if TYPE_CHECKING:
+    from bentotool.runtime.command import Command
     from bentotool.runtime.metrics import Metrics
+    from bentotool.runtime.proxy import Proxy
     from bentotool.sdk.service import Service
 
 __all__ = ["Application"]
@@ -41,6 +44,7 @@ __all__ = ["Application"]
 _log = logging.getLogger("bentotool.service")
 _access = logging.getLogger("bentotool.access")
 _CLIENT_ERRORS = 500
+_TOO_SLOW = 408
 
 
 def _log_access(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
@@ -69,6 +73,8 @@ class Application:
         problem: why the server as a whole is not ready (the supervisor tells), or None.
         drain_by: until when tasks that run may go on (monotonic); None while the server is not shutting down.
         tasks: of the service; None where it has none.
+        command: the program that answers the service's requests; None where it has none.
+        proxy: what passes requests on to it.
     """
 
     def __init__(self, service: Service[Any], *, workers: int = 1, loopback: bool = False) -> None:
@@ -96,6 +102,7 @@ class Application:
         self.answer = Routes(self)
         for endpoint in self._endpoints:
             self.answer.add(endpoint.spec.options.method, endpoint.spec.route, endpoint)
+        self.command, self.proxy = self._make_command(workers)
         self.drain_by: float | None = None
         self.tasks = make_tasks(self)
         for route, method, answer in self.tasks.routes() if self.tasks else ():
@@ -115,6 +122,16 @@ class Application:
             ServiceLoadError: it fails.
         """
         self._gate.wrap(around(self._gate.inner, make, name, self))
+
+    def _make_command(self, workers: int) -> tuple[Command | None, Proxy | None]:
+        """What runs the service's own command, and passes requests on to it; nothing where it has none."""
+        if not has_command(self.service):
+            return None, None
+        from bentotool.runtime.command import Command
+        from bentotool.runtime.proxy import Proxy
+
+        command = Command(self.service, workers)
+        return command, Proxy(self, command)
 
     def share_of(self, limit: int | None) -> Admission | None:
         """What refuses requests above this worker's share of a limit; None where there is none."""
@@ -168,8 +185,11 @@ class Application:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
+            (b"x-content-type-options", b"nosniff"),
             (b"x-request-id", request_id),
         ]
+        if status == _TOO_SLOW:
+            headers.append((b"connection", b"close"))  # the rest of the body is not waited for
         retry = getattr(error, "retry_after", None)
         if retry is not None:
             headers.append((b"retry-after", b"%d" % math.ceil(retry)))
@@ -191,6 +211,8 @@ class Application:
             await mounted.start()
         if self.tasks:
             await self.tasks.start(self.instance)
+        if self.command is not None:
+            await self.command.start(self.instance)
         use_current(self.service, self.instance)
         self.ready = True
 
@@ -203,6 +225,8 @@ class Application:
             await mounted.stop()
         for endpoint in self._endpoints:
             endpoint.close()
+        if self.command is not None:
+            await self.command.stop()
         for part in reversed(self._parts()):
             for name in part.hooks("shutdown"):
                 try:

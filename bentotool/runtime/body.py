@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from email.message import Message
 from functools import lru_cache
 from typing import Any
 
-from bentotool.sdk.exceptions import PayloadTooLarge, UnsupportedMediaType
+from bentotool.runtime.deadlines import under_deadline
+from bentotool.sdk.exceptions import DeadlineExceeded, PayloadTooLarge, ServiceError, UnsupportedMediaType
 
-__all__ = ["Disconnected", "check_headers", "check_size", "media_type", "pieces", "read_binary", "read_body"]
+__all__ = ["Disconnected", "check_headers", "check_size", "in_time", "media_type", "pieces", "read_binary", "read_body"]
 
 _JSON = b"application/json"
 _ASK = "send content-type: application/json"
@@ -18,6 +19,29 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 class Disconnected(Exception):
     """The client went away while it was sending; there is nobody to answer."""
+
+
+class RequestTimeout(ServiceError):
+    """The body did not come in time (408)."""
+
+    code = "request_timeout"
+    http_status = 408
+
+
+async def in_time(reading: Coroutine[Any, Any, Any], receive: Receive, deadline: float) -> Any:
+    """Await what reads a body until `deadline` (monotonic): who sends slowly must not hold a place for ever.
+
+    Raises:
+        RequestTimeout: a part of the body is still missing.
+        DeadlineExceeded: it is there, and reading it took too long.
+    """
+    try:
+        return await under_deadline(reading, deadline, 0)
+    except DeadlineExceeded:
+        # uvicorn's cycle knows whether there is more to come
+        if getattr(getattr(receive, "__self__", None), "more_body", True):
+            raise RequestTimeout("the body did not come in time") from None
+        raise DeadlineExceeded("the deadline passed while the body was read") from None
 
 
 @lru_cache(maxsize=256)

@@ -8,13 +8,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-from bentotool.sdk.exceptions import DeadlineExceeded
+from bentotool.sdk.exceptions import ClientGone, DeadlineExceeded, ServiceError
 
 __all__ = ["Receive", "Scope", "Send", "disconnect_probe", "under_deadline"]
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+_LOOK_S = 0.25
 
 
 def _never() -> bool:
@@ -55,34 +56,67 @@ class _Rest:
             return end.value
 
 
-async def under_deadline(work: Coroutine[Any, Any, Any], deadline: float, seconds: float) -> Any:
+class _Watch:
+    """Cancels the task it was made in at a deadline, or soon after its caller has left."""
+
+    def __init__(self, deadline: float, gone: Callable[[], bool]) -> None:
+        self._deadline, self._gone = deadline, gone
+        self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+        self.reason: type[ServiceError] | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        left = max(0.0, self._deadline - time.monotonic())
+        pause = left if self._gone is _never else min(left, _LOOK_S)
+        self._timer = self._loop.call_later(pause, self._look)
+
+    def _look(self) -> None:
+        if time.monotonic() >= self._deadline:
+            self.reason = DeadlineExceeded
+        elif self._gone():
+            self.reason = ClientGone
+        else:
+            self._wait()
+            return
+        if self._task is not None:
+            self._task.cancel()
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def forgive(self) -> None:
+        """The cancellation was our own."""
+        if sys.version_info >= (3, 11) and self._task is not None:
+            self._task.uncancel()
+
+
+async def under_deadline(
+    work: Coroutine[Any, Any, Any], deadline: float, seconds: float, gone: Callable[[], bool] = _never
+) -> Any:
     """Await something until `deadline` (monotonic). It runs in the caller's own task, so that no task is made for it.
 
     Work that never has to wait is done after its first step: then no timer is made either.
 
+    Args:
+        gone: whether the caller has left, as `disconnect_probe` tells; asked now and then while the work lasts.
+
     Raises:
         DeadlineExceeded: the deadline passed first; `work` was cancelled.
+        ClientGone: the caller left first; `work` was cancelled.
     """
     try:
         first = work.send(None)
     except StopIteration as end:
         return end.value
-    loop, task, fired = asyncio.get_running_loop(), asyncio.current_task(), False
-
-    def expire() -> None:
-        nonlocal fired
-        fired = True
-        if task is not None:
-            task.cancel()
-
-    timer = loop.call_later(max(0.0, deadline - time.monotonic()), expire)
+    watch = _Watch(deadline, gone)
     try:
         return await _Rest(work, first)
     except asyncio.CancelledError:
-        if not fired:
+        if watch.reason is None:
             raise
-        if sys.version_info >= (3, 11) and task is not None:
-            task.uncancel()
+        watch.forgive()
+        if watch.reason is ClientGone:
+            raise ClientGone("the client went away before its answer was there") from None
         raise DeadlineExceeded(f"no answer within {seconds:g} seconds") from None
     finally:
-        timer.cancel()
+        watch.end()

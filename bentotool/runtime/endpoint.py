@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from bentotool.runtime.batched import BatchedCall
 from bentotool.runtime.batcher import Observer
-from bentotool.runtime.body import Disconnected, check_headers, read_body
+from bentotool.runtime.body import Disconnected, check_headers, in_time, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
 from bentotool.runtime.headers import merged
 from bentotool.runtime.inputs import Inputs
@@ -99,12 +99,13 @@ class Endpoint:
                 elif self._plain and headers.get(_TYPE) == _JSON:
                     check_headers(headers, self._limit)
                     held = self._hold(headers)
-                    body = await read_body(receive, headers, self._limit)
+                    body = await in_time(read_body(receive, headers, self._limit), receive, deadline)
                     args, named = self.spec.decode(body)
                 else:
                     form, folder = self._inputs.form_of(headers), self._inputs.folder()
                     held = self._hold(headers) if self._inputs.in_memory(form, headers) else 0
-                    body, (args, named) = await self._inputs.read(form, receive, headers, folder)
+                    reading = self._inputs.read(form, receive, headers, folder)
+                    body, (args, named) = await in_time(reading, receive, deadline)
                 if self._surrounded:
                     context = self._surround(scope, body, named)
                 del body  # nothing holds a large body longer than its arguments do
@@ -209,7 +210,8 @@ class Endpoint:
             media = stream_media_type(self.spec)
             return await send_stream(self.spec.output, media, items, receive, send, headers, request_id, context)
         seconds = deadline - started
-        result = await under_deadline(self._invoke(args, named, deadline, receive), deadline, seconds)
+        work, gone = self._invoke(args, named, deadline, receive), disconnect_probe(receive)
+        result = await under_deadline(work, deadline, seconds, gone)
         if is_response(result):
             return await send_response(result, scope, receive, send, request_id, context)
         if self._rendered or is_binary(headers):

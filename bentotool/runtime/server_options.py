@@ -1,4 +1,4 @@
-"""What uvicorn is told of one service: websockets, TLS."""
+"""What uvicorn is told of one service: connections, websockets, TLS."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def server_options(
     """
     import uvicorn
 
+    from bentotool.runtime.connections import Guarded
+
     found: dict[str, Any] = {
+        "http": Guarded,
         "ws": websocket_protocol(service),
         "ws_max_size": service.config.max_body_bytes,
         "ws_per_message_deflate": False,  # a few bytes could unfold to any size

@@ -1,0 +1,79 @@
+"""What a connection may do before there is a request: who sends headers too slowly, or without end, is let go.
+
+uvicorn limits the time between two requests of a connection, and neither the time nor the room for the head of one. A
+body is under the deadline of its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["Guarded"]
+
+_ANSWER = b"HTTP/1.1 %s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+
+
+class Guarded(HttpToolsProtocol):
+    """The protocol of one connection.
+
+    Attributes:
+        head_seconds: from the first byte of a request (of a new connection: from its start) until its head is there.
+        head_bytes: what the request line and the headers may have together.
+    """
+
+    head_seconds = 20.0
+    head_bytes = 64 * 1024
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._complete()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        cycle: Any = self.cycle  # of the last request whose head was complete
+        if cycle is not None and cycle.scope is self.scope:
+            if self._timer is not None or self._head:
+                self._complete()
+        else:
+            self._incomplete(len(data))
+
+    def _complete(self) -> None:
+        self._head = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _incomplete(self, received: int) -> None:
+        if self not in self.connections or self.transport.is_closing():  # a websocket by now, or refused
+            self._complete()
+            return
+        self._head += received
+        if self._head > self.head_bytes:
+            self._refuse(b"431 Request Header Fields Too Large", b"The head of the request is too large.")
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.head_seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self._head:
+            self._refuse(b"408 Request Timeout", b"The request did not come in time.")
+        elif not self.transport.is_closing():
+            self.transport.close()  # it never said a word: nor do we
+
+    def _refuse(self, status: bytes, text: bytes) -> None:
+        cycle: Any = self.cycle
+        if self.transport.is_closing():
+            return
+        if cycle is None or cycle.response_complete:  # nothing else is being written
+            self.transport.write(_ANSWER % (status, len(text), text))
+        self._complete()
+        self.transport.close()
