@@ -72,6 +72,8 @@ def plain(value: Any) -> Any:
 
 def _shaped(value: Any, schema: Any, route: Route) -> Any:
     """A value in the form its schema asks for: data frames by their orientation; BentoML's bytes, which are UTF-8."""
+    if isinstance(value, PurePath) and isinstance(schema, Mapping) and schema.get("format") == "binary":
+        value = _content(value)
     if isinstance(value, bytes) and not route.native:
         try:
             return value.decode()
@@ -80,6 +82,13 @@ def _shaped(value: Any, schema: Any, route: Route) -> Any:
     if isinstance(schema, Mapping) and schema.get("type") == "dataframe" and hasattr(value, "to_dict"):
         return value.to_dict("list" if schema.get("orient") == "columns" else "records")
     return value
+
+
+def _content(path: PurePath) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _encode(value: Any) -> bytes:
@@ -159,6 +168,8 @@ def _root(route: Route, args: tuple[Any, ...], named: Mapping[str, Any], prepare
     elif len(args) != 1 or named:
         raise UsageError(f"{route.name} takes one positional argument", hint=route.usage)
     value = args[0]
+    if isinstance(value, Mapping) and any(has_files(schema) for schema in route.properties.values()):
+        return _form(route, dict(value), prepared)
     if route.input.get("type") == "file":
         _, content, media = as_file(value, "value", prepared.opened)
         prepared.content = content if isinstance(content, bytes) else content.read()

@@ -63,6 +63,8 @@ def _array(value: Any, schema: Mapping[str, Any]) -> Any:
     # null stands for NaN, which JSON does not have
     dtype = schema.get("dtype")
     array = np.asarray(value, dtype=dtype if isinstance(dtype, str) else float if _has_null(value) else None)
+    if not isinstance(dtype, str) and schema.get("format") == "torch-tensor" and array.dtype.kind == "f":
+        array = array.astype(np.float32)  # as torch makes tensors of numbers
     return _made(array, schema)
 
 
