@@ -18,6 +18,8 @@ from bentotool.sdk.codecs import Codec, annotate, family_of, foreign_codec, spli
 __all__ = ["make", "plain"]
 
 _OURS = "bentotool.sdk.pydantic_models"
+_NOTATION = "x-bentotool-notation"
+"""Where the schema of a field of ours has what BentoML's clients read, until one of the two is chosen."""
 
 
 def plain(value: Any) -> Any:
@@ -120,7 +122,8 @@ def _field_of(codec: Codec) -> Any:
     def write(value: Any) -> Any:
         return codec.dump(value) if codec.dump is not None else value
 
-    schema = codec.describe("#/$defs/{name}", False)[0]
+    template = "#/$defs/{name}"
+    schema = {**codec.describe(template, False)[0], _NOTATION: codec.describe(template, True)[0]}
     return annotate(
         Any,
         (
@@ -129,6 +132,21 @@ def _field_of(codec: Codec) -> Any:
             pydantic.WithJsonSchema(schema),
         ),
     )
+
+
+def _chosen(schema: Any, tensors: bool) -> Any:
+    """A schema in one of the two notations of files and arrays."""
+    if isinstance(schema, list):
+        return [_chosen(item, tensors) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    notation = schema.get(_NOTATION)
+    if notation is not None:
+        others = {key: value for key, value in schema.items() if key in ("title", "description", "default")}
+        if tensors:
+            return {**others, **notation}
+        schema = {key: value for key, value in schema.items() if key != _NOTATION}
+    return {key: _chosen(value, tensors) for key, value in schema.items()}
 
 
 def _one_line(error: pydantic.ValidationError) -> ValueError:
@@ -160,8 +178,8 @@ def make(tp: Any, metadata: tuple[Any, ...]) -> Codec:
         except pydantic.ValidationError as error:
             raise _one_line(error) from None
 
-    def describe(template: str, _tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        schema = adapter.json_schema(ref_template=template.replace("{name}", "{model}"))
+    def describe(template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        schema = _chosen(adapter.json_schema(ref_template=template.replace("{name}", "{model}")), tensors)
         return schema, schema.pop("$defs", {})
 
     return Codec(

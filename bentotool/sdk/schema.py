@@ -116,9 +116,8 @@ def output_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[
     schema, shared = spec.output.describe(template, tensors)
     if tensors:
         schema, shared = _for_clients(schema), _for_clients(shared)
-    if tensors and not spec.stream and "format" in schema and spec.output.media_type == "application/json":
-        # BentoML's clients take an answer whose type is a string as it stands, with the quotes of its JSON
-        schema = {"anyOf": [schema]} if schema.get("type") == "string" else schema
+    if tensors and schema.get("type") == "string" and spec.output.media_type == "application/json":
+        schema = {"anyOf": [schema]}  # BentoML's clients would take the text with the quotes of its JSON
     if tensors and spec.stream:
         schema = {**schema, "is_stream": True, "media_type": stream_media_type(spec)}
     elif tensors and spec.output.media_type != "application/json":
