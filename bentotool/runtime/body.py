@@ -67,8 +67,11 @@ def media_type(content_type: bytes) -> tuple[str, str | None]:
     return message.get_content_type(), boundary if isinstance(boundary, str) else None
 
 
-def check_size(headers: Mapping[bytes, bytes], limit: int) -> None:
+def check_size(headers: Mapping[bytes, bytes], limit: int, *, compressed: bool = False) -> None:
     """Refuse a body by its length, or because it is compressed, before any of it is read.
+
+    Args:
+        compressed: whoever reads it knows what to do with a compressed one.
 
     Raises:
         PayloadTooLarge: longer than `limit` bytes.
@@ -78,7 +81,7 @@ def check_size(headers: Mapping[bytes, bytes], limit: int) -> None:
     if length is not None and int(length) > limit:
         raise PayloadTooLarge(f"the body has {int(length)} bytes, at most {limit} are taken")
     encoding = headers.get(b"content-encoding")
-    if encoding is not None and (text := encoding.decode("latin-1")).strip().lower() != "identity":
+    if encoding is not None and not compressed and (text := encoding.decode("latin-1")).strip().lower() != "identity":
         raise UnsupportedMediaType(f"content encoding {text!r} is not read here: send the body uncompressed")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import ServiceLoadError
-from bentotool.runtime.deadlines import Receive, Scope, Send
-from bentotool.sdk.exceptions import DeadlineExceeded
+from bentotool.runtime.body import check_size
+from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe
+from bentotool.sdk.exceptions import DeadlineExceeded, PayloadTooLarge
 from bentotool.sdk.mounting import Mount
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Mounted:
     def __init__(self, mount: Mount, app: Application) -> None:
         self.mount, self._app = mount, app
         self.path = app.service.path_prefix + mount.path
-        self._timeout = app.service.config.timeout
+        self._timeout, self._limit = app.service.config.timeout, app.service.config.max_body_bytes
         self._metrics = app.metrics.route(f"{mount.path}/{{path}}") if app.metrics else None
         self._state: dict[str, Any] = {}
         self._lifespan: _Lifespan | None = None
@@ -40,7 +42,7 @@ class Mounted:
         if mount.wsgi:
             from bentotool.runtime.wsgi import Wsgi
 
-            self._inner = Wsgi(mount.app, app.service.config.max_body_bytes)
+            self._inner = Wsgi(mount.app)
 
     def holds(self, path: str) -> bool:
         """Whether a path is inside."""
@@ -82,21 +84,31 @@ class Mounted:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         app, started, status = self._app, time.monotonic(), 499
-        request_id = app.request_id(dict(scope["headers"]))
-        begun = False
+        headers = dict(scope["headers"])
+        request_id = app.request_id(headers)
+        begun = late = False
 
         async def noticing(message: dict[str, Any]) -> None:
             nonlocal begun, status
+            if late:
+                raise DeadlineExceeded("the answer was given up")
             if message["type"] == "http.response.start":
                 begun, status = True, message["status"]
             await send(message)
+
+        def give_up() -> bool:
+            nonlocal late
+            late = not begun
+            return late
 
         app.in_flight += 1
         if self._metrics is not None:
             self._metrics.in_progress.inc()
         try:
             app.admit()
-            await _first_within(self._inner(scope, receive, noticing), self._timeout, lambda: begun)
+            check_size(headers, self._limit, compressed=True)
+            bounded = _Bounded(receive, self._limit)
+            await _first_within(self._inner(scope, bounded.receive, noticing), self._timeout, give_up)
         except Exception as error:
             if begun:
                 raise  # the server cuts the connection: the caller sees that the answer is not whole
@@ -119,8 +131,36 @@ async def _redirect(scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _first_within(work: Any, seconds: float, begun: Any) -> None:
+class _Bounded:
+    """The body of a request, up to a number of bytes. It is what `receive` is bound to, so it has uvicorn's flag too.
+
+    Args:
+        receive: ASGI's.
+        limit: bytes.
+    """
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive, self._limit, self._size = receive, limit, 0
+        self._gone = disconnect_probe(receive)
+
+    @property
+    def disconnected(self) -> bool:
+        return self._gone()
+
+    async def receive(self) -> dict[str, Any]:
+        """Raises: PayloadTooLarge."""
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > self._limit:
+            raise PayloadTooLarge(f"the body is larger than {self._limit} bytes")
+        return message
+
+
+async def _first_within(work: Any, seconds: float, give_up: Callable[[], bool]) -> None:
     """Await an application that has to start its answer in time; what it then sends may take as long as it likes.
+
+    Args:
+        give_up: called when the time is over; False where the answer has begun.
 
     Raises:
         DeadlineExceeded: it did not start.
@@ -128,7 +168,7 @@ async def _first_within(work: Any, seconds: float, begun: Any) -> None:
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait((task,), timeout=seconds)
-        if not done and not begun():
+        if not done and give_up():
             raise DeadlineExceeded(f"no answer within {seconds:g} seconds")
         await task
     finally:

@@ -28,6 +28,8 @@ _LINES = "application/jsonl"
 _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 _ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
 _CLIENT_LEFT = 499
+_SILENCE_S = 15.0
+"""After so long without an event a comment is sent: many proxies cut a connection that is silent for a minute."""
 _END: Any = object()
 
 
@@ -174,6 +176,28 @@ class _Watch:
             self._task.uncancel()
 
 
+class _Voice:
+    """Sends the events of a stream, and a comment, which readers skip, where none comes for long."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self._spoken = send, False
+        self._speaking = asyncio.get_running_loop().create_task(self._speak())
+
+    async def __call__(self, message: dict[str, Any]) -> None:
+        self._spoken = True
+        await self._send(message)
+
+    async def _speak(self) -> None:
+        while True:
+            await asyncio.sleep(_SILENCE_S)
+            if not self._spoken:
+                await self._send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+            self._spoken = False
+
+    def end(self) -> None:
+        self._speaking.cancel()
+
+
 async def send_stream(
     codec: Codec,
     media: str,
@@ -191,7 +215,7 @@ async def send_stream(
     """
     if _EVENTS.encode() in headers.get(b"accept", b""):
         media = _EVENTS
-    watch = _Watch(receive)
+    watch, voice = _Watch(receive), None
     try:
         item = await anext(items, _END)
         status = context.response.status_code if context else 200
@@ -201,8 +225,11 @@ async def send_stream(
         if context is not None:
             start = merged(start, context.response.raw_headers())
         await send({"type": "http.response.start", "status": status, "headers": start})
-        whole = await _send_items(partial(_piece, media=media, codec=codec), media, item, items, send)
+        voice = _Voice(send) if media.startswith(_EVENTS) else None
+        whole = await _send_items(partial(_piece, media=media, codec=codec), media, item, items, voice or send)
         watch.done()
+        if voice is not None:
+            voice.end()
         if whole:
             await send({"type": "http.response.body", "body": b""})
         return status
@@ -213,6 +240,8 @@ async def send_stream(
         return _CLIENT_LEFT
     finally:
         watch.end()
+        if voice is not None:
+            voice.end()
         await items.aclose()  # type: ignore[attr-defined]
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from bentotool.runtime.body import Disconnected
-from bentotool.runtime.deadlines import Receive, Scope, Send
+from bentotool.runtime.body import Disconnected, pieces
+from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe
 from bentotool.runtime.lane import Lane
-from bentotool.sdk.exceptions import PayloadTooLarge
+from bentotool.sdk.exceptions import ClientGone
 
 __all__ = ["Wsgi"]
 
@@ -26,11 +27,10 @@ class Wsgi:
 
     Args:
         app: the application.
-        limit: bytes of a request body.
     """
 
-    def __init__(self, app: Any, limit: int) -> None:
-        self._app, self._limit = app, limit
+    def __init__(self, app: Any) -> None:
+        self._app = app
         self._lane = Lane(_THREADS, _WAITING)
 
     def close(self) -> None:
@@ -42,19 +42,23 @@ class Wsgi:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
-            body = await _read(receive, self._limit)
+            body = b"".join([piece async for piece in pieces(receive, sys.maxsize)])  # its size is bounded before
         except Disconnected:
             return
-        loop = asyncio.get_running_loop()
+        loop, gone = asyncio.get_running_loop(), disconnect_probe(receive)
 
         def sending(message: dict[str, Any]) -> None:
+            if gone():
+                raise ClientGone("the client went away before its answer was whole")
+
             # the thread waits: a slow reader holds the application back, and not memory
             async def put() -> None:
                 await send(message)
 
             asyncio.run_coroutine_threadsafe(put(), loop).result()
 
-        await self._lane.run(lambda: self._call(_environ(scope, body), sending))
+        with contextlib.suppress(ClientGone):
+            await self._lane.run(lambda: self._call(_environ(scope, body), sending), gone=gone)
 
     def _call(self, environ: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> None:
         answer = _Answer(send)
@@ -96,20 +100,6 @@ class _Answer:
             self._send(self._start)
         if piece:
             self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-
-async def _read(receive: Receive, limit: int) -> bytes:
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit:
-            raise PayloadTooLarge(f"the body is larger than {limit} bytes")
-    return b"".join(parts)
 
 
 def _environ(scope: Scope, body: bytes) -> dict[str, Any]:
