@@ -8,9 +8,11 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import urllib.request
 import zipfile
@@ -52,7 +54,7 @@ def wheel() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
-            archive.writestr(name, data)
+            archive.writestr(zipfile.ZipInfo(name), data)  # always of one date: a lock has the hash
     return buffer.getvalue()
 
 
@@ -185,6 +187,23 @@ def archive(engine: Any, builds: Builds) -> str:
         for piece in engine.images.get(BASE).save(named=True):
             file.write(piece)
     return f"oci-archive:{target}"
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[dict[str, str]]:
+    """Images of podman and buildah in a folder of their own; steps in a chroot, for machines that allow no more."""
+    folder = Path(tempfile.mkdtemp(prefix="bentotool-containers-"))  # not pytest's, which would look into mounts later
+    settings = folder / "storage.conf"
+    settings.write_text(
+        "[storage]\n"
+        f'driver = "{os.environ.get("STORAGE_DRIVER", "overlay")}"\n'
+        f'graphroot = "{folder / "graph"}"\nrunroot = "{folder / "run"}"\n'
+    )
+    yield {"CONTAINERS_STORAGE_CONF": str(settings), "BUILDAH_ISOLATION": "chroot"}
+    for place in [*(folder / "graph" / "overlay").glob("*/merged"), folder / "graph" / "overlay"]:
+        if place.is_mount():
+            subprocess.run(["umount", str(place)], check=False, timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +41,6 @@ CONFIG: dict[str, Any] = {
 }
 SCRIPT = '#!/bin/sh\nset -eu\necho "three $MODE ${#BUILD_TOKEN}" > /three\n'
 TOKEN = "canary-of-the-step"
-
-
-@pytest.fixture(scope="module")
-def storage() -> Iterator[dict[str, str]]:
-    """Images of podman and buildah in a folder of their own; steps in a chroot, for machines that allow no more."""
-    folder = Path(tempfile.mkdtemp(prefix="bentotool-containers-"))  # not pytest's, which would look into mounts later
-    settings = folder / "storage.conf"
-    settings.write_text(
-        "[storage]\n"
-        f'driver = "{os.environ.get("STORAGE_DRIVER", "overlay")}"\n'
-        f'graphroot = "{folder / "graph"}"\nrunroot = "{folder / "run"}"\n'
-    )
-    yield {"CONTAINERS_STORAGE_CONF": str(settings), "BUILDAH_ISOLATION": "chroot"}
-    for place in [*(folder / "graph" / "overlay").glob("*/merged"), folder / "graph" / "overlay"]:
-        if place.is_mount():
-            subprocess.run(["umount", str(place)], check=False, timeout=60)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", params=["podman", "buildah"])
@@ -132,19 +113,27 @@ def test_a_base_without_that_python(kit: Any, program: str, builds: Any, archive
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["docker", "podman", "buildah"])
 def test_interrupted_it_leaves_no_step_running(
-    number: signal.Signals, kit: Any, program: str, builds: Any, archive: str, storage: dict[str, str]
+    number: signal.Signals,
+    name: str,
+    kit: Any,
+    builds: Any,
+    archive: str,
+    storage: dict[str, str],
+    require_tool: Callable[[str], str],
 ) -> None:
+    require_tool(name)
     length = f"7{os.getpid()}"  # seconds to sleep, to know the process by
     config = {**kit.PLAIN, "docker": {"commands": [f"echo begun; sleep {length}"]}}
     tag = builds.bento("slow", config, {"service.py": kit.SIMPLE})
     command = [sys.executable, "-m", "bentotool", "--store", str(builds.store), "containerize", tag]
     process = subprocess.Popen(
-        [*command, "--base", archive, "--engine", program], env={**builds.environment, **storage},
+        [*command, "--base", archive, "--engine", name], env={**builds.environment, **storage},
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        wait_until(lambda: sleeping(length), "the step did not start")
+        wait_until(lambda: sleeping(length) or process.poll() is not None, "the step did not start")
         process.send_signal(number)
         _, said = process.communicate(timeout=kit.LIMIT)
     finally:

@@ -6,9 +6,11 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from bentotool_docker import programs
+from bentotool_docker.builder import in_engine
 from bentotool_docker.programs import PROGRAMS, BuildCall, find_program
 
 from bentotool.errors import BuildError, RemoteError, UsageError
@@ -146,3 +148,20 @@ def test_one_that_hangs(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "_ASK_S", 0.5)
     with pytest.raises(BuildError, match="did not end within"):
         find_program(None)
+
+
+@pytest.mark.parametrize(
+    ("names", "pulled"),
+    [
+        (["python@sha256:" + "a" * 64], True),
+        (["registry.example:5000/base@sha256:" + "a" * 64], False),
+        (["registry.example:5000/base@sha256:" + "b" * 64, "python@sha256:" + "a" * 64], True),
+        ([], False),
+    ],
+)
+def test_the_digest_that_counts_is_that_of_the_named_repository(names: list[str], pulled: bool) -> None:
+    said = {"Os": "linux", "Architecture": "amd64", "Id": "sha256:" + "c" * 64, "RepoDigests": names}
+    base = in_engine(SimpleNamespace(describe=lambda _: said), "python:3.11-slim", "linux/amd64")  # type: ignore[arg-type]
+    assert base is not None
+    assert base.pulled == pulled
+    assert base.digest == "sha256:" + ("a" if pulled else "c") * 64
