@@ -174,11 +174,13 @@ def test_a_model_that_is_there_is_mounted(
         assert all(registry.blob_exists("models/image", layer["digest"]) for layer in done["images"][0]["layers"])
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/manifests/"), ("POST", "/blobs/uploads/")])
 def test_a_registry_that_refuses_leaves_no_tag(
-    push: Callable[..., Any], bento: StoredBento, make_faulty: Callable[..., Any], reply: Any, fault: Any
-) -> None:
+    push: Callable[..., Any], bento: StoredBento, make_faulty: Callable[..., Any], reply: Any, fault: Any,
+    method: str, path: str,
+) -> None:  # fmt: skip
     registry = make_faulty()
-    registry.faults.append(fault("PUT", "/manifests/", times=100, instead=reply(403, b"no")))
+    registry.faults.append(fault(method, path, times=100, instead=reply(403, b"no")))
     refused = push(bento, "-t", f"{registry.host}/no/image:1", status=5)
     assert registry.host in refused["message"]
     assert not registry.manifests
