@@ -164,7 +164,7 @@ def _conda(recipe: Recipe) -> list[Instruction]:
     mounts = (cache, *_secrets(recipe, ("bentotool-ca", "bentotool-conda"))) if recipe.mounts else ()
     return [
         From(os.environ.get(CONDA_VARIABLE) or _CONDA_IMAGE, "conda"),
-        User("0"),
+        User("0:0"),
         Comment("packages of conda"),
         Run((*arguments, f"python={plan.python}", *packages), mounts, not recipe.offline, buildscripts.CONDA),
     ]
@@ -172,7 +172,7 @@ def _conda(recipe: Recipe) -> list[Instruction]:
 
 def _system(recipe: Recipe) -> list[Instruction]:
     plan, distro = recipe.plan, _distro(recipe.plan)
-    found: list[Instruction] = [From(recipe.base or base_of(plan), "system"), User("0"), Env(plan.env)]
+    found: list[Instruction] = [From(recipe.base or base_of(plan), "system"), User("0:0"), Env(plan.env)]
     if _conda_packages(plan):
         found += [
             Copy(buildscripts.CONDA_PREFIX, buildscripts.CONDA_PREFIX, "conda", recipe.link),

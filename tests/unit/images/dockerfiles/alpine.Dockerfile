@@ -1,7 +1,7 @@
 # Made by bentotool; a change is lost when it is made again.
 # iris:1 for linux/amd64
 FROM docker.io/library/python:3.11-alpine AS system
-USER 0
+USER 0:0
 ENV PORT="3000"
 
 # step 1 of 1 before the Python packages

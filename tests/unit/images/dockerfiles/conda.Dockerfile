@@ -1,13 +1,13 @@
 # Made by bentotool; a change is lost when it is made again.
 # iris:1 for linux/amd64
 FROM docker.io/mambaorg/micromamba:2.3.2 AS conda
-USER 0
+USER 0:0
 
 # packages of conda
 RUN --mount=type=cache,target=/var/cache/bentotool/conda,id=bentotool-conda,sharing=locked --mount=type=secret,id=bentotool-ca --mount=type=secret,id=bentotool-conda ["/bin/sh", "-c", <CONDA>, "bentotool", "/opt/bentotool/conda", "", "--channel", "conda-forge", "--override-channels", "python=3.11", "gdal>=3"]
 
 FROM docker.io/library/python:3.11-slim AS system
-USER 0
+USER 0:0
 ENV PORT="3000"
 COPY --link --from=conda ["/opt/bentotool/conda", "/opt/bentotool/conda"]
 ENV CONDA_PREFIX="/opt/bentotool/conda"

@@ -1,7 +1,7 @@
 # Made by bentotool; a change is lost when it is made again.
 # iris:1 for linux/amd64
 FROM docker.io/nvidia/cuda:12.6.3-cudnn-runtime-ubuntu24.04 AS system
-USER 0
+USER 0:0
 ENV PORT="3000"
 
 # step 1 of 1 before the Python packages

@@ -1,7 +1,7 @@
 # Made by bentotool; a change is lost when it is made again.
 # iris:1 for linux/amd64
 FROM registry.access.redhat.com/ubi9/ubi-minimal:latest AS system
-USER 0
+USER 0:0
 ENV PORT="3000"
 
 FROM system AS packages
