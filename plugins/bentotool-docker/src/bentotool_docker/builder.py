@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bentotool.build.bentos import BentoStore, StoredBento
-from bentotool.errors import BuildError, NotFoundError, RemoteError
+from bentotool.errors import BuildError, NotFoundError, RemoteError, UsageError
 from bentotool.images.baseimage import BaseImage, find_base
 from bentotool.images.baseplaces import is_local
 from bentotool.images.context import uv_version, write_context
@@ -149,7 +149,7 @@ def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder:
     reference = base_of(plan)
     if is_local(reference):
         return _loaded(request, plan, program, reference, folder)
-    known = _in_engine(program, reference, plan.platform)
+    known = in_engine(program, reference, plan.platform)
     if known is not None:
         return known if request.offline else _as_in_registry(request, plan, known)
     if request.offline:
@@ -165,7 +165,7 @@ def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder:
     except RemoteError:
         # The engine may have a mirror, or certificates, that are not known here.
         done = program.run([program.command[0], *program.pull, "--platform", plan.platform, reference])
-        known = None if done.returncode else _in_engine(program, reference, plan.platform)
+        known = None if done.returncode else in_engine(program, reference, plan.platform)
         if known is None:
             raise
         return known
@@ -197,12 +197,13 @@ def _fetched(request: ImageRequest, plan: ImagePlan, reference: str) -> BaseImag
     )
 
 
-def _in_engine(program: Program, reference: str, platform: str) -> _Base | None:
+def in_engine(program: Program, reference: str, platform: str) -> _Base | None:
+    """An image that the engine has for a platform; with its digest, where it is of the reference's own repository."""
     found = program.describe(reference)
     if found is None or f"{found.get('Os')}/{found.get('Architecture')}" != platform:
         return None
     rootfs: Any = found.get("RootFS") or {}
-    named = [str(each).rpartition("@")[2] for each in found.get("RepoDigests") or ()]
+    named = [each.digest for each in map(_parsed, found.get("RepoDigests") or ()) if each and _same(each, reference)]
     identity = str(found.get("Id", ""))
     digest = check_digest(next(iter(named), identity if identity.startswith("sha256:") else f"sha256:{identity}"))
     diff_ids = tuple(map(str, rootfs.get("Layers") or ()))
@@ -210,12 +211,25 @@ def _in_engine(program: Program, reference: str, platform: str) -> _Base | None:
     return _Base(reference, reference, digest, diff_ids, pulled=bool(named) and not reference.startswith("localhost/"))
 
 
+def _parsed(text: object) -> RemoteReference | None:
+    try:
+        return RemoteReference.parse(str(text))
+    except UsageError:
+        return None
+
+
+def _same(each: RemoteReference, reference: str) -> bool:
+    """Whether both are of one repository: an image has digests of all where it was pulled from or pushed to."""
+    other = _parsed(reference)
+    return other is not None and (each.registry, each.repository) == (other.registry, other.repository)
+
+
 def _loaded(request: ImageRequest, plan: ImagePlan, program: Program, reference: str, folder: Path) -> _Base:
     """A base of a folder or file, loaded into the engine under a name that its digest makes."""
     base = _fetched(request, plan, reference)
     name = f"localhost/bentotool-base:{base.digest[7:31]}"
     result = _Base(reference, name, base.digest, base.diff_ids, base.layers)
-    if _in_engine(program, name, plan.platform) is not None:
+    if in_engine(program, name, plan.platform) is not None:
         return result
     if not program.load:
         raise BuildError(

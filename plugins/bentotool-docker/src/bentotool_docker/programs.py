@@ -110,7 +110,7 @@ class Program:
         Raises:
             BuildError: it cannot be started, or does not end.
         """
-        environment = {**os.environ, "BUILDKIT_PROGRESS": "plain", **self.variables}
+        environment = _environment(self)
         try:
             process = subprocess.Popen(
                 command,
@@ -161,6 +161,14 @@ class Program:
         if done.returncode:
             return done
         return self.run(["buildah", "tag", (done.stdout.split() or [""])[-1], name])
+
+
+def _environment(program: Program) -> dict[str, str]:
+    found = {**os.environ, "BUILDKIT_PROGRESS": "plain", **program.variables}
+    settings = found.get("DOCKER_CONFIG")
+    if program.name == "buildah" and settings and not Path(settings, "config.json").exists():
+        del found["DOCKER_CONFIG"]  # buildah takes it for a file of passwords that has to be there
+    return found
 
 
 def _end(process: subprocess.Popen[str]) -> None:
