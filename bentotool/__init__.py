@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
     from bentotool.client.serving import serve
     from bentotool.sdk import exceptions, validators
-    from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup
+    from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup, on_warmup
     from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
     from bentotool.sdk.current import get_current_service, server_context
@@ -51,6 +51,7 @@ __all__ = [
     "on_deployment",
     "on_shutdown",
     "on_startup",
+    "on_warmup",
     "serve",
     "server_context",
     "service",
@@ -81,6 +82,7 @@ _NAMES = {
     "on_deployment": "bentotool.sdk.api",
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",
+    "on_warmup": "bentotool.sdk.api",
     "serve": "bentotool.client.serving",
     "server_context": "bentotool.sdk.current",
     "service": "bentotool.sdk.service",

@@ -199,7 +199,7 @@ class Application:
         return status
 
     async def start(self) -> None:
-        """Make the service's instance, those of its dependencies, and run their `on_startup` methods."""
+        """Make the service's instance, those of its dependencies, and run their `on_startup` and `on_warmup` hooks."""
         for part in self._parts():
             instance = part.shared_instance()
             for name in part.hooks("startup"):
@@ -209,11 +209,14 @@ class Application:
             endpoint.bind(self.instance)
         for mounted in self.answer.mounted:
             await mounted.start()
+        use_current(self.service, self.instance)
+        for part in self._parts():
+            for name in part.hooks("warmup"):
+                await _maybe_await(getattr(part.shared_instance(), name)())
         if self.tasks:
             await self.tasks.start(self.instance)
         if self.command is not None:
             await self.command.start(self.instance)
-        use_current(self.service, self.instance)
         self.ready = True
 
     async def stop(self) -> None:

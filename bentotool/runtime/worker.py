@@ -349,6 +349,8 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
         provide(setup["values"])
     entry, _name = load_service(options.app_dir, options.service)
     service = find_part(entry, options.part) if options.part else entry
+    if options.tell:  # the first of all workers, and the others have not begun
+        entry.prepare()
     peers = tell_parts(entry, line, inside=options.inside) if options.tell else setup.get("peers", {})
     take_peers(entry, service, peers)
     from bentotool.runtime.app import Application

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 from bentotool.errors import ConfigError
 from bentotool.sdk.config import suggest
 
-__all__ = ["ApiOptions", "api", "on_deployment", "on_shutdown", "on_startup", "options_of"]
+__all__ = ["ApiOptions", "api", "on_deployment", "on_shutdown", "on_startup", "on_warmup", "options_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARK = "__bentotool_api__"
@@ -111,12 +111,17 @@ def _hook(kind: str) -> Callable[[F], F]:
 
 
 on_startup = _hook("startup")
+"""Each worker calls it before it answers anything. The method may be ``async def``, as of all these hooks."""
+on_warmup = _hook("warmup")
+"""Each worker calls it when all else has started and before it is ready: a first prediction, a compilation."""
 on_shutdown = _hook("shutdown")
+"""Each worker calls it once the last request is answered."""
 on_deployment = _hook("deployment")
+"""Called once, on the class, before any worker makes an instance: stands on a static or class method."""
 
 
 def hook_of(func: object) -> str | None:
-    """``startup``, ``shutdown``, ``deployment`` or None."""
+    """``startup``, ``warmup``, ``shutdown``, ``deployment`` or None."""
     target = func.__func__ if isinstance(func, (staticmethod, classmethod)) else func
     found = getattr(target, _HOOK, None)
     return found if isinstance(found, str) else None

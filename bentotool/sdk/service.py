@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import importlib
@@ -14,7 +15,7 @@ from typing import Any, Generic, TypeVar, overload
 from bentotool.errors import ConfigError
 from bentotool.sdk.api import hook_of, options_of
 from bentotool.sdk.config import ServiceConfig, parse_config
-from bentotool.sdk.dependency import Dependency, Handle
+from bentotool.sdk.dependency import Dependency, Handle, graph
 from bentotool.sdk.mounting import Mount, bind_routes, declared_mounts, make_mount
 from bentotool.sdk.signature import MethodSpec, describe_method
 from bentotool.sdk.websocket import WebSocketSpec, describe_websocket, is_websocket
@@ -134,8 +135,30 @@ class Service(Generic[T]):
         return [v for v in self._attributes().values() if getattr(v, "__bentotool_model__", False) is True]
 
     def hooks(self, kind: str) -> list[str]:
-        """Names of the methods marked `on_startup` (``startup``) and the like."""
-        return [name for name, value in self._attributes().items() if hook_of(value) == kind]
+        """Names of the methods marked `on_startup` (``startup``) and the like.
+
+        Raises:
+            ConfigError: an ``on_deployment`` method needs an instance, and there is none yet.
+        """
+        found = {name: value for name, value in self._attributes().items() if hook_of(value) == kind}
+        for name, value in found.items():
+            if kind == "deployment" and not isinstance(value, (staticmethod, classmethod)):
+                raise ConfigError(
+                    f"{self.name}.{name} runs before there is an instance", hint="write @staticmethod above it"
+                )
+        return list(found)
+
+    def prepare(self) -> None:
+        """Call the ``on_deployment`` methods of the services it depends on, and its own. For the runtime.
+
+        Raises:
+            ConfigError: see `hooks`.
+        """
+        for part in reversed(list(graph(self).values())):
+            for name in part.hooks("deployment"):
+                result = getattr(part.inner, name)()
+                if inspect.iscoroutine(result):
+                    asyncio.run(result)
 
     @functools.cached_property
     def websockets(self) -> dict[str, WebSocketSpec]:

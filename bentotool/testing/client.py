@@ -148,7 +148,8 @@ class TestClient:
             answer = client.post("/predict", json={"x": [1.0, 2.0]})
             assert answer.json() == {"y": 1.0}
 
-    ``on_startup`` methods run when the block begins, ``on_shutdown`` ones when it ends.
+    ``on_deployment``, ``on_startup`` and ``on_warmup`` methods run when the block begins, ``on_shutdown`` ones when it
+    ends.
 
     Args:
         service: what to call, or any ASGI application that `Service.to_asgi` gave.
@@ -190,6 +191,9 @@ class TestClient:
         self._thread = threading.Thread(target=self._loop.run_forever, name="test-client", daemon=True)
         self._thread.start()
         try:
+            service = getattr(self.app, "service", None)
+            if isinstance(service, Service):
+                service.prepare()
             self.submit(self.app.start()).result()
         except BaseException:
             self._end()
