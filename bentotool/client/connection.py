@@ -118,14 +118,12 @@ class Attempts:
 
     Args:
         left: repetitions that are allowed.
-        harmless: the call may be done twice.
-        repeatable: its body can be sent again.
+        harmless: the call may be done twice, and its body can be sent again.
         deadline: when the call has to be done, by `time.monotonic`.
     """
 
-    def __init__(self, left: int, *, harmless: bool, repeatable: bool, deadline: float) -> None:
-        self._left = left if repeatable else 0
-        self._harmless, self._deadline = harmless, deadline
+    def __init__(self, left: int, *, harmless: bool, deadline: float) -> None:
+        self._left, self._harmless, self._deadline = left, harmless, deadline
         self._wait = _FIRST_WAIT
 
     def after_error(self, error: Exception, httpx: Any) -> float | None:
@@ -232,8 +230,8 @@ class Base:
     def _attempts(self, method: str, prepared: Prepared | None, harmless: bool) -> Attempts:
         return Attempts(
             self._settings.retries,
-            harmless=harmless or method in _IDEMPOTENT or self._settings.idempotent,
-            repeatable=prepared is None or prepared.repeatable,
+            harmless=(harmless or method in _IDEMPOTENT or self._settings.idempotent)
+            and (prepared is None or prepared.repeatable),
             deadline=time.monotonic() + self.timeout,
         )
 

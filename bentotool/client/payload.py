@@ -50,8 +50,12 @@ class Prepared:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it can be sent a second time as it is."""
-        return self.files is None and isinstance(self.content, (bytes, type(None)))
+        """Whether it can be sent a second time: httpx begins with an open file anew where it can."""
+        contents = [file[1] for _, file in self.files or ()]
+        return isinstance(self.content, (bytes, type(None))) and all(
+            isinstance(content, (bytes, str)) or (hasattr(content, "seekable") and content.seekable())
+            for content in contents
+        )
 
 
 def plain(value: Any) -> Any:
