@@ -6,6 +6,7 @@ imported there.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -67,21 +68,29 @@ class Launch:
 
 
 def plan_launch(
-    target: str, layout: Layout, *, isolated: bool = False, arguments: Mapping[str, Any] | None = None
+    target: str,
+    layout: Layout,
+    *,
+    isolated: bool = False,
+    reload: bool = False,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Launch:
     """Decide what ``target`` is.
 
     Args:
         target: a folder (a project, or an unpacked Bento), ``module:Service`` in this folder, or a Bento's reference.
         isolated: run a Bento in an environment made from its lock.
+        reload: files are to be watched, which those of a Bento need not be.
         arguments: template arguments by name; of a Bento the secret ones.
 
     Raises:
         NotFoundError: when it is none of them.
-        UsageError: the arguments are too large.
+        UsageError: the arguments are too large, or a Bento is to be reloaded.
         BentotoolError: when packages that a Bento needs are missing here.
     """
     launch = _launch(target, layout, isolated)
+    if reload and "--service" not in launch.arguments:
+        raise UsageError("a Bento never changes: --reload is for project folders", hint="leave --reload out")
     values = {**launch.values, **(arguments or {})}
     check_size(values)
     return replace(launch, values=values)
@@ -101,7 +110,17 @@ def _launch(target: str, layout: Layout, isolated: bool) -> Launch:
             return Launch(target, Path.cwd(), (str(Path.cwd()), "--service", f"{module}:{found[2]}"), store)
     if os.sep in target or target.startswith("."):
         raise NotFoundError(f"no folder {target!r}", hint="bentotool init DIR makes a project")
-    return _stored(target, layout, isolated=isolated)
+    try:
+        return _stored(target, layout, isolated=isolated)
+    except NotFoundError as error:
+        if not found:
+            raise
+        # as likely a module that is misspelt as a Bento that is not there
+        modules = [path.stem for path in Path.cwd().glob("*.py")]
+        close = difflib.get_close_matches(found[1], modules, 1)
+        hint = f"did you mean {close[0]}:{found[2]}?" if close else error.hint
+        message = f"no {found[1].removesuffix('.py')}.py in this folder, and no Bento {target} in the store"
+        raise NotFoundError(message, hint=hint) from error
 
 
 def _project(folder: Path, layout: Layout) -> Launch:

@@ -52,6 +52,7 @@ RUNTIME_REQUIREMENTS = (
     "httptools>=0.6.4",
     "uvloop>=0.21; sys_platform != 'win32' and implementation_name == 'cpython'",
     "msgspec>=0.19",
+    "h11>=0.14",
     "prometheus-client>=0.21",
 )
 """What the embedded runtime imports; the same lines stand in the project's own metadata, which a test compares."""

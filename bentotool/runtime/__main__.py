@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grace", type=_seconds, default=grace, help="seconds for requests in flight after SIGTERM")
     parser.add_argument("--port-file", type=Path, help="gets the port when the server is ready")
     parser.add_argument("--log-format", choices=_FORMATS, default=form, help="json: standard output too")
+    parser.add_argument("--reload", action="store_true", help="serve anew when a file of the project changes")
+    parser.add_argument("--development", action="store_true", help="dependencies run in the service's own process")
+    parser.add_argument("--plan", action="store_true", help="print services, workers and devices; serve nothing")
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     return parser
 
@@ -62,6 +65,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.workers is not None and options.workers < 1:
             raise UsageError(f"--workers {options.workers}: at least 1 is needed")
         target = find_target(options.target, options.service, given_arguments())
+        if options.plan:
+            from bentotool.runtime.planning import print_plan
+
+            return print_plan(target, options.workers, options.log_format, inside=options.development)
         settings = Settings(
             host=options.host,
             port=options.port,
@@ -71,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
             port_file=options.port_file.absolute() if options.port_file else None,
             log_format=options.log_format,
             quiet=options.quiet,
+            development=options.development or options.reload,
+            watcher="bentotool.runtime.watching" if options.reload else None,
         )
         return Supervisor(target, settings, bind(settings.host, settings.port)).run()
     except BentotoolError as error:

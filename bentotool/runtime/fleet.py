@@ -225,19 +225,20 @@ class Fleet:
                 except BentotoolError as error:
                     self.failure = error
             elif kind == "ready":
-                slot.ready, slot.failures = True, 0
+                slot.ready, slot.settled = True, not message.get("waiting")
+                slot.failures = 0 if slot.settled else slot.failures
                 slot.asked_at = time.monotonic()
                 if slot in self._entry.slots:
                     self.service = message["name"]
-            elif kind == "unready":
-                slot.ready = False
+            elif kind == "settled":
+                slot.settled, slot.failures = True, 0
             elif kind == "failed":
                 slot.error = message["error"]
             elif kind == "note":
                 self._around.note(message["message"])
         if ended and slot.line is not None:
             self._lost(slot)
-        self.announced = self.announced or all(slot.ready for slot in self.slots())
+        self.announced = self.announced or all(slot.settled for slot in self.slots())
         self._look()
 
     def _retire(self, slot: Slot) -> None:
@@ -262,6 +263,8 @@ class Fleet:
         slot.failures += 1
         if not self.announced:
             self._give_up_when_hopeless(slot, status)
+            if self.failure is not None:
+                return  # whoever started the server is told, and that alone
         now = time.monotonic()
         self._crashes.append(now)
         while now - self._crashes[0] > _CRASH_WINDOW:
@@ -321,7 +324,7 @@ class Fleet:
         if len(self._crashes) >= _CRASHES:
             self.problem = f"workers crash in a loop: {self._crash_reason}"
         else:
-            empty = [g.name for g in self.groups[1:] if not any(slot.ready for slot in g.slots)]
+            empty = [g.name for g in self.groups[1:] if not any(slot.settled for slot in g.slots)]
             self.problem = f"no worker of {', '.join(empty)} is ready" if empty and not self.stopping else None
         for slot in self.slots():
             self._tell_problem(slot)

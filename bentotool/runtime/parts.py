@@ -5,9 +5,12 @@ A service without dependencies and without GPUs never tells: its worker goes on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from bentotool.errors import ConfigError
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
@@ -49,8 +52,23 @@ def _gpus(entry: Any) -> float | tuple[int, ...]:
     return float(given or 0)
 
 
+def _number_of_gpus(service: Service[Any]) -> float:
+    given = service.config.options.get("resources", {}).get("gpu") or 0
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < math.inf or isinstance(given, bool):
+        raise ConfigError(
+            f"{given!r} is no number of GPUs",
+            path=(f"service {service.name}", "resources", "gpu"),
+            hint="a whole number, or a share below 1",
+        )
+    return number
+
+
 def plain_part(service: Service[Any]) -> Part:
-    """What the supervisor has to know of one service."""
+    """What the supervisor has to know of one service. Raises: ConfigError: it asks for no number of GPUs."""
     options = service.config.options
     workers = options.get("workers")
     listed = tuple(_gpus(entry) for entry in workers) if isinstance(workers, (list, tuple)) else ()
@@ -58,7 +76,7 @@ def plain_part(service: Service[Any]) -> Part:
         name=service.name,
         workers=len(listed) or service.config.workers,
         depends=tuple(d.name for d in service.dependencies.values() if d.on is not None and d.address is None),
-        gpu=float(options.get("resources", {}).get("gpu") or 0) if not any(listed) else 0,
+        gpu=_number_of_gpus(service) if not any(listed) else 0,
         worker_gpus=listed,
         http=has_command(service),
         envs={
@@ -78,7 +96,7 @@ def describe_parts(entry: Service[Any], *, inside: bool = False) -> list[Part]:
     """The entry service and all that it brings along, itself first.
 
     Args:
-        inside: dependencies live in the entry's own process.
+        inside: dependencies live in the entry's own process, but for those with a command of their own.
 
     Raises:
         ConfigError: the graph is not in order.
@@ -86,7 +104,7 @@ def describe_parts(entry: Service[Any], *, inside: bool = False) -> list[Part]:
     from bentotool.sdk.dependency import graph
 
     parts = [plain_part(service) for service in graph(entry).values()]
-    return parts[:1] if inside else parts
+    return [part for number, part in enumerate(parts) if number == 0 or part.http or not inside]
 
 
 def part_from(document: Mapping[str, Any]) -> Part:

@@ -122,6 +122,9 @@ class Routes:
                 if mounted.holds(path) and self._gives_way(mounted, scope):
                     await mounted(scope, receive, send)
                     return
+            if self._app.proxy is not None:
+                await self._app.proxy(scope, receive, send)
+                return
         if scope["method"] == "HEAD":  # all there is answers GET; the same without its body
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         await self._pages(scope, receive, send)
@@ -133,6 +136,12 @@ class Routes:
             return True
         return mounted.has(scope)
 
+    def has_websocket(self, path: str) -> bool:
+        """Whether a websocket is the service's own, or of an application that it mounts."""
+        if path in self._sockets or (self._find_socket is not None and self._find_socket(path) is not None):
+            return True
+        return any(mounted.holds(path) for mounted in self.mounted)
+
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         handler = self._sockets.get(path)
@@ -141,6 +150,8 @@ class Routes:
             handler = self._socket_patterns[found[0]]
         if handler is None:
             handler = next((mounted for mounted in self.mounted if mounted.holds(path)), None)
+        if handler is None:
+            handler = self._app.proxy
         if handler is not None:
             await handler(scope, receive, send)
             return

@@ -35,6 +35,8 @@ class Slot:
         number: among all of the server.
         index: among the workers of its service, from 0.
         listener: where it is called by other services, if it is.
+        ready: it takes requests.
+        settled: it has answers to them: one whose service has a command of its own waits for that.
         restart_at: when the next process may be started, on the monotonic clock.
     """
 
@@ -44,6 +46,7 @@ class Slot:
     process: subprocess.Popen[bytes] | None = None
     line: socket.socket | None = None
     ready: bool = False
+    settled: bool = False
     failures: int = 0
     restart_at: float = 0.0
     error: dict[str, Any] | None = None
@@ -64,7 +67,7 @@ class Slot:
         self.process = spawn(module, arguments, [*sockets, theirs], env)
         theirs.close()
         ours.setblocking(False)
-        self.line, self._buffer, self.ready, self.error = ours, b"", False, None
+        self.line, self._buffer, self.ready, self.settled, self.error = ours, b"", False, False, None
         self.stopped_at, self.heard_at = None, time.monotonic()
 
     def send(self, message: Mapping[str, Any]) -> None:

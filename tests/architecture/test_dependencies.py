@@ -24,6 +24,10 @@ OPTIONAL = {
     "polars": "only when the user's service has it",
     "PIL": "only when the user's service has it",
     "torch": "only when the user's service has it",
+    "fastapi": "only when the user's service has it",
+    "gradio": "only when the user's service has it",
+    "multipart": "litestar brings it",
+    "watchfiles": "the reload extra; without it files are looked at by turns",
     "pydantic": "only when the user's service has it",
     "zstandard": "the zstd extra",
     "cyclonedx": "the sbom extra",
@@ -64,7 +68,7 @@ def test_every_dependency_is_used(project: dict[str, Any]) -> None:
 
 
 def test_every_dependency_has_a_floor_and_no_pre_release(project: dict[str, Any]) -> None:
-    extras = [line for name in ("client", "sbom", "zstd") for line in project["optional-dependencies"][name]]
+    extras = [line for name in ("client", "reload", "sbom", "zstd") for line in project["optional-dependencies"][name]]
     for line in [*project["dependencies"], *extras]:
         assert ">=" in line.split(";")[0]
         assert not re.search(r"\d(a|b|rc|\.dev)\d", line)
@@ -73,5 +77,5 @@ def test_every_dependency_has_a_floor_and_no_pre_release(project: dict[str, Any]
 def test_there_are_few(project: dict[str, Any]) -> None:
     """The tool's own; the runtime's six come on top. One more needs a reason that outweighs this line."""
     runtime = {"litestar", "uvicorn", "httptools", "uvloop", "msgspec", "prometheus_client"}
-    come_with_oras, only_python_310 = {"requests", "urllib3"}, {"tomli"}
-    assert len(_declared(project) - runtime - come_with_oras - only_python_310) <= 8
+    brought, only_python_310 = {"requests", "urllib3", "h11"}, {"tomli"}  # by oras and by uvicorn
+    assert len(_declared(project) - runtime - brought - only_python_310) <= 8
