@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bentotool.runtime.batcher import Batcher, Observer
+from bentotool.runtime.batcher import Batcher
+from bentotool.runtime.batchqueue import Observer
 from bentotool.runtime.deadlines import Receive, disconnect_probe
 from bentotool.sdk.codecs import Batching, codec_for
 from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput, PayloadTooLarge
@@ -45,16 +45,25 @@ class BatchedCall:
     def close(self) -> None:
         self._batcher.close()
 
+    def admit(self, deadline: float, started: float) -> float:
+        """Refuse a request before its body is read; the deadline of one that is taken.
+
+        Raises:
+            ServiceUnavailable: no answer would be in time.
+        """
+        deadline = min(deadline, started + self.spec.options.max_latency_ms / 1000)
+        self._batcher.admit(deadline)
+        return deadline
+
     async def __call__(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
         value = args[0] if args else next(iter(named.values()))
-        options, gone = self.spec.options, disconnect_probe(receive)
+        gone = disconnect_probe(receive)
         batching = self._input_batching
         try:
             rows = batching.count(value)
         except ValueError as error:
             raise InvalidArgument(f"$.{self.spec.parameters[0].name}: {error}") from None
-        deadline = min(deadline, time.monotonic() + options.max_latency_ms / 1000)
-        key, size = batching.key(value), options.max_batch_size
+        key, size = batching.key(value), self.spec.options.max_batch_size
         if rows <= size:
             return await self._batcher.submit(value, units=max(1, rows), key=key, deadline=deadline, gone=gone)
         # a request with more rows than a batch may have takes several batches, and gets one answer

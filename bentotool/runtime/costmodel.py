@@ -30,9 +30,14 @@ class CostModel:
         self.alpha = 0.0
         self.beta = 0.0
 
-    def __call__(self, units: int) -> float:
+    def __call__(self, units: float) -> float:
         """Expected seconds of a batch; 0 before anything was seen."""
         return self.alpha + self.beta * units
+
+    @property
+    def known(self) -> bool:
+        """Enough was seen to refuse anything because of it."""
+        return self._seen >= self._WARM
 
     @property
     def margin(self) -> float:

@@ -16,6 +16,8 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _LOOK_S = 0.25
+_TICK_S = 0.001
+"""Timers of uvloop count milliseconds, and would else be early by a part of one."""
 
 
 def _never() -> bool:
@@ -66,7 +68,7 @@ class _Watch:
         self._wait()
 
     def _wait(self) -> None:
-        left = max(0.0, self._deadline - time.monotonic())
+        left = max(0.0, self._deadline - time.monotonic()) + _TICK_S
         pause = left if self._gone is _never else min(left, _LOOK_S)
         self._timer = self._loop.call_later(pause, self._look)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 from urllib.parse import parse_qsl
 
 from bentotool.runtime.batched import BatchedCall
-from bentotool.runtime.batcher import Observer
+from bentotool.runtime.batchqueue import Observer
 from bentotool.runtime.body import Disconnected, check_headers, in_time, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
 from bentotool.runtime.headers import merged
@@ -127,6 +127,8 @@ class Endpoint:
         if self._admission is not None:
             self._admission.check(self._in_flight)
         deadline = started + self._timeout(headers)
+        if self.batched is not None:
+            deadline = self.batched.admit(deadline, started)
         if self.app.composed:
             CURRENT.set(Call(deadline, request_id, headers))
         return deadline

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bentotool.runtime.batcher import Batcher, BatchQueue, Entry, Observer
+from bentotool.runtime.batcher import Batcher
+from bentotool.runtime.batchqueue import Arrivals, BatchQueue, Entry, Observer
 from bentotool.runtime.costmodel import CostModel
 from bentotool.sdk.exceptions import DeadlineExceeded, InvalidOutput, ServiceUnavailable
 
@@ -397,3 +398,120 @@ def test_a_deadline_shorter_than_a_run_is_not_called_overload():
         assert isinstance(outcomes[0][1], DeadlineExceeded)
         assert "shorter than a run" in str(outcomes[0][1])
     assert shed.causes == ["infeasible", "infeasible"]
+
+
+def loaded_queue(max_units: int = 64) -> tuple[BatchQueue, Clock, Shed]:
+    """A queue that knows its cost, 8 ms and 1 ms per unit, and whose batch of 20 has just begun."""
+    queue, clock, shed = make_queue(max_units=max_units, max_items=1000, cost=linear_cost(0.008, 0.001))
+    for number in range(20):
+        queue.put(make_entry(number)[0])
+    assert len(queue.take()) == 20
+    return queue, clock, shed
+
+
+def test_the_door_refuses_what_the_running_batch_and_those_ahead_leave_no_time_for():
+    queue, clock, shed = loaded_queue()
+    queue.admit(clock.now + 0.05)
+    with pytest.raises(ServiceUnavailable) as raised:
+        queue.admit(clock.now + 0.03)  # 28 ms are still to run, and 9 ms for itself
+    assert raised.value.retry_after >= 1
+    assert shed.causes == ["refused"]
+
+
+def test_the_door_counts_those_ahead_but_not_the_less_urgent():
+    queue, clock, _ = loaded_queue()
+    for number in range(12):
+        queue.put(make_entry(number, deadline=clock.now + 10)[0])
+    queue.admit(clock.now + 0.045)  # overtakes all of them
+    for number in range(12):
+        queue.put(make_entry(number, deadline=clock.now + 0.04)[0])
+    with pytest.raises(ServiceUnavailable):
+        queue.admit(clock.now + 0.045)
+
+
+def test_the_door_is_open_while_nothing_runs_or_nothing_is_known():
+    queue, clock, _ = make_queue(cost=linear_cost(1.0, 0.1))
+    queue.admit(clock.now + 0.1)  # whether that is possible at all, the queue says
+    queue, clock, _ = make_queue()
+    queue.put(make_entry(1)[0])
+    queue.take()
+    queue.admit(clock.now + 1e-6)
+
+
+def test_under_a_flood_the_door_takes_about_one_batch_and_refuses_the_rest():
+    queue, clock, shed = loaded_queue()
+    admitted = 0
+    for _ in range(190):  # 28 ms at ten times what the device can do
+        clock.now += 0.028 / 190
+        try:
+            queue.admit(clock.now + 0.05)
+        except ServiceUnavailable:
+            continue
+        admitted += 1
+        queue.put(make_entry(0, deadline=clock.now + 0.05)[0])
+    assert 20 <= admitted <= 64
+    assert len(queue.take()) >= 20
+    assert shed.causes.count("refused") == 190 - admitted
+
+
+def test_an_estimate_of_arrivals_forgets():
+    clock = Clock()
+    arrivals = Arrivals(clock)
+    for _ in range(1000):
+        clock.now += 0.001
+        arrivals.note()
+    assert arrivals.rate() == pytest.approx(1000, rel=0.05)
+    clock.now += 1
+    assert arrivals.rate() < 1
+
+
+def test_who_has_no_chance_after_the_next_batch_is_told_before_it():
+    queue, clock, shed = make_queue(max_units=8, cost=linear_cost(1.0, 0.1))
+    for number in range(8):
+        queue.put(make_entry(number, deadline=clock.now + 2.0)[0])
+    hopeless, outcomes = make_entry("hopeless", deadline=clock.now + 2.5)
+    queue.put(hopeless)
+    assert len(queue.take()) == 8
+    assert isinstance(outcomes[0][1], ServiceUnavailable)
+    assert shed.causes == ["infeasible"]
+
+
+def test_answers_reach_the_loop_with_one_wake_up_per_batch():
+    gate, entered, woken = threading.Event(), threading.Event(), []
+
+    def model(batch):
+        entered.set()
+        assert gate.wait(LIMIT)
+        return list(batch)
+
+    async def work(batcher):
+        loop = asyncio.get_running_loop()
+        first = asyncio.create_task(submit(batcher, 0))
+        await asyncio.to_thread(entered.wait, LIMIT)
+        rest = [asyncio.create_task(submit(batcher, value)) for value in range(8)]
+        await asyncio.sleep(0)
+        inner = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: woken.append(1) or inner(*args)
+        gate.set()
+        await asyncio.gather(first, *rest)
+        return len(woken)
+
+    assert asyncio.run(with_batcher(model, work)) == 2
+
+
+def test_a_policy_that_fails_does_not_end_the_executor():
+    class Faulty(BatchQueue):
+        failed = False
+
+        def take(self):
+            if self._size and not Faulty.failed:
+                Faulty.failed = True
+                raise RuntimeError("a policy with a fault")
+            return super().take()
+
+    async def work(batcher):
+        with pytest.raises(RuntimeError, match="a policy with a fault"):
+            await submit(batcher, 1)
+        return await submit(batcher, 2)
+
+    assert asyncio.run(with_batcher(list, work, policy=Faulty)) == 2

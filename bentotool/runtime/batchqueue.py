@@ -1,0 +1,313 @@
+"""The policy of the adaptive batcher: what waits, what runs next, and what is refused because it cannot be in time.
+
+No threads, no event loop and an injected clock: its owner calls it and holds a lock. Four rules, all of them from one
+model of what a batch costs (`CostModel`):
+
+1. **Work-conserving.** Whoever is free takes what waits, at once. Requests gather only while something runs, so an idle
+   service adds no delay and a busy one finds its batch size by itself.
+2. **In order of deadline.** A batch grows as long as its most urgent entry is still in time with it.
+3. **Shed first what is lost.** What cannot be in time any more is answered at once and never run. Under overload the
+   batch starts at the entry from which most are answered per second; the oldest are not always worth it.
+4. **Refuse at the door.** What is going to be shed is better refused before its body is read (`BatchQueue.admit`).
+
+`Policy` is what the executor needs; another implementation of it may be given to an API as ``batch_policy``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bentotool.runtime.costmodel import CostModel
+from bentotool.sdk.exceptions import ClientGone, DeadlineExceeded, ServiceUnavailable
+
+__all__ = ["BatchQueue", "Entry", "Observer", "Policy", "is_gone"]
+
+_numbers = itertools.count()
+
+
+@dataclass(eq=False)
+class Entry:
+    """One item in the queue.
+
+    Attributes:
+        value: the input.
+        units: its rows, or what its API counts instead; the units of a batch have a limit.
+        key: only entries with the same key share a batch.
+        deadline: on the queue's clock, seconds.
+        gone: tells whether nobody waits for the answer any more.
+        settle: called exactly once with (result, None) or (None, error).
+        arrived: when it was put into the queue.
+        at_once: nothing ran and nothing waited when it came.
+    """
+
+    value: Any
+    units: int
+    key: object
+    deadline: float
+    gone: Callable[[], bool]
+    settle: Callable[[Any, BaseException | None], None]
+    arrived: float = 0.0
+    at_once: bool = False
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    def __lt__(self, other: Entry) -> bool:
+        return (self.deadline, self.number) < (other.deadline, other.number)
+
+
+class Observer:
+    """What the batcher reports; the metrics subclass it."""
+
+    def waited(self, seconds: float) -> None:
+        """How long an item of a batch had waited when it started."""
+
+    def executed(self, units: int, seconds: float) -> None:
+        """A batch ran."""
+
+    def shed(self, cause: str) -> None:
+        """An item was refused or dropped."""
+
+
+class Policy(Protocol):
+    """What an executor asks. Not thread-safe: its owner holds a lock while it calls."""
+
+    max_items: int
+    lag: float
+
+    def admit(self, deadline: float) -> None:
+        """A request came, its body is not read yet. Raises: ServiceUnavailable: it would be shed later."""
+
+    def put(self, entry: Entry) -> None:
+        """Raises: ServiceUnavailable: no room. ValueError: the entry alone is larger than a batch may be."""
+
+    def take(self) -> list[Entry]:
+        """The next batch; empty when nothing is to be run now. Settles what is given up."""
+
+    def drain(self) -> list[Entry]:
+        """Remove and return everything."""
+
+
+class Arrivals:
+    """Arrivals per second of late, those that were refused among them."""
+
+    def __init__(self, clock: Callable[[], float], memory: float = 0.1) -> None:
+        self._clock, self._memory = clock, memory
+        self._count, self._last = 0.0, clock()
+
+    def note(self) -> None:
+        now = self._clock()
+        self._count = self._count * math.exp((self._last - now) / self._memory) + 1.0
+        self._last = now
+
+    def rate(self) -> float:
+        return self._count * math.exp((self._last - self._clock()) / self._memory) / self._memory
+
+
+class BatchQueue:
+    """What waits, per key in order of deadline.
+
+    Args:
+        max_units: units in one batch at most.
+        max_items: entries that may wait.
+        cost: learns the time of a batch.
+        clock: monotonic seconds.
+        observer: is told what was shed.
+
+    Attributes:
+        lag: seconds from the end of a batch until its answers are sent, as its owner has measured them; counts as a
+            part of the time that a batch takes.
+    """
+
+    _KEYS_COUNTED = 4
+    """Of at most so many keys the entries ahead of a request are counted at the door."""
+
+    def __init__(
+        self, max_units: int, max_items: int, cost: CostModel, clock: Callable[[], float], observer: Observer
+    ) -> None:
+        self.max_units, self.max_items, self.cost = max_units, max_items, cost
+        self.clock, self.observer = clock, observer
+        self.lag = 0.0
+        self._keys: dict[object, list[Entry]] = {}
+        self._size = 0
+        self._usual_units = 1.0
+        self._busy_until: float | None = None
+        self._arrivals = Arrivals(clock)
+
+    def __len__(self) -> int:
+        return self._size
+
+    # -- the door
+
+    def admit(self, deadline: float) -> None:
+        """Refuse a request that would be shed. Costs the same however many wait, so that refusing stays cheap.
+
+        A request runs with the batch that gathers until what runs now is done. From the rate of arrivals, with those
+        that are refused, follows how large that batch can be when its entries have as much time as this one.
+        """
+        self._arrivals.note()
+        if self._size >= self.max_items:
+            self._discard_gone()
+        if self._size >= self.max_items:
+            raise self._full()
+        now = self.clock()
+        if self._busy_until is None or not self.cost.known:
+            return
+        left, rest = deadline - now, max(0.0, self._busy_until - now)
+        ahead = self._ahead_of(deadline) + self._usual_units
+        batches, last = divmod(ahead, self.max_units)
+        wait = rest + batches * self.cost(self.max_units) + self.cost(last)
+        if wait > left or rest + self._time(self._next_batch(left)) > left * _SLACK:
+            self.observer.shed("refused")
+            raise ServiceUnavailable("the service is overloaded: no answer in time", retry_after=max(1.0, wait))
+
+    def _ahead_of(self, deadline: float) -> float:
+        """Units that wait and are more urgent."""
+        if len(self._keys) > self._KEYS_COUNTED:
+            return 0.0
+        probe = Entry(None, 0, None, deadline, bool, _nobody, number=-1)
+        return sum(bisect.bisect(waiting, probe) for waiting in self._keys.values()) * self._usual_units
+
+    def _next_batch(self, left: float) -> float:
+        """Units of a batch that fills while it waits for as long as its entries can: b = λ·(left − t(b))."""
+        rate, cost = self._arrivals.rate() * self._usual_units, self.cost
+        return min(self.max_units, max(self._usual_units, rate * (left - cost.alpha) / (1.0 + rate * cost.beta)))
+
+    def put(self, entry: Entry) -> None:
+        """Add an entry.
+
+        Raises:
+            ServiceUnavailable: the queue is full.
+            ValueError: the entry alone is larger than a batch may be.
+        """
+        if entry.units > self.max_units:
+            raise ValueError(f"{entry.units} units do not fit into a batch of {self.max_units}")
+        if self._size >= self.max_items:
+            self._discard_gone()
+        if self._size >= self.max_items:
+            raise self._full()
+        entry.arrived, entry.at_once = self.clock(), not self._size and self._busy_until is None
+        bisect.insort(self._keys.setdefault(entry.key, []), entry)
+        self._size += 1
+        self._usual_units += 0.05 * (entry.units - self._usual_units)
+
+    def _full(self) -> ServiceUnavailable:
+        self.observer.shed("queue_full")
+        drain = self.cost(self.max_units) * self._size * self._usual_units / self.max_units
+        return ServiceUnavailable("the service is overloaded: its queue is full", retry_after=max(1.0, drain))
+
+    def drain(self) -> list[Entry]:
+        """Remove and return everything."""
+        entries = [entry for waiting in self._keys.values() for entry in waiting]
+        self._keys.clear()
+        self._size = 0
+        return entries
+
+    # -- the next batch
+
+    def take(self) -> list[Entry]:
+        """Remove and return the next batch, at most `max_units` of one key; empty when nothing waits.
+
+        What nobody waits for is dropped, what cannot be in time is answered with an error, and neither is ever run.
+        """
+        while self._keys:
+            # the queue whose first entry came first goes first, so that no key starves
+            key = min(self._keys, key=lambda k: self._keys[k][0].arrived)
+            waiting = self._feasible(self._keys[key], self.clock())
+            start, end = self._choose(waiting) if waiting else (0, 0)
+            batch, left = waiting[start:end], waiting[:start] + waiting[end:]
+            if batch:
+                self._busy_until = self.clock() + self.cost(sum(entry.units for entry in batch))
+                left = self._feasible(left, self._busy_until)  # who has no chance after it need not wait for it
+            self._replace(key, left)
+            if batch:
+                return batch
+        self._busy_until = None
+        return []
+
+    def _replace(self, key: object, left: list[Entry]) -> None:
+        self._size -= len(self._keys[key]) - len(left)
+        if left:
+            self._keys[key] = left
+        else:
+            del self._keys[key]
+
+    def _discard_gone(self) -> None:
+        for key, waiting in list(self._keys.items()):
+            self._replace(key, [entry for entry in waiting if not is_gone(entry)])
+
+    def _feasible(self, waiting: list[Entry], start: float) -> list[Entry]:
+        """Those that can still be in time when they run at `start` and alone; the others are answered."""
+        now = self.clock()
+        feasible = []
+        for entry in waiting:
+            if is_gone(entry):
+                self.observer.shed("gone")
+            elif entry.deadline <= now:
+                self.observer.shed("expired")
+                entry.settle(None, DeadlineExceeded("the deadline passed while the request was queued"))
+            elif entry.deadline < start + self.cost(entry.units):
+                self.observer.shed("infeasible")
+                entry.settle(None, self._too_late(entry))
+            else:
+                feasible.append(entry)
+        return feasible
+
+    def _too_late(self, entry: Entry) -> Exception:
+        run = self.cost(entry.units)
+        if entry.at_once or entry.deadline < entry.arrived + run:  # no load is to blame: it never was possible
+            return DeadlineExceeded(f"the deadline is shorter than a run takes, about {run * 1000:.3g} ms")
+        return ServiceUnavailable("the service is overloaded: no answer in time", retry_after=1.0)
+
+    def _time(self, units: float) -> float:
+        """Seconds until the answers of a batch are out, with a margin for what the cost model does not know."""
+        return self.cost(units) + 3.0 * self.cost.margin + self.lag
+
+    def _batch_from(self, waiting: list[Entry], start: int, now: float) -> tuple[int, int]:
+        """End and units of the largest batch from `start` that its first (most urgent) entry can wait for."""
+        cost = self.cost
+        spare = waiting[start].deadline - now - self._time(0)
+        most = self.max_units if spare >= cost.beta * self.max_units else spare / max(cost.beta, 1e-12)
+        units, end = waiting[start].units, start + 1
+        while end < len(waiting) and units + waiting[end].units <= most:
+            units += waiting[end].units
+            end += 1
+        return end, units
+
+    def _choose(self, waiting: list[Entry]) -> tuple[int, int]:
+        """Start and end of the batch."""
+        now = self.clock()
+        end, units = self._batch_from(waiting, 0, now)
+        if end == len(waiting) or units * 2 > self.max_units:
+            return 0, end
+        # the first entry's deadline keeps the batch small; does the next one still make it in a second batch?
+        rest = min(self.max_units, sum(entry.units for entry in waiting[end:]))
+        if waiting[end].deadline >= now + self.cost(units) + self._time(rest):
+            return 0, end
+        best, best_rate = (0, end), units / max(self.cost(units), 1e-9)
+        for start in range(1, min(len(waiting), 2 * self.max_units)):
+            end, units = self._batch_from(waiting, start, now)
+            rate = units / max(self.cost(units), 1e-9)
+            if rate > best_rate * 1.001:
+                best, best_rate = (start, end), rate
+            if end == len(waiting) or units == self.max_units:
+                break
+        return best
+
+
+_SLACK = 1.1
+"""How far above a request's time the estimate at the door may lie: it is rough, and `take` decides exactly."""
+
+
+def _nobody(result: Any, error: BaseException | None) -> None: ...
+
+
+def is_gone(entry: Entry) -> bool:
+    """Whether nobody waits for an entry any more; then it is settled."""
+    if not entry.gone():
+        return False
+    entry.settle(None, ClientGone("the client went away before its request was run"))
+    return True
