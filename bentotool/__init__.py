@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from bentotool import images
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
     from bentotool.client.serving import serve
-    from bentotool.sdk import exceptions, validators
+    from bentotool.sdk import exceptions, metrics, validators
+    from bentotool.sdk import monitor as monitoring
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup, on_warmup
     from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
     from bentotool.sdk.current import get_current_service, server_context
     from bentotool.sdk.dependency import depends
     from bentotool.sdk.importing import importing
+    from bentotool.sdk.monitor import monitor
     from bentotool.sdk.mounting import asgi_app, wsgi_app
     from bentotool.sdk.response import Response, ServerSentEvent
     from bentotool.sdk.secret import Secret
@@ -48,6 +50,9 @@ __all__ = [
     "get_current_service",
     "images",
     "importing",
+    "metrics",
+    "monitor",
+    "monitoring",
     "on_deployment",
     "on_shutdown",
     "on_startup",
@@ -79,6 +84,7 @@ _NAMES = {
     "depends": "bentotool.sdk.dependency",
     "get_current_service": "bentotool.sdk.current",
     "importing": "bentotool.sdk.importing",
+    "monitor": "bentotool.sdk.monitor",
     "on_deployment": "bentotool.sdk.api",
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",
@@ -95,6 +101,8 @@ _MODULES = {
     "exceptions": "bentotool.sdk.exceptions",
     "gradio": "bentotool.sdk.gradio",
     "images": "bentotool.images",
+    "metrics": "bentotool.sdk.metrics",
+    "monitoring": "bentotool.sdk.monitor",
     "validators": "bentotool.sdk.validators",
     "models": "bentotool.models",
 }

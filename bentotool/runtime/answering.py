@@ -6,6 +6,7 @@ A connection that ends while a call runs cancels it. A stream is sent as fast as
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import time
@@ -223,8 +224,13 @@ class _Answer:
         app.in_flight += 1
         try:
             app.admit()
-            async for pieces in self._run(endpoint, head, value, started):
-                yield pieces
+            headers = {
+                name.encode("latin-1", "replace"): text.encode("latin-1", "replace")
+                for name, text in head.headers.items()
+            }
+            with app.tracing.call(self.where, headers) if app.tracing is not None else contextlib.nullcontext():
+                async for pieces in self._run(endpoint, head, value, started, headers):
+                    yield pieces
             status = 200
         except Exception as error:
             status = error.http_status if isinstance(error, BentotoolError) else 500
@@ -235,7 +241,10 @@ class _Answer:
                 metrics.in_progress.dec()
                 metrics.done(status, time.monotonic() - started)
 
-    async def _run(self, endpoint: Endpoint, head: CallHead, value: Any, started: float) -> AsyncIterator[list[Any]]:
+    async def _run(
+        self, endpoint: Endpoint, head: CallHead, value: Any, started: float, headers: dict[bytes, bytes]
+    ) -> AsyncIterator[list[Any]]:
+        request_id = self._answers.app.request_id(headers)
         app, asked = self._answers.app, self._asked
         typed = self._answers.typed(endpoint)
         args, named = typed.incoming(value)
@@ -243,11 +252,8 @@ class _Answer:
         if seconds <= 0:
             raise ServiceError(f"{self.where}: its deadline has passed", 504)
         deadline = started + seconds
-        headers = {
-            name.encode("latin-1", "replace"): text.encode("latin-1", "replace") for name, text in head.headers.items()
-        }
         if app.composed:
-            CURRENT.set(Call(deadline, headers.get(b"x-request-id", b""), headers))
+            CURRENT.set(Call(deadline, request_id, headers))
         context = self._context(endpoint, headers)
         if context is not None and endpoint.spec.context is not None:
             named[endpoint.spec.context] = context

@@ -6,13 +6,10 @@ per second are won. Everything else (probes, metrics, documents, the Swagger pag
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import itertools
-import json
 import logging
 import math
-import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -27,9 +24,13 @@ from bentotool.runtime.gate import Gate
 from bentotool.runtime.lane import Lane
 from bentotool.runtime.limits import Admission, BodyRoom, share
 from bentotool.runtime.middleware import around
+from bentotool.runtime.monitoring import close_monitors, open_monitors
+from bentotool.runtime.observing import OBSERVED, count_unanswered, observing
 from bentotool.runtime.parts import has_command
+from bentotool.runtime.requestids import make_request_ids
 from bentotool.runtime.routing import Routes
 from bentotool.runtime.tasks import make_tasks
+from bentotool.runtime.tracing import make_tracing
 from bentotool.sdk.current import forget_current, use_current
 from bentotool.sdk.exceptions import ServiceError
 
@@ -42,21 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Application"]
 
 _log = logging.getLogger("bentotool.service")
-_access = logging.getLogger("bentotool.access")
 _CLIENT_ERRORS = 500
 _TOO_SLOW = 408
-
-
-def _log_access(scope: Scope, status: int, seconds: float, request_id: bytes) -> None:
-    client = scope.get("client")
-    _access.info(
-        "%s %s %d %.3fms",
-        scope["method"],
-        scope["path"],
-        status,
-        seconds * 1000,
-        extra={"request_id": request_id.decode("latin-1"), "client": client[0] if client else None},
-    )
 
 
 class Application:
@@ -90,13 +78,12 @@ class Application:
         if config.metrics_enabled:
             from bentotool.runtime.metrics import Metrics
 
-            self.metrics = Metrics(config)
+            self.metrics = Metrics(service)
         self._workers = workers
         self._admission = self.share_of(config.max_concurrency)
         self.bodies = BodyRoom(config.max_queue_bytes)
-        self.access_log: Callable[[Scope, int, float, bytes], None] | None = _log_access if config.access_log else None
-        self._prefix = secrets.token_hex(4).encode()
-        self._numbers = itertools.count(1)
+        self.access_log: Callable[[Scope, int, float, bytes], None] | None = None
+        self.request_id = make_request_ids()
         self.composed = bool(service.dependencies)  # then calls to others take the deadline along
         self._endpoints = [Endpoint(spec, self) for spec in service.apis.values()]
         self.answer = Routes(self)
@@ -109,6 +96,8 @@ class Application:
             self.answer.add(method, route, answer)
         self._exact = self.answer.exact
         self._gate = Gate(self, loopback)
+        self.tracing = make_tracing(service)
+        self._observing = observing(self)
         for made, options in reversed(service.middlewares):
             self.use(partial(made, **options), getattr(made, "__qualname__", str(made)))
 
@@ -139,6 +128,9 @@ class Application:
         return None if found is None else Admission(found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._observing is not None and OBSERVED not in scope:
+            await self._observing(scope, receive, send)
+            return
         kind, gate = scope["type"], self._gate
         if kind == "http" and gate.open:  # nothing to pass but the Host check: the way of most requests
             methods = self._exact.get(scope["path"])
@@ -148,19 +140,14 @@ class Application:
                 return
         if kind == "lifespan":
             await self._lifespan(receive, send)
+        elif kind == "http" and self.metrics is not None:
+            await count_unanswered(self, gate, scope, receive, send)
         else:
             await gate(scope, receive, send)
 
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of an API, by its name."""
         return next((endpoint for endpoint in self._endpoints if endpoint.spec.name == name), None)
-
-    def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
-        """The caller's X-Request-ID where it is harmless, else a new one."""
-        given = headers.get(b"x-request-id")
-        if given is not None and len(given) <= 128 and given.isascii() and given.decode().isprintable():
-            return given
-        return b"%s-%x" % (self._prefix, next(self._numbers))
 
     def admit(self) -> None:
         """Raises: ServiceError: not started, or too many requests in flight."""
@@ -200,6 +187,8 @@ class Application:
 
     async def start(self) -> None:
         """Make the service's instance, those of its dependencies, and run their `on_startup` and `on_warmup` hooks."""
+        started = time.monotonic()
+        open_monitors(self.service)
         for part in self._parts():
             instance = part.shared_instance()
             for name in part.hooks("startup"):
@@ -217,6 +206,8 @@ class Application:
             await self.tasks.start(self.instance)
         if self.command is not None:
             await self.command.start(self.instance)
+        if self.metrics is not None:
+            self.metrics.startup.set(time.monotonic() - started)
         self.ready = True
 
     async def stop(self) -> None:
@@ -240,6 +231,9 @@ class Application:
         forget_current(self.instance)
         self.instance = None
         self.lane.close()
+        await close_monitors()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     def _parts(self) -> list[Service[Any]]:
         """The service and what it depends on, dependencies first."""
@@ -266,6 +260,17 @@ class Application:
             _log.exception("%s failed", method)
             return False
 
+    async def edit_metrics(self, text: bytes) -> bytes:
+        """What the service's ``__metrics__`` makes of the exposition; the exposition itself where that fails."""
+        edit = getattr(self.instance, "__metrics__", None)
+        if edit is None:
+            return text
+        try:
+            return str(await _maybe_await(edit(text.decode()))).encode()
+        except Exception:
+            _log.exception("__metrics__ failed")
+            return text
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
@@ -285,18 +290,3 @@ class Application:
 
 async def _maybe_await(value: Any | Awaitable[Any]) -> Any:
     return await value if inspect.isawaitable(value) else value
-
-
-def json_log_record(record: logging.LogRecord) -> str:
-    """One line of JSON for a log record."""
-    fields = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-        "level": record.levelname.lower(),
-        "logger": record.name,
-        "message": record.getMessage(),
-        "worker": os.environ.get("BENTOTOOL_WORKER_SLOT"),
-        "request_id": getattr(record, "request_id", None),
-    }
-    if record.exc_info:
-        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
-    return json.dumps({key: value for key, value in fields.items() if value is not None})

@@ -1,35 +1,28 @@
-"""Prometheus metrics of one worker, summed over all workers when they are scraped.
+"""Prometheus metrics of one worker, summed over all workers when they are scraped (see `metricfiles`).
 
-Under a supervisor each worker writes into memory-mapped files in a private folder (prometheus_client's multiprocess
-mode), named after the worker's slot rather than its pid: a worker that replaces a dead one goes on counting in the same
-file, so nothing is lost and nothing is counted twice.
+Labels never hold a raw path: ``endpoint`` is a route as it was declared, or ``unmatched``.
 """
 
 from __future__ import annotations
 
-import bisect
-import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from bentotool.runtime.batcher import Observer
+from bentotool.runtime.deadlines import Receive, Send
+from bentotool.sdk.current import bento_value
+from bentotool.sdk.metrics import generate_latest, whole_registry
 
 if TYPE_CHECKING:
-    from bentotool.sdk.config import ServiceConfig
+    from bentotool.sdk.service import Service
 
-__all__ = ["DIRECTORY", "SLOT", "Metrics", "RouteMetrics", "use_slot"]
+__all__ = ["UNMATCHED", "Metrics", "RouteMetrics", "SocketMetrics"]
 
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-SLOT = "BENTOTOOL_WORKER_SLOT"
+UNMATCHED = "unmatched"
+"""What stands for a path that no route answers."""
+_SERVICE = ("service_name", "service_version", "runner_name")
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _WAITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-def use_slot(slot: str) -> None:
-    """Name this process's metric files after its slot. Comes before any metric is made."""
-    from prometheus_client import values
-
-    # the metric classes look the name up in this module each time they make a value
-    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: slot)  # type: ignore[no-untyped-call]
 
 
 class RouteMetrics:
@@ -38,27 +31,58 @@ class RouteMetrics:
     def __init__(self, metrics: Metrics, endpoint: str) -> None:
         self._metrics, self._endpoint = metrics, endpoint
         self._by_status: dict[int, tuple[Any, Any]] = {}
-        self.in_progress = metrics.in_progress.labels(endpoint)
-        self.in_progress.set(0)  # a predecessor of this slot may have died with requests in flight
+        self.in_progress = metrics.labelled(metrics.in_progress, endpoint)
 
     def done(self, status: int, seconds: float) -> None:
         """Count one answered request."""
         found = self._by_status.get(status)
         if found is None:
-            labels = (self._endpoint, str(status))
-            found = self._metrics.total.labels(*labels), self._metrics.duration.labels(*labels)
+            metrics, labels = self._metrics, (self._endpoint, str(status))
+            found = metrics.labelled(metrics.total, *labels), metrics.labelled(metrics.duration, *labels)
             self._by_status[status] = found
         found[0].inc()
         found[1].observe(seconds)
+        self._metrics.touch()
+
+
+class SocketMetrics:
+    """The counters of one websocket route."""
+
+    def __init__(self, metrics: Metrics, endpoint: str) -> None:
+        connections, received, sent = metrics.sockets()
+        self.connections = metrics.labelled(connections, endpoint)
+        self._received = metrics.labelled(received, endpoint).observe
+        self._sent = metrics.labelled(sent, endpoint).observe
+
+    def around(self, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """The two ways of a connection, with what passes observed."""
+
+        async def receiving() -> dict[str, Any]:
+            message = await receive()
+            if message["type"] == "websocket.receive":
+                self._received(_size(message))
+            return message
+
+        async def sending(message: dict[str, Any]) -> None:
+            await send(message)
+            if message["type"] == "websocket.send":
+                self._sent(_size(message))
+
+        return receiving, sending
+
+
+def _size(message: dict[str, Any]) -> int:
+    """Bytes of a message."""
+    data = message.get("bytes")
+    return len(data) if data is not None else len((message.get("text") or "").encode())
 
 
 class _BatchMetrics(Observer):
     def __init__(self, metrics: Metrics, endpoint: str) -> None:
-        self._size = metrics.batch_size.labels(endpoint)
-        self._execution = metrics.execution.labels(endpoint)
-        self._wait = metrics.queue_wait.labels(endpoint)
-        self._shed = metrics.shed
-        self._endpoint = endpoint
+        self._size = metrics.labelled(metrics.batch_size, endpoint)
+        self._execution = metrics.labelled(metrics.execution, endpoint)
+        self._wait = metrics.labelled(metrics.queue_wait, endpoint)
+        self._metrics, self._endpoint = metrics, endpoint
 
     def executed(self, units: int, seconds: float) -> None:
         self._size.observe(units)
@@ -68,32 +92,31 @@ class _BatchMetrics(Observer):
         self._wait.observe(seconds)
 
     def shed(self, cause: str) -> None:
-        self._shed.labels(self._endpoint, cause).inc()
+        self._metrics.labelled(self._metrics.shed, self._endpoint, cause).inc()
 
 
 class Metrics:
     """All metrics of one application.
 
     Args:
-        config: gives the namespace and the buckets.
+        service: gives the namespace, the buckets and its name.
     """
 
-    def __init__(self, config: ServiceConfig) -> None:
+    def __init__(self, service: Service[Any]) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-        prefix = config.metrics_namespace
+        config = service.config
+        self._prefix = prefix = config.metrics_namespace
+        self._service = (bento_value("name") or service.name, bento_value("version") or "not available", service.name)
         self.registry = CollectorRegistry()
         common: dict[str, Any] = {"registry": self.registry}
-        buckets = config.duration_buckets
-        if list(buckets) != sorted(buckets) or bisect.bisect(buckets, 0) == len(buckets):
-            raise ValueError("metrics.duration.buckets: bounds must rise")
-        route, answer = ("endpoint",), ("endpoint", "http_response_code")
+        route, answer = ("endpoint", *_SERVICE), ("endpoint", "http_response_code", *_SERVICE)
         self.total = Counter(f"{prefix}_request_total", "Requests answered", answer, **common)
         self.duration = Histogram(
             f"{prefix}_request_duration_seconds",
             "Time to the last byte of the answer",
             answer,
-            buckets=buckets,
+            buckets=config.duration_buckets,
             **common,
         )
         self.in_progress = Gauge(
@@ -102,21 +125,64 @@ class Metrics:
         self.batch_size = Histogram(f"{prefix}_batch_size", "Units per batch", route, buckets=_BATCH_SIZES, **common)
         self.queue_wait = Histogram(f"{prefix}_queue_wait_seconds", "Wait of an item", route, buckets=_WAITS, **common)
         self.execution = Histogram(f"{prefix}_batch_seconds", "Time of a batch", route, buckets=_WAITS, **common)
-        self.shed = Counter(f"{prefix}_shed_total", "Requests refused or dropped", ("endpoint", "cause"), **common)
+        self.shed = Counter(
+            f"{prefix}_shed_total", "Requests refused or dropped", ("endpoint", "cause", *_SERVICE), **common
+        )
+        seconds = {"multiprocess_mode": "livemax", **common}
+        self._last = self.labelled(
+            Gauge(f"{prefix}_last_request_timestamp_seconds", "When a request was last answered", _SERVICE, **seconds)
+        )
+        self.startup = self.labelled(
+            Gauge(f"{prefix}_startup_seconds", "Longest start of the workers that run", _SERVICE, **seconds)
+        )
+        self._second = 0
+        self._unanswered: dict[str, RouteMetrics] = {}
+        self._sockets: tuple[Any, Any, Any] | None = None
+
+    def labelled(self, metric: Any, *values: str) -> Any:
+        """A metric with the values of its own labels, and those of the service."""
+        return metric.labels(*values, *self._service)
+
+    def touch(self) -> None:
+        """A request was answered now; written once a second."""
+        now = time.time()
+        if int(now) != self._second:
+            self._second = int(now)
+            self._last.set(now)
 
     def route(self, endpoint: str) -> RouteMetrics:
         return RouteMetrics(self, endpoint)
 
+    def unanswered(self, route: str, status: int, seconds: float) -> None:
+        """Count a request that no route has answered: it was refused before, or there is none for its path."""
+        endpoint = route or UNMATCHED
+        found = self._unanswered.get(endpoint)
+        if found is None:
+            found = self._unanswered[endpoint] = RouteMetrics(self, endpoint)
+        found.done(status, seconds)
+
+    def socket(self, endpoint: str) -> SocketMetrics:
+        return SocketMetrics(self, endpoint)
+
     def batch(self, endpoint: str) -> Observer:
         return _BatchMetrics(self, endpoint)
 
+    def sockets(self) -> tuple[Any, Any, Any]:
+        """Connections, data received and data sent, of websockets; made when the first one asks."""
+        if self._sockets is None:
+            from prometheus_client import Gauge, Summary
+
+            prefix, labels, registry = self._prefix, ("endpoint", *_SERVICE), self.registry
+            self._sockets = (
+                Gauge(
+                    f"{prefix}_websocket_connections", "Open websockets", labels, multiprocess_mode="livesum",
+                    registry=registry,
+                ),
+                Summary(f"{prefix}_websocket_data_received", "Bytes of a message received", labels, registry=registry),
+                Summary(f"{prefix}_websocket_data_sent", "Bytes of a message sent", labels, registry=registry),
+            )  # fmt: skip
+        return self._sockets
+
     def render(self) -> bytes:
         """The text exposition of the whole server, metrics of the service's own included."""
-        from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
-        from prometheus_client.multiprocess import MultiProcessCollector
-
-        if os.environ.get(DIRECTORY):
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-            return generate_latest(registry)
-        return generate_latest(self.registry) + generate_latest(REGISTRY)
+        return b"".join(map(generate_latest, whole_registry(also=self.registry)))

@@ -72,9 +72,8 @@ def _probes(app: Application) -> list[Any]:
 
     @get(paths("readyz"), media_type="text/plain")
     async def readyz() -> str:
-        problem = app.problem or (await app.command.asked() if app.command is not None else None)
-        if problem is not None:
-            raise ServiceError(problem, 503)
+        if app.problem is not None:
+            raise ServiceError(app.problem, 503)
         if not app.ready:
             raise ServiceError("the server is starting or shutting down", 503)
         if not await app.probe("__is_ready__"):
@@ -85,7 +84,7 @@ def _probes(app: Application) -> list[Any]:
     async def metrics() -> Response[bytes]:
         if app.tasks:
             await app.tasks.runner.refresh_metrics()
-        content = await asyncio.to_thread(app.metrics.render) if app.metrics else b""
+        content = await app.edit_metrics(await asyncio.to_thread(app.metrics.render) if app.metrics else b"")
         return Response(content, media_type="text/plain; version=0.0.4")
 
     return [livez, readyz, metrics]

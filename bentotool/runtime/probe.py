@@ -98,10 +98,12 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
 def _requirements(image: Any, services: list[Service[Any]]) -> list[str]:
     """What the environment needs beside what the project says."""
     asked = list(image.get("requirements", ())) if isinstance(image, dict) else []
+    from bentotool.runtime.tracing import TRACING_PACKAGES
     from bentotool.runtime.websockets import WEBSOCKET_LIBRARY
 
     talks = any(service.websockets or any(not mount.wsgi for mount in service.mounts) for service in services)
-    return [*asked, WEBSOCKET_LIBRARY] if talks else asked
+    traced = any(service.config.tracing.asked for service in services)
+    return [*asked, *([WEBSOCKET_LIBRARY] if talks else []), *(TRACING_PACKAGES if traced else ())]
 
 
 def _given() -> dict[str, Any]:

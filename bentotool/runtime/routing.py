@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bentotool.runtime.deadlines import Receive, Scope, Send
 from bentotool.runtime.mounts import Mounted
+from bentotool.runtime.observing import REACHED
 from bentotool.sdk.exceptions import ServiceError
 from bentotool.sdk.routes import matcher, route_names
 
@@ -78,6 +79,21 @@ class Routes:
         else:
             self.exact.setdefault(path, {})[method] = handler
 
+    def template(self, scope: Scope) -> str:
+        """The route that a path belongs to, as it was declared and without the service's prefix; empty for none."""
+        path: str = scope["path"]
+        if scope["type"] == "websocket":
+            known, find = path in self._sockets, self._find_socket
+        else:
+            known, find = path in self.exact or path in self._own or path == self._root, self._find
+        if not known and self._is_own(path):
+            path = f"{self._prefix}{_ASSETS}{{name}}"
+        elif not known:
+            found = find(path) if find is not None else None
+            mounted = next((f"{one.path}/{{path}}" for one in self.mounted if one.holds(path)), "")
+            path = found[0] if found is not None else mounted
+        return path.removeprefix(self._prefix)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
@@ -92,8 +108,10 @@ class Routes:
         method = scope["method"]
         handler = methods.get(method)
         if handler is not None:
+            _reach(scope)
             await handler(scope, receive, send)
         elif method == "HEAD" and "GET" in methods:
+            _reach(scope)
             await methods["GET"](scope, receive, _without_body(send))
         elif path == self._root and method in ("GET", "HEAD"):
             await self._elsewhere(scope, receive, send)  # an API at / leaves the page to browsers
@@ -120,11 +138,14 @@ class Routes:
         if path not in self._own:
             for mounted in self.mounted:
                 if mounted.holds(path) and self._gives_way(mounted, scope):
+                    _reach(scope)
                     await mounted(scope, receive, send)
                     return
             if self._app.proxy is not None:
                 await self._app.proxy(scope, receive, send)
                 return
+        if path == self._root or self._is_own(path):
+            _reach(scope)
         if scope["method"] == "HEAD":  # all there is answers GET; the same without its body
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         await self._pages(scope, receive, send)
@@ -159,6 +180,12 @@ class Routes:
 
         await receive()  # websocket.connect
         await refuse_websocket(self._app, _NotFound(f"no websocket is at {path}"), scope, send)
+
+
+def _reach(scope: Scope) -> None:
+    """Say that who answers from here on counts its requests itself, or is not to be counted."""
+    if (reached := scope.get(REACHED)) is not None:
+        reached.append(True)
 
 
 def _without_body(send: Send) -> Send:

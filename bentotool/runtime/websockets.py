@@ -57,13 +57,18 @@ class WebSocketEndpoint:
 
     def __init__(self, spec: WebSocketSpec, app: Application) -> None:
         self.spec, self._app = spec, app
+        self._metrics = app.metrics.socket(spec.route) if app.metrics else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app, spec = self._app, self.spec
         socket: WebSocket | None = None
         context: Context | None = None
         await receive()  # websocket.connect
+        app.request_id(dict(scope["headers"]))
         app.in_flight += 1
+        if self._metrics is not None:
+            receive, send = self._metrics.around(receive, send)
+            self._metrics.connections.inc()
         try:
             app.admit()
             socket = WebSocket(scope, receive, send, scope.get("path_params"))
@@ -83,6 +88,8 @@ class WebSocketEndpoint:
                 await self._close(socket, error)
         finally:
             app.in_flight -= 1
+            if self._metrics is not None:
+                self._metrics.connections.dec()
             if context is not None:
                 context.close()
 

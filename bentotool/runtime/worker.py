@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.runtime.logs import set_up_logging, take_loggers
 from bentotool.sdk.dependency import use_loop
 
 if TYPE_CHECKING:
@@ -40,38 +41,6 @@ __all__ = ["FAILED", "main"]
 FAILED = 3
 """Exit status of a worker whose service did not start; the reason went over the line."""
 _JOIN_S = 0.1
-
-
-class _JSONFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        from bentotool.runtime.app import json_log_record
-
-        return json_log_record(record)
-
-
-class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable in Python 3.10
-    """To standard error, without the secrets that the service was given."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        from bentotool.sdk.arguments import redacted
-
-        return redacted(super().format(record))
-
-
-def _set_up_logging(form: str, quiet: bool) -> None:
-    if form == "json":  # standard output is the supervisor's alone, whatever the service prints
-        sys.stdout.flush()
-        os.dup2(2, 1)
-    handler = _Handler(sys.stderr)
-    handler.setFormatter(
-        _JSONFormatter() if form == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    )
-    logger = logging.getLogger("bentotool")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.propagate = False
-    logging.getLogger("uvicorn").addHandler(handler)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]:
@@ -123,7 +92,6 @@ class Worker:
         self._draining = False
         self._orphaned = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._failure: BentotoolError | None = None
 
     def tell(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError), self._writing:
@@ -131,23 +99,9 @@ class Worker:
 
     def _tell_ready(self) -> None:
         service = self.app.service
-        waiting = self.app.command is not None
-        self.tell({"type": "ready", "workers": service.config.workers, "name": service.name, "waiting": waiting})
-        if waiting:
-            self._spawn(self._settle())
+        self.tell({"type": "ready", "workers": service.config.workers, "name": service.name})
         if self.listeners[1:]:
             self._spawn(self._join())
-
-    async def _settle(self) -> None:
-        """Say that the service's command is ready, or why it never will be."""
-        assert self.app.command is not None
-        try:
-            await self.app.command.first_ready()
-        except ServiceLoadError as error:
-            self._failure = error
-            self._stop()
-        else:
-            self.tell({"type": "settled"})
 
     async def _join(self) -> None:
         """Accept on the lent ports once the service is ready: until then, whoever else holds them answers."""
@@ -184,19 +138,12 @@ class Worker:
             await self.app.stop()
             if self._orphaned:  # the supervisor cannot remove its folder any more
                 shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
-        if self._failure is not None:
-            raise self._failure
 
     async def _serve_http(self) -> None:
         import uvicorn
 
         from bentotool.runtime.server_options import server_options
 
-        options = server_options(self.app.service, public=self.answers is None)
-        if self.app.command is not None:
-            from bentotool.runtime.tunnel import make_tunnel
-
-            options["ws"] = make_tunnel(self.app, options["ws"])
         config = uvicorn.Config(
             self.asgi,
             lifespan="off",
@@ -205,7 +152,7 @@ class Worker:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(self.grace)),
-            **options,
+            **server_options(self.app.service, public=self.answers is None),
         )
         server = self._server = _make_server(config, self._tell_ready)
         await server.serve(sockets=self.listeners[:1])
@@ -340,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     *listeners, line = receive_sockets_of(options.sockets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
-    _set_up_logging(options.log_format, options.quiet)
+    set_up_logging(options.log_format, options.quiet)
     try:
         make = _prepare(options, listeners, line)
 
@@ -361,7 +308,7 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
     """Import the service and find its place; give what makes its worker, inside the event loop."""
     from bentotool.runtime.joining import find_part, read_line, take_peers, tell_parts
     from bentotool.runtime.loading import load_service
-    from bentotool.runtime.metrics import DIRECTORY, SLOT, use_slot
+    from bentotool.runtime.metricfiles import DIRECTORY, SLOT, use_slot
     from bentotool.sdk.arguments import provide
 
     if os.environ.get(DIRECTORY):
@@ -374,6 +321,7 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
     if options.tell:  # the first of all workers, and the others have not begun
         entry.prepare()
     peers = tell_parts(entry, line, inside=options.inside) if options.tell else setup.get("peers", {})
+    take_loggers(service, options.log_format, options.quiet)
     take_peers(entry, service, peers)
     from bentotool.runtime.app import Application
     from bentotool.runtime.middleware import with_middleware

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import NamedTuple
 
-__all__ = ["CURRENT", "Call", "carried", "seconds_left"]
+from bentotool.sdk.requested import request_id, trace_headers
 
-_CARRIED = (b"traceparent", b"tracestate", b"baggage")
+__all__ = ["CURRENT", "Call", "carried", "seconds_left"]
 
 
 class Call(NamedTuple):
@@ -38,8 +38,5 @@ def seconds_left() -> float | None:
 
 def carried() -> dict[str, str]:
     """Headers that a call to another service takes along: the request id and the trace context."""
-    call = CURRENT.get()
-    if call is None:
-        return {}
-    found = {name.decode(): call.headers[name].decode("latin-1") for name in _CARRIED if name in call.headers}
-    return {"x-request-id": call.request_id.decode("latin-1"), **found}
+    found, own = trace_headers(), request_id()
+    return found if own is None else {"x-request-id": own, **found}

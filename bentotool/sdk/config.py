@@ -1,25 +1,37 @@
 """The options of ``@service``: known keys, checked values, defaults.
 
 Keys and meanings are those of BentoML 1.4's service configuration; ``http.max_body_bytes``, ``http.allowed_hosts``,
-``http.api_keys``, ``traffic.max_queue``, ``traffic.max_queue_bytes``, ``endpoints.healthz`` are ours.
+``http.api_keys``, ``traffic.max_queue``, ``traffic.max_queue_bytes``, ``endpoints.healthz`` are ours, and what
+`observation` names.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bentotool.errors import ConfigError
 from bentotool.sdk.cors import CorsOptions, read_cors
+from bentotool.sdk.observation import (
+    AccessLogOptions,
+    MonitoringOptions,
+    TracingOptions,
+    read_access_log,
+    read_buckets,
+    read_monitoring,
+    read_tracing,
+)
 from bentotool.sdk.transport_options import ApiKeys, read_api_keys, read_tls
 
 __all__ = ["ServiceConfig", "parse_config"]
 
 _MIB = 1024 * 1024
-_DEFAULT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
+_LEVELS = ("debug", "info", "warning", "error")
+_NAME_PART = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,10 @@ class ServiceConfig:
         endpoints: further paths of the probes, by probe.
         metrics_namespace: prefix of metric names.
         duration_buckets: upper bounds of the request duration histogram, in seconds.
+        log_level: from which on loggers of libraries are heard; None for warnings.
+        access_log: one line for each request, or none.
+        tracing: where spans go.
+        monitoring: what `monitor()` does.
         options: everything as it was given, for the build and for deployment targets.
     """
 
@@ -57,8 +73,11 @@ class ServiceConfig:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     metrics_enabled: bool = True
     metrics_namespace: str = "bentotool_service"
-    duration_buckets: tuple[float, ...] = _DEFAULT_BUCKETS
-    access_log: bool = False
+    duration_buckets: tuple[float, ...] = field(default_factory=lambda: read_buckets({}, ""))
+    log_level: str | None = None
+    access_log: AccessLogOptions = AccessLogOptions()
+    tracing: TracingOptions = TracingOptions()
+    monitoring: MonitoringOptions = MonitoringOptions()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,18 +90,7 @@ def _is_duration(value: object) -> bool:
 
 
 def _is_workers(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return bool(value) and all(isinstance(entry, Mapping) and _is_gpus(entry) for entry in value)
     return value == "cpu_count" or _is_count(value)
-
-
-def _is_gpus(worker: Mapping[str, Any]) -> bool:
-    """Whether an entry of a list of workers says what it needs: a number of GPUs, a share of one, or their places."""
-    gpus = worker.get("gpus", 0)
-    if isinstance(gpus, (list, tuple)):
-        places = all(isinstance(place, int) and not isinstance(place, bool) and place >= 0 for place in gpus)
-        return set(worker) <= {"gpus"} and places
-    return set(worker) <= {"gpus"} and (gpus == 0 or _is_duration(gpus)) and not isinstance(gpus, bool)
 
 
 def _is_names(value: object) -> bool:
@@ -105,6 +113,18 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_name_part(value: object) -> bool:
+    return isinstance(value, str) and _NAME_PART.fullmatch(value) is not None
+
+
+def _is_level(value: object) -> bool:
+    return isinstance(value, str) and value.lower() in _LEVELS
+
+
 _Check = tuple[Callable[[object], bool], str]
 _COUNT: _Check = (_is_count, "a whole number above 0")
 _SECONDS: _Check = (_is_duration, "a number of seconds above 0")
@@ -112,10 +132,12 @@ _FLAG: _Check = (_is_flag, "true or false")
 _TEXT: _Check = (_is_text, "a text")
 _PATH: _Check = (_is_path, 'a path that starts with "/"')
 _ANY: _Check = (_is_anything, "")
+_SHARE: _Check = (_is_share, "a number from 0 to 1")
+_NAMES: _Check = (_is_names, "a list of paths")
 
 _Schema = Mapping[str, "_Check | Mapping[str, Any]"]
 _SCHEMA: _Schema = {
-    "workers": (_is_workers, 'a whole number above 0, "cpu_count", or a list as [{"gpus": 1}]'),
+    "workers": (_is_workers, 'a whole number above 0, or "cpu_count"'),
     "threads": _COUNT,
     "backlog": _COUNT,
     "max_runner_connections": _COUNT,
@@ -133,34 +155,54 @@ _SCHEMA: _Schema = {
     },
     "metrics": {
         "enabled": _FLAG,
-        "namespace": _TEXT,
+        "namespace": (_is_name_part, "letters, digits and _, as names of metrics are made of"),
         "duration": dict.fromkeys(("buckets", "min", "max", "factor"), _ANY),
     },
-    "logging": {"access": _ANY},
+    "logging": {
+        "level": (_is_level, f"one of {', '.join(_LEVELS)}"),
+        "access": {
+            "enabled": _FLAG,
+            "sample": _SHARE,
+            "request_content_length": _FLAG,
+            "request_content_type": _FLAG,
+            "response_content_length": _FLAG,
+            "response_content_type": _FLAG,
+            "skip_paths": _NAMES,
+            "format": {"trace_id": _TEXT, "span_id": _TEXT},
+        },
+    },
     "ssl": _ANY,
     "http": {
         "host": _TEXT,
         "port": _COUNT,
         "proxy_port": _COUNT,
         "cors": _ANY,
-        "response": _ANY,
+        "response": {"trace_id": _FLAG},
         "max_body_bytes": _COUNT,
         "api_keys": _ANY,
         "allowed_hosts": (_is_names, "a list of host names"),
     },
     "grpc": _ANY,
     "runner_probe": _ANY,
-    "monitoring": _ANY,
+    "monitoring": {"enabled": _FLAG, "type": _ANY, "options": _ANY},
     "tasks": {"path": _TEXT, "lease": _SECONDS},
-    "tracing": _ANY,
+    "tracing": {
+        "enabled": _FLAG,
+        "exporter_type": _ANY,
+        "sample_rate": (lambda value: value is None or _is_share(value), _SHARE[1]),
+        "excluded_urls": _ANY,
+        "timeout": (lambda value: value is None or _is_duration(value), _SECONDS[1]),
+        "max_tag_value_length": (lambda value: value is None or _is_count(value), _COUNT[1]),
+        "zipkin": _ANY,
+        "jaeger": _ANY,
+        "otlp": {
+            **dict.fromkeys(("protocol", "endpoint", "compression"), _ANY),
+            "http": {"headers": _ANY, "certificate_file": _ANY},
+            "grpc": {"headers": _ANY, "insecure": _ANY},
+        },
+    },
     "endpoints": {"livez": _PATH, "readyz": _PATH, "healthz": _PATH},
 }
-
-
-def _count_workers(given: Any) -> int:
-    if isinstance(given, (list, tuple)):
-        return len(given)
-    return (os.cpu_count() or 1) if given == "cpu_count" else int(given)
 
 
 def suggest(name: str, known: list[str]) -> str | None:
@@ -196,10 +238,10 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
     _check(options, _SCHEMA, (f"service {name}",), declared)
     traffic, http, metrics = options.get("traffic", {}), options.get("http", {}), options.get("metrics", {})
     read_tls(options.get("ssl"), name)  # wrong values are said where they are written
-    access = options.get("logging", {}).get("access", {})
+    logs = options.get("logging", {})
     workers = options.get("workers", 1)
     return ServiceConfig(
-        workers=_count_workers(workers),
+        workers=(os.cpu_count() or 1) if workers == "cpu_count" else workers,
         threads=options.get("threads", 1),
         timeout=float(traffic.get("timeout", 60.0)),
         max_concurrency=traffic.get("max_concurrency"),
@@ -212,7 +254,10 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
         endpoints=dict(options.get("endpoints", {})),
         metrics_enabled=metrics.get("enabled", True),
         metrics_namespace=metrics.get("namespace", "bentotool_service"),
-        duration_buckets=tuple(metrics.get("duration", {}).get("buckets") or _DEFAULT_BUCKETS),
-        access_log=bool(access.get("enabled", False)) if isinstance(access, Mapping) else False,
+        duration_buckets=read_buckets(metrics.get("duration", {}), name),
+        log_level=logs.get("level"),
+        access_log=read_access_log(logs.get("access", {}), name),
+        tracing=read_tracing(options.get("tracing", {}), name),
+        monitoring=read_monitoring(options.get("monitoring", {}), name),
         options=dict(options),
     )

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ServerContext", "forget_current", "get_current_service", "server_context", "use_current"]
+__all__ = ["ServerContext", "bento_value", "forget_current", "get_current_service", "server_context", "use_current"]
 
 _INDEX, _SLOT, _BENTO = "BENTOTOOL_WORKER_INDEX", "BENTOTOOL_WORKER_SLOT", "BENTOTOOL_BENTO"
 _running: list[tuple[Any, Any]] = []
@@ -28,7 +28,7 @@ def get_current_service() -> Any:
     return _running[-1][1] if _running else None
 
 
-def _bento(key: str) -> str:
+def bento_value(key: str) -> str:
     """A value of the ``bento.json`` that is served; empty where a folder is served."""
     path = os.environ.get(_BENTO)
     if not path:
@@ -68,12 +68,12 @@ class ServerContext:
     @property
     def bento_name(self) -> str:
         """The Bento's name, where one is served; else the service's."""
-        return _bento("name") or self.service_name
+        return bento_value("name") or self.service_name
 
     @property
     def bento_version(self) -> str:
         """The Bento's version; ``not available`` where a folder is served."""
-        return _bento("version") or "not available"
+        return bento_value("version") or "not available"
 
     @property
     def _service(self) -> Any:
