@@ -251,8 +251,13 @@ async def _accept(server: uvicorn.Server, listener: socket.socket) -> asyncio.Se
     server.servers.append(accepting)
     return accepting
 
+_SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter while another asks for it. The default, 5 ms, is longer than many batches:
+for so long would a batch that is done wait while the event loop answers others."""
+
 
 def _run(work: Any) -> None:
+    sys.setswitchinterval(_SWITCH_S)
     try:
         import uvloop
     except ImportError:
