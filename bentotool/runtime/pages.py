@@ -72,8 +72,9 @@ def _probes(app: Application) -> list[Any]:
 
     @get(paths("readyz"), media_type="text/plain")
     async def readyz() -> str:
-        if app.problem is not None:
-            raise ServiceError(app.problem, 503)
+        problem = app.problem or (await app.command.asked() if app.command is not None else None)
+        if problem is not None:
+            raise ServiceError(problem, 503)
         if not app.ready:
             raise ServiceError("the server is starting or shutting down", 503)
         if not await app.probe("__is_ready__"):

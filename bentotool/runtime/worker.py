@@ -92,6 +92,7 @@ class Worker:
         self._draining = False
         self._orphaned = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._failure: BentotoolError | None = None
 
     def tell(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError), self._writing:
@@ -99,9 +100,23 @@ class Worker:
 
     def _tell_ready(self) -> None:
         service = self.app.service
-        self.tell({"type": "ready", "workers": service.config.workers, "name": service.name})
+        waiting = self.app.command is not None
+        self.tell({"type": "ready", "workers": service.config.workers, "name": service.name, "waiting": waiting})
+        if waiting:
+            self._spawn(self._settle())
         if self.listeners[1:]:
             self._spawn(self._join())
+
+    async def _settle(self) -> None:
+        """Say that the service's command is ready, or why it never will be."""
+        assert self.app.command is not None
+        try:
+            await self.app.command.first_ready()
+        except ServiceLoadError as error:
+            self._failure = error
+            self._stop()
+        else:
+            self.tell({"type": "settled"})
 
     async def _join(self) -> None:
         """Accept on the lent ports once the service is ready: until then, whoever else holds them answers."""
@@ -138,12 +153,19 @@ class Worker:
             await self.app.stop()
             if self._orphaned:  # the supervisor cannot remove its folder any more
                 shutil.rmtree(os.environ.get("PROMETHEUS_MULTIPROC_DIR", ""), ignore_errors=True)
+        if self._failure is not None:
+            raise self._failure
 
     async def _serve_http(self) -> None:
         import uvicorn
 
         from bentotool.runtime.server_options import server_options
 
+        options = server_options(self.app.service, public=self.answers is None)
+        if self.app.command is not None:
+            from bentotool.runtime.tunnel import make_tunnel
+
+            options["ws"] = make_tunnel(self.app, options["ws"])
         config = uvicorn.Config(
             self.asgi,
             lifespan="off",
@@ -152,7 +174,7 @@ class Worker:
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(self.grace)),
-            **server_options(self.app.service, public=self.answers is None),
+            **options,
         )
         server = self._server = _make_server(config, self._tell_ready)
         await server.serve(sockets=self.listeners[:1])

@@ -90,7 +90,18 @@ def _is_duration(value: object) -> bool:
 
 
 def _is_workers(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(entry, Mapping) and _is_gpus(entry) for entry in value)
     return value == "cpu_count" or _is_count(value)
+
+
+def _is_gpus(worker: Mapping[str, Any]) -> bool:
+    """Whether an entry of a list of workers says what it needs: a number of GPUs, a share of one, or their places."""
+    gpus = worker.get("gpus", 0)
+    if isinstance(gpus, (list, tuple)):
+        places = all(isinstance(place, int) and not isinstance(place, bool) and place >= 0 for place in gpus)
+        return set(worker) <= {"gpus"} and places
+    return set(worker) <= {"gpus"} and (gpus == 0 or _is_duration(gpus)) and not isinstance(gpus, bool)
 
 
 def _is_names(value: object) -> bool:
@@ -137,7 +148,7 @@ _NAMES: _Check = (_is_names, "a list of paths")
 
 _Schema = Mapping[str, "_Check | Mapping[str, Any]"]
 _SCHEMA: _Schema = {
-    "workers": (_is_workers, 'a whole number above 0, or "cpu_count"'),
+    "workers": (_is_workers, 'a whole number above 0, "cpu_count", or a list as [{"gpus": 1}]'),
     "threads": _COUNT,
     "backlog": _COUNT,
     "max_runner_connections": _COUNT,
@@ -205,6 +216,12 @@ _SCHEMA: _Schema = {
 }
 
 
+def _count_workers(given: Any) -> int:
+    if isinstance(given, (list, tuple)):
+        return len(given)
+    return (os.cpu_count() or 1) if given == "cpu_count" else int(given)
+
+
 def suggest(name: str, known: list[str]) -> str | None:
     """The hint for a misspelt name, or the list of what there is."""
     close = difflib.get_close_matches(name, known, n=1)
@@ -241,7 +258,7 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
     logs = options.get("logging", {})
     workers = options.get("workers", 1)
     return ServiceConfig(
-        workers=(os.cpu_count() or 1) if workers == "cpu_count" else workers,
+        workers=_count_workers(workers),
         threads=options.get("threads", 1),
         timeout=float(traffic.get("timeout", 60.0)),
         max_concurrency=traffic.get("max_concurrency"),
