@@ -9,6 +9,8 @@ from bentotool.sdk.mounted_documents import add_mounts
 from bentotool.sdk.routes import plain_route
 from bentotool.sdk.schema import field_schema
 from bentotool.sdk.signature import MethodSpec
+from bentotool.sdk.task import TaskOptions
+from bentotool.sdk.task_documents import TASK_SCHEMAS, task_operations
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
@@ -57,6 +59,10 @@ def _failure(description: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
+def _failures() -> dict[str, Any]:
+    return {status: _failure(text) for status, text in _FAILURES.items()}
+
+
 def _parameters(spec: MethodSpec, definitions: Definitions) -> list[dict[str, Any]]:
     """Parameters of the route, and those of the query where there is no body."""
     found: list[dict[str, Any]] = []
@@ -74,7 +80,7 @@ def _parameters(spec: MethodSpec, definitions: Definitions) -> list[dict[str, An
 
 def _operation(service: str, spec: MethodSpec, definitions: Definitions) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "The answer", "content": answer_content(spec, definitions)}}
-    responses.update({status: _failure(text) for status, text in _FAILURES.items()})
+    responses.update(_failures())
     operation: dict[str, Any] = {
         "operationId": f"{service}__{spec.name}",
         "tags": ["Service APIs"],
@@ -102,6 +108,10 @@ def openapi_document(service: Service[Any]) -> dict[str, Any]:
     for spec in service.apis.values():
         operation = _operation(service.name, spec, definitions)
         paths.setdefault(service.path_prefix + plain_route(spec.route), {})[spec.options.method.lower()] = operation
+        if isinstance(spec.options, TaskOptions):
+            definitions.found.update(TASK_SCHEMAS)
+            for path, method, word in task_operations(service.name, spec, operation, _failures()):
+                paths.setdefault(service.path_prefix + plain_route(path), {})[method] = word
     for path, text in _PROBES.items():
         answers: dict[str, Any] = {"200": {"description": text}}
         if path in ("/livez", "/readyz", "/healthz"):
