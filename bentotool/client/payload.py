@@ -268,14 +268,15 @@ def _path(route: Route, values: dict[str, Any]) -> str:
 def _body(route: Route, args: tuple[Any, ...], named: Mapping[str, Any], binary: bool) -> Prepared:
     prepared = Prepared()
     try:
-        binary = binary and route.native and route.method != "GET"
+        in_query = route.method in ("GET", "DELETE")
+        binary = binary and route.native and not in_query
         if route.root:
             alone = binary and len(args) == 1 and not named and _is_array(args[0])
             if alone and (made := _tensors(route, {"value": args[0]})):
                 return made
             return _root(route, args, named, prepared)
         values = route.arguments(args, named)
-        if route.method == "GET":
+        if in_query:
             prepared.params = {
                 name: [_text(one) for one in value] if isinstance(value, (list, tuple, set)) else _text(value)
                 for name, value in values.items()

@@ -23,6 +23,8 @@ _log = logging.getLogger("bentotool.tasks")
 _LOOK = 0.25
 """Seconds between two looks at whether what runs here is still wanted."""
 _TIDY = 60.0
+_JUMP = 2.0
+"""Seconds that the clock may run apart from the steady one between two looks, before it counts as moved."""
 _BATCH = 256
 _Deliver = Callable[[Any, "BaseException | None"], None]
 
@@ -44,6 +46,7 @@ class Clerk:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_lost: Callable[[set[str]], None] = lambda _ids: None
         self.running: set[str] = set()
+        self._wall, self._steady, self._reap_from = time.time(), time.monotonic(), 0.0
 
     async def start(self, on_lost: Callable[[set[str]], None]) -> None:
         """Open the store.
@@ -127,7 +130,7 @@ class Clerk:
                 now = time.monotonic()
                 if now - look >= _LOOK:
                     look = now
-                    renewing = now - renewed >= self._lease / 3
+                    renewing = self._clock_moved() or now - renewed >= self._lease / 3
                     renewed = now if renewing else renewed
                     self._attend(store, renewing)
                 if now - tidied >= _TIDY:
@@ -172,18 +175,33 @@ class Clerk:
             else:
                 deliver(result, None)
 
+    def _clock_moved(self) -> bool:
+        """Whether somebody set the clock, or the machine slept: then leases look older or younger than they are.
+
+        For a while nothing is taken from other workers, who notice too and renew theirs.
+        """
+        wall, steady = time.time(), time.monotonic()
+        apart = (wall - self._wall) - (steady - self._steady)
+        self._wall, self._steady = wall, steady
+        if abs(apart) < _JUMP:
+            return False
+        _log.warning("the clock was moved by %.0f seconds", apart)
+        self._reap_from = steady + max(_JUMP, self._lease / 3)
+        return True
+
     def _attend(self, store: TaskStore, renewing: bool) -> None:
         """Hold the leases; notice what was taken from this worker."""
         running = set(self.running)
         if running:
-            owned = functools.partial(store.renew, self._owner, self._lease) if renewing else None
+            owned = functools.partial(store.renew, self._owner, sorted(running), self._lease) if renewing else None
             mine = self._quietly(owned or functools.partial(store.owned, self._owner))
             if mine is not None and running - mine and self._loop is not None:
                 try:
                     self._loop.call_soon_threadsafe(self._on_lost, running - mine)
                 except RuntimeError:
                     return
-        self._quietly(functools.partial(store.reap, self._lost_answer))
+        if time.monotonic() >= self._reap_from:
+            self._quietly(functools.partial(store.reap, self._lost_answer))
 
     @staticmethod
     def _quietly(work: Callable[[], T]) -> T | None:

@@ -110,9 +110,10 @@ class Claim:
 
 
 class TaskStore(Protocol):
-    """A queue that many processes share.
+    """A queue that many processes share. `bentotool.testing.check_task_store` tests one.
 
-    One thread of a process calls it, never two. Each method is atomic, and what `submit` has returned survives the
+    One thread of a process calls it, never two. A method that cannot be done now raises, and is called again later:
+    nothing is half done then. Each method is atomic, and what `submit` has returned survives the
     death of every process. `owner` is a text that names one worker; a call for a task that the worker does not own any
     more changes nothing and gives False: that is how each task gets one result, however often it ran.
     """
@@ -123,8 +124,8 @@ class TaskStore(Protocol):
     def claim(self, name: str, owner: str, limit: int, lease: float) -> list[Claim]:
         """Take pending tasks that are due, highest priority first, then oldest, for `lease` seconds."""
 
-    def renew(self, owner: str, lease: float) -> set[str]:
-        """Hold what this worker runs for `lease` more seconds; give the ids that are still its own."""
+    def renew(self, owner: str, ids: Sequence[str], lease: float) -> set[str]:
+        """Hold these for `lease` more seconds; give the ids that are still this worker's."""
 
     def owned(self, owner: str) -> set[str]:
         """The ids that are still this worker's. Called often; no write."""

@@ -6,11 +6,12 @@ a task, ``progress``, ``Idempotency-Key``, ``X-Task-Priority``, a cancellation t
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -40,6 +41,8 @@ _DROPPED = {
 }
 """Headers of a request that are not kept: secrets, what belongs to the connection, what was said to the queue."""
 _JSON = "application/json"
+_log = logging.getLogger("bentotool.tasks")
+T = TypeVar("T")
 _LONGEST_KEY = 255
 
 
@@ -83,6 +86,17 @@ def _document(record: TaskRecord) -> dict[str, Any]:
         "progress": record.progress,
         "message": record.message,
     }
+
+
+async def _kept(work: Awaitable[T]) -> T:
+    """What the store does. Raises: ServiceUnavailable: it cannot do it now, as with a full disk."""
+    try:
+        return await work
+    except ServiceError:
+        raise
+    except Exception as error:
+        _log.error("the store of the tasks does not answer: %s", error)
+        raise ServiceUnavailable("the queue of the tasks cannot be used now", retry_after=5.0) from error
 
 
 def _json(document: Mapping[str, Any]) -> Message:
@@ -223,7 +237,7 @@ class Tasks:
         options = spec.options
         assert isinstance(options, TaskOptions)
         new = NewTask(secrets.token_hex(16), spec.name, request, priority, key, options.result_ttl, options.max_waiting)
-        outcome = await self.runner.clerk.submit(new)
+        outcome = await _kept(self.runner.clerk.submit(new))
         if isinstance(outcome, QueueFull):
             self._count(spec, "refused")
             message = f"{outcome.waiting} tasks wait for {spec.name!r}, and no more may"
@@ -237,7 +251,7 @@ class Tasks:
 
     async def _record(self, spec: MethodSpec, scope: Scope) -> TaskRecord:
         id_ = _task_id(scope)
-        record = await self.runner.clerk.ask(lambda store: store.get(spec.name, id_))
+        record = await _kept(self.runner.clerk.ask(lambda store: store.get(spec.name, id_)))
         if record is None:
             raise NotFound(f"{spec.name!r} has no task {id_[:64]!r}", hint="results are kept for a limited time")
         return record
@@ -251,7 +265,7 @@ class Tasks:
             raise _Canceled(f"task {record.id} was cancelled", hint="POST …/retry runs it anew")
         if record.state not in ENDED:
             raise _NotFinished(f"task {record.id} is not completed yet", retry_after=1.0)
-        answer = await self.runner.clerk.ask(lambda store: store.answer(record.id))
+        answer = await _kept(self.runner.clerk.ask(lambda store: store.answer(record.id)))
         if answer is None:
             raise NotFound(f"the result of task {record.id} is gone")
         return answer
@@ -260,7 +274,7 @@ class Tasks:
         before = await self._record(spec, scope)
         if before.state in ENDED and before.state != CANCELED:
             raise _Finished(f"task {before.id} is {before.state}", hint="what has ended cannot be cancelled")
-        record = await self.runner.clerk.ask(lambda store: store.cancel(spec.name, before.id))
+        record = await _kept(self.runner.clerk.ask(lambda store: store.cancel(spec.name, before.id)))
         assert record is not None
         if record.state != CANCELED:  # it ended in between
             raise _Finished(f"task {record.id} is {record.state}", hint="what has ended cannot be cancelled")
@@ -274,7 +288,7 @@ class Tasks:
         record = await self._record(spec, scope)
         if record.state not in ENDED:
             raise _NotFinished(f"task {record.id} is not completed yet", retry_after=1.0)
-        request = await self.runner.clerk.ask(lambda store: store.request(record.id))
+        request = await _kept(self.runner.clerk.ask(lambda store: store.request(record.id)))
         if request is None:
             raise NotFound(f"the input of task {record.id} is gone")
         return await self._enter(spec, request, record.priority, None)

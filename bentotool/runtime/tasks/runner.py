@@ -36,6 +36,7 @@ _POLL = 0.5
 _TELL = 0.25
 _LEASE = 30.0
 _FOREVER = 10.0 * 365 * 86_400
+_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _MARGIN = 1.0
 """Seconds of the grace kept for giving back what did not end."""
 
@@ -43,7 +44,11 @@ _MARGIN = 1.0
 def _owner() -> tuple[str, str]:
     """This worker's name, and how those of its predecessors start; that is empty without a supervisor."""
     slot = os.environ.get("BENTOTOOL_WORKER_SLOT")
-    place = f"{socket.gethostname()}/{os.getppid()}/{slot}/"
+    try:
+        space = os.readlink("/proc/self/ns/pid")  # two containers may have the same name and the same process ids
+    except OSError:
+        space = ""
+    place = f"{socket.gethostname()}/{space}/{os.getppid()}/{slot}/"
     return place + secrets.token_hex(6), place if slot is not None else ""
 
 
@@ -244,8 +249,23 @@ class TaskRunner:
 
     async def _settle(self, change: Any) -> bool:
         """Have a change made even while this run is being cancelled: what has ended is not run again for nothing."""
-        pending = asyncio.ensure_future(self.clerk.ask(change))
+        pending = asyncio.ensure_future(self._until_made(change))
         try:
             return bool(await asyncio.shield(pending))
         except asyncio.CancelledError:
             return bool(await pending)
+
+    async def _until_made(self, change: Any) -> Any:
+        """Have a change made, again and again where the store does not answer: what was worked out is not lost."""
+        wait = _FIRST_WAIT
+        while True:
+            try:
+                return await self.clerk.ask(change)
+            except (TypeError, ValueError, AttributeError):
+                raise  # it would never be made
+            except Exception as error:
+                if self._stopping:
+                    raise
+                _log.warning("what came of a task cannot be recorded yet: %s", error)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)

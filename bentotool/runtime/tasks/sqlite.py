@@ -109,10 +109,11 @@ class SQLiteStore:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # a full disk has rolled back already
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
 
     def _put(self, task: str, side: str, message: Message, token: str = "") -> None:
         head = json.dumps({"headers": dict(message.headers), "status": message.status, "query": message.query})
@@ -120,14 +121,23 @@ class SQLiteStore:
         file = None
         if len(message.body) > _INLINE:
             file, body = f"{task}.{side}{token}", None
-            with (self._files / file).open("wb") as stream:
-                stream.write(message.body)
-                stream.flush()
-                os.fsync(stream.fileno())
+            self._write(self._files / file, message.body)
         self._db.execute(
             "INSERT OR REPLACE INTO bodies (task, side, head, body, file) VALUES (?, ?, ?, ?, ?)",
             (task, side, head, body, file),
         )
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        try:
+            with path.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()  # a full disk needs the room
+            raise
 
     def _take(self, task: str, side: str) -> Message | None:
         row = self._db.execute(
@@ -180,7 +190,8 @@ class SQLiteStore:
         self._db.execute(
             "INSERT INTO tasks (id, name, state, priority, due, created, key, fingerprint, ttl)"
             " VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
-            (task.id, task.name, task.priority, now, now, task.key, fingerprint, task.ttl),
+            # due at once, wherever the clock is moved to
+            (task.id, task.name, task.priority, 0.0, now, task.key, fingerprint, task.ttl),
         )
         return TaskRecord(task.id, task.name, PENDING, task.priority, now, None, None, 0, None, None)
 
@@ -211,10 +222,13 @@ class SQLiteStore:
         rows = self._db.execute("SELECT id FROM tasks WHERE state = 'in_progress' AND owner = ?", (owner,))
         return {row[0] for row in rows}
 
-    def renew(self, owner: str, lease: float) -> set[str]:
-        self._db.execute(
-            "UPDATE tasks SET lease = ? WHERE state = 'in_progress' AND owner = ?", (time.time() + lease, owner)
-        )
+    def renew(self, owner: str, ids: Sequence[str], lease: float) -> set[str]:
+        until = time.time() + lease
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE tasks SET lease = ? WHERE id = ? AND state = 'in_progress' AND owner = ?",
+                [(until, id_, owner) for id_ in ids],
+            )
         return self.owned(owner)
 
     def _update(self, change: str, values: Sequence[Any], id_: str, owner: str) -> bool:
@@ -239,7 +253,8 @@ class SQLiteStore:
 
     def give_back(self, id_: str, owner: str, delay: float | None) -> bool:
         change = "state = 'pending', owner = NULL, lease = NULL, due = ?, attempt = attempt - ?"
-        return self._update(change, (time.time() + (delay or 0.0), int(delay is None)), id_, owner)
+        due = 0.0 if delay is None else time.time() + delay
+        return self._update(change, (due, int(delay is None)), id_, owner)
 
     def reclaim(self, owners: str) -> int:
         change = "UPDATE tasks SET lease = 0 WHERE state = 'in_progress' AND substr(owner, 1, ?) = ?"
@@ -257,7 +272,7 @@ class SQLiteStore:
                 self._db.execute(
                     "UPDATE tasks SET state = ?, losses = ?, owner = NULL, lease = NULL, due = ?, finished = ?,"
                     " expires = ? WHERE id = ?",
-                    (FAILED if hopeless else PENDING, losses + 1, now, now if hopeless else None, None, id_),
+                    (FAILED if hopeless else PENDING, losses + 1, 0.0, now if hopeless else None, None, id_),
                 )
                 if hopeless:
                     self._db.execute("UPDATE tasks SET expires = ? + ttl WHERE id = ?", (now, id_))

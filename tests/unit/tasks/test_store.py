@@ -89,8 +89,8 @@ def test_what_a_dead_worker_held_is_run_by_another(store: SQLiteStore) -> None:
     assert store.reap(LOST) == 1
     (claim,) = store.claim("work", "b", 1, 30)
     assert claim.attempt == 2
-    assert store.renew("dead", 30) == set()
-    assert store.renew("b", 30) == {claim.id}
+    assert store.renew("dead", [claim.id], 30) == set()
+    assert store.renew("b", [claim.id], 30) == {claim.id}
 
 
 def test_a_task_that_kills_its_workers_is_given_up(store: SQLiteStore) -> None:
