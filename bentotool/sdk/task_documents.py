@@ -78,8 +78,9 @@ def task_operations(
     if "requestBody" in call:
         submit["requestBody"] = call["requestBody"]
     yield f"{base}/submit", "post", operation("submit", "Put a task into the queue", answer, submit)
+    placed = [parameter for parameter in call.get("parameters", []) if parameter["in"] == "path"]
     missing = {"404": {**failures["400"], "description": "There is no such task"}}
     for word, method, text in _WORDS:
         answered = call["responses"]["200"] if word == "get" else answer
-        more = {"parameters": [_ID], "responses": missing}
+        more = {"parameters": [*placed, _ID], "responses": missing}
         yield f"{base}/{word}", method, operation(word, text, answered, more)
