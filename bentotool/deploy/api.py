@@ -19,6 +19,7 @@ __all__ = [
     "KEPT",
     "apply_plan",
     "delete_deployment",
+    "find_deployment",
     "find_target",
     "list_deployments",
     "logs_of",
@@ -129,6 +130,20 @@ def list_deployments(layout: Layout, plugins: Plugins, target: str | None = None
         names = {deployment.name for deployment in found}
         found += [each for each in open_target(plugins, target).list() if each.name not in names]
     return sorted(found, key=lambda deployment: deployment.name), records
+
+
+def find_deployment(
+    layout: Layout, plugins: Plugins, name: str, target: str | None = None
+) -> tuple[Record | None, Deployment]:
+    """A deployment as it is now, and its record where it has one here.
+
+    Raises:
+        NotFoundError: it is not recorded; with ``target``, that has none of the name either.
+    """
+    recorded = Records(layout).find(name)
+    if recorded is not None and target in (None, recorded.target):
+        return recorded, status_of(plugins, recorded.deployment)
+    return None, _known(layout, plugins, name, target)
 
 
 def _known(layout: Layout, plugins: Plugins, name: str, target: str | None) -> Deployment:

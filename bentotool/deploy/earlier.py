@@ -48,7 +48,8 @@ def changed_settings(before: Revision, values: Mapping[str, Any], env: Mapping[s
     """
     lines, facts = [], before.deployment.facts
     for name, value in values.items():
-        was, now = _shown(before.options.get(name) or facts.get(name)), _shown(value)
+        given = before.options.get(name)
+        was, now = _shown(facts.get(name) if given in (None, "", ()) else given), _shown(value)
         if was != now and not (value is None and name in facts):
             lines.append(f"{name}: {now or 'not set'}, was {was or 'not set'}")
     for name in sorted(before.env.keys() | env.keys()):

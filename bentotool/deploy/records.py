@@ -144,7 +144,10 @@ class Records:
         """
         found = self.find(name)
         if found is None:
-            raise NotFoundError(f"no deployment {name!r} is recorded here", hint="bentotool deployment list")
+            raise NotFoundError(
+                f"no deployment {name!r} is recorded here",
+                hint="bentotool deployment list; --target TARGET asks that for what is not recorded here",
+            )
         return found
 
     def list(self) -> list[Record]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bentotool.cli.deploying import carry_out
+from bentotool.cli.names import bentos_and_folders, deployment_names, target_names
 from bentotool.cli.state import State, current
 from bentotool.cli.targets import describe_targets, image_maker, of_stored, target_params
 
@@ -21,12 +22,23 @@ __all__ = ["deploy"]
 
 
 def deploy(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Where to: the name of a plugin's target.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="Where to: the name of a plugin's target.", autocompletion=target_names),
+    ],
     bento: Annotated[
-        str, typer.Argument(metavar="[BENTO_OR_FOLDER]", help="NAME[:VERSION], or a folder, which is built first.")
+        str,
+        typer.Argument(
+            metavar="[BENTO_OR_FOLDER]",
+            help="NAME[:VERSION], or a folder, which is built first.",
+            autocompletion=bentos_and_folders,
+        ),
     ] = ".",
     *,
-    name: Annotated[str | None, typer.Option(help="Name of the deployment; default: the Bento's.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the deployment; default: the Bento's.", autocompletion=deployment_names),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the target; may be repeated.")
     ] = None,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from bentotool.cli.console import printable
 from bentotool.cli.formats import human_time
-from bentotool.cli.names import DeploymentName
+from bentotool.cli.names import DeploymentName, target_names
 from bentotool.cli.state import current
 
 Target = Annotated[
-    str | None, typer.Option(metavar="TARGET", help="Ask this target, also for what is not recorded here.")
+    str | None,
+    typer.Option(
+        metavar="TARGET", help="Ask this target, also for what is not recorded here.", autocompletion=target_names
+    ),
 ]
 
 
@@ -38,15 +40,15 @@ def list_deployments(target: Target = None) -> None:
     state.console.result([each.to_dict() for each in found], human)
 
 
-def show_deployment(name: DeploymentName) -> None:
+def show_deployment(name: DeploymentName, target: Target = None) -> None:
     """Show one deployment: how it is, and what was deployed before"""
-    from bentotool.deploy.api import status_of
-    from bentotool.deploy.records import Records
+    from bentotool.deploy.api import find_deployment
 
     state = current()
-    record = Records(state.layout).get(name)
-    now = status_of(state.plugins, record.deployment)
-    options = {key: value for key, value in record.current.options.items() if value not in (None, (), [], False)}
+    record, now = find_deployment(state.layout, state.plugins, name, target)
+    revisions = record.revisions if record is not None else ()
+    options = dict(revisions[0].options) if revisions else {}
+    env = dict(revisions[0].env) if revisions else {}
     history: list[dict[str, Any]] = [
         {
             "revision": each.number,
@@ -55,23 +57,24 @@ def show_deployment(name: DeploymentName) -> None:
             "digest": each.deployment.digest,
             "reason": each.reason,
         }
-        for each in record.revisions
+        for each in revisions
     ]
     document = {
-        **replace(now, facts=now.facts).to_dict(), "revision": record.current.number,
-        "created": record.current.created, "options": dict(record.current.options), "env": dict(record.current.env),
-        "history": history,
+        **now.to_dict(), "revision": revisions[0].number if revisions else None,
+        "created": revisions[0].created if revisions else "", "options": options, "env": env, "history": history,
     }  # fmt: skip
 
     def human() -> None:
         facts = {
             "name": name, "target": now.target, "status": now.status, "detail": now.detail, "url": now.url,
-            "bento": now.tag, "digest": now.digest, "deployed": human_time(record.current.created),
+            "bento": now.tag, "digest": now.digest,
+            "deployed": human_time(revisions[0].created) if revisions else "not from this store",
         }  # fmt: skip
         state.console.fields(facts)
         for key, value in options.items():
-            state.console.line(f"  option {key}={value}")
-        for key, value in record.current.env.items():
+            if value not in (None, (), [], False):
+                state.console.line(f"  option {key}={value}")
+        for key, value in env.items():
             state.console.line(f"  env    {key}={value}")
         for each in history[1:]:
             state.console.line(f"  before {each['tag']}  {human_time(each['created'])}")
