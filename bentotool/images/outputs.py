@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from bentotool.oci.reference import RemoteReference
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, tar_header
 from bentotool.paths import fsync_directory, make_folder, write_atomic
 
-__all__ = ["Images", "check_output", "stream_archive", "write_archive", "write_folder"]
+__all__ = ["Images", "archive_pieces", "check_output", "stream_archive", "write_archive", "write_folder"]
 
 Advance = Callable[[int], None]
 _CONTAINERD_NAME = "io.containerd.image.name"
@@ -79,6 +79,22 @@ class Images:
     def size(self) -> int:
         """Bytes of all blobs."""
         return sum(part.size for part in self.parts.values())
+
+    @cached_property
+    def layers(self) -> list[tuple[str, str]]:
+        """``(diff_id, digest)`` of each layer, those of one image from the bottom up."""
+        found = []
+        for image in self.built:
+            manifest = Manifest.from_bytes(self.layout.read(image.digest))
+            config = json.loads(self.layout.read(manifest.config.digest))
+            plain = config["rootfs"]["diff_ids"]
+            found += list(zip(map(str, plain), (layer.digest for layer in manifest.layers), strict=True))
+        return found
+
+    def blobs_of(self, plain: Collection[str]) -> frozenset[str]:
+        """The blobs that are needed for none but layers of these ``diff_ids``."""
+        needed = {digest for diff_id, digest in self.layers if diff_id not in plain}
+        return frozenset(digest for diff_id, digest in self.layers if diff_id in plain and digest not in needed)
 
     def roots(self) -> list[Descriptor]:
         """Entries of ``index.json``: one for each name."""
@@ -196,15 +212,21 @@ def _write_blob(layout: Layout, part: Descriptor, target: Path, advance: Advance
 
 
 def _copy(layout: Layout, part: Descriptor, write: Callable[[Any], int], advance: Advance) -> None:
+    for data in _checked(layout, part):
+        left = memoryview(data)
+        while left:
+            left = left[write(left) :]
+        advance(len(data))
+
+
+def _checked(layout: Layout, part: Descriptor) -> Iterator[bytes]:
+    """The bytes of a blob; it fails after the last one if they are not what they should be."""
     found, size = hashlib.sha256(), 0
     with layout.open_layer(part) as stream:
         while data := stream.read(CHUNK):
             found.update(data)
             size += len(data)
-            left = memoryview(data)
-            while left:
-                left = left[write(left) :]
-            advance(len(data))
+            yield data
     if f"sha256:{found.hexdigest()}" != part.digest or size != part.size:
         raise VerificationError(f"blob {part.digest} in the store is damaged", hint="see: bentotool store verify")
 
@@ -243,6 +265,23 @@ def stream_archive(images: Images, file: IO[bytes], advance: Advance = lambda am
         VerificationError: a blob is damaged.
         OSError: the file refuses.
     """
+    for piece in archive_pieces(images, advance):
+        file.write(piece)
+
+
+def archive_pieces(
+    images: Images, advance: Advance = lambda amount: None, present: Collection[str] = ()
+) -> Iterator[bytes]:
+    """The same bytes, piece by piece.
+
+    Args:
+        advance: told the bytes of blobs that were given.
+        present: digests of uncompressed layers (``diff_ids``) whose blobs are left out: for a reader that looks a
+            layer up before it opens its file, as Docker's own image store does.
+
+    Raises:
+        VerificationError: a blob is damaged.
+    """
     top, data = images.top
     small = {
         "oci-layout": LAYOUT_FILE,
@@ -252,9 +291,14 @@ def stream_archive(images: Images, file: IO[bytes], advance: Advance = lambda am
     if top.digest not in images.parts:
         small[_blob(top.digest)] = data
     for name, content in small.items():
-        file.write(tar_header(TarEntry(name, len(content))) + content + bytes(-len(content) % BLOCK))
+        yield tar_header(TarEntry(name, len(content))) + content + bytes(-len(content) % BLOCK)
+    left_out = images.blobs_of(present) if present else frozenset()
     for digest, part in sorted(images.parts.items()):
-        file.write(tar_header(TarEntry(_blob(digest), part.size)))
-        _copy(images.layout, part, file.write, advance)
-        file.write(bytes(-part.size % BLOCK))
-    file.write(TRAILER)
+        if digest in left_out:
+            continue
+        yield tar_header(TarEntry(_blob(digest), part.size))
+        for piece in _checked(images.layout, part):
+            yield piece
+            advance(len(piece))
+        yield bytes(-part.size % BLOCK)
+    yield TRAILER
