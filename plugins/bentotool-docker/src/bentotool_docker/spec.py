@@ -25,10 +25,12 @@ __all__ = [
     "REVISION",
     "ROLE",
     "SOCKET",
+    "VARIABLE",
     "WHERE",
     "container_name",
     "door_body",
     "door_name",
+    "door_socket",
     "parse_size",
     "secret_files",
     "stop_seconds",
@@ -48,6 +50,9 @@ WHERE = "io.bentotool.deployment.port"
 SOCKET = "io.bentotool.deployment.socket"
 """On a door: where it is asked."""
 
+VARIABLE = "BENTOTOOL_DOOR"
+"""In a version's environment: where it is lent its port."""
+
 _PORT = 3000
 _PLACE = "/run/bentotool"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -60,6 +65,11 @@ _SLACK_S = 10
 
 def door_name(name: str, revision: int) -> str:
     return f"bentotool-{name}-door-{revision}"
+
+
+def door_socket(revision: int) -> str:
+    """Where a door is asked, within the containers."""
+    return f"{_PLACE}/door-{revision}"
 
 
 def volume_name(name: str) -> str:
@@ -183,7 +193,7 @@ def where(values: Mapping[str, Any]) -> str:
 def door_body(bento: DeployBento, options: DeployOptions, image: Image, revision: int) -> dict[str, Any]:
     """The container that holds the port. It answers nobody, and lends the port to the versions."""
     values = options.values
-    port, address, path = int(values["port"]), _address(values), f"{_PLACE}/door-{revision}"
+    port, address, path = int(values["port"]), _address(values), door_socket(revision)
     return {
         "Image": image.reference,
         "Entrypoint": [image.python, "-m", "bentotool.runtime.door"],
@@ -258,7 +268,7 @@ def _variables(options: DeployOptions, door: str) -> dict[str, str]:
     ours = {
         "PORT": str(_PORT),
         "BENTOTOOL_HOST": "0.0.0.0",  # noqa: S104 - within the container; nothing is published but the door's port
-        "BENTOTOOL_DOOR": door,
+        VARIABLE: door,
         "BENTOTOOL_DRAIN_DELAY": f"{float(values['drain']):g}",
         "BENTOTOOL_GRACE": f"{float(values['grace']):g}",
     }

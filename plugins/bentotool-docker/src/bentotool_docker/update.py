@@ -18,6 +18,7 @@ from docker.models.containers import Container
 
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, UsageError
 from bentotool.targetspec import Plan
+from bentotool_docker.attempt import Attempt, under_way
 from bentotool_docker.engine import BROKEN, explained, is_local
 from bentotool_docker.images import Image
 from bentotool_docker.spec import (
@@ -27,9 +28,9 @@ from bentotool_docker.spec import (
     container_name,
     door_body,
     door_name,
+    door_socket,
     stop_seconds,
     version_body,
-    volume_body,
     where,
 )
 from bentotool_docker.standing import Standing, is_ready, last_lines, last_words, look, revision_of
@@ -82,70 +83,79 @@ def bring_up(
         raise UsageError(f"{plan.name} runs: an update has to wait for the new version", hint="leave --no-wait out")
     revision = standing.newest + 1
     # what the user asks for is judged before anything is made
-    version_body(plan.bento, options, image, revision, "", local=is_local(engine))
-    serving = f"{plan.name} goes on as it was" if standing.running else "nothing is left of it"
+    socket = _socket_to_be(plan, standing)
+    body = version_body(plan.bento, options, image, revision, socket, local=is_local(engine))
+    policy = body["HostConfig"]["RestartPolicy"]
+    body["HostConfig"]["RestartPolicy"] = {"Name": "no"}  # what does not start is not repeated
+    attempt = Attempt(client, plan.name)
     try:
-        with contextlib.ExitStack() as undo:
-            door = _ensure_door(client, plan, image, standing, undo)
-            body = version_body(plan.bento, options, image, revision, door.labels[SOCKET], local=is_local(engine))
-            policy = body["HostConfig"]["RestartPolicy"]
-            body["HostConfig"]["RestartPolicy"] = {"Name": "no"}  # what does not start is not repeated
-            version = _create(client, container_name(plan.name, revision), body, undo)
-            undo.callback(_end_ready, version, image, stop_seconds(options.values))
-            with explained(f"start {version.name}"):
-                version.start()
-            options.note(f"{version.name} starts")
-            if wait:
-                _await_ready(version, image, plan)
-            with explained(f"set the restart policy of {version.name}"):
-                client.api.update_container(version.id, restart_policy=policy)
-            commit(version, door)
-            undo.pop_all()
-    except KeyboardInterrupt:
-        options.note(f"interrupted: {serving}")
-        raise
-    except BentotoolError as error:
-        if error.hint is None:
-            error.hint = serving
+        # made first, as nobody else can then make one for this revision, and started last
+        attempt.check_volume(options)
+        version = attempt.create(container_name(plan.name, revision), body)
+        if not attempt.holds_volume():
+            raise under_way(plan.name)
+        door = _ensure_door(client, plan, image, attempt)
+        if door.labels[SOCKET] != socket:
+            raise under_way(plan.name)
+        with explained(f"start {version.name}"):
+            version.start()
+        options.note(f"{version.name} starts")
+        if wait:
+            _await_ready(version, image, plan)
+        _keep_running(version, policy)
+        commit(version, door)
+    except BaseException as error:
+        whole = attempt.take_back(image.python, stop_seconds(options.values))
+        _tell_undone(error, plan, standing, whole=whole)
         raise
     _retire(plan, standing, door)
 
 
-def _end_ready(version: Container, image: Image, seconds: int) -> None:
-    """Let a version end in order that has come to take requests; one that has not is just removed after this."""
-    with contextlib.suppress(*BROKEN):
-        if is_ready(version, image.python):
-            version.stop(timeout=seconds)
+def _tell_undone(error: BaseException, plan: Plan, before: Standing, *, whole: bool) -> None:
+    """Say how things stand after a deployment that came to nothing, where the error does not say what to do next."""
+    if not whole:
+        text = f"what was made for it is still there; the next deploy of {plan.name} takes it away"
+    else:
+        text = f"{plan.name} goes on as it was" if before.running else "nothing is left of it"
+    if isinstance(error, KeyboardInterrupt):
+        plan.options.note(f"interrupted: {text}")
+    elif isinstance(error, BentotoolError) and error.hint is None:
+        error.hint = text
 
 
-def _create(client: docker.DockerClient, name: str, body: dict[str, Any], undo: contextlib.ExitStack) -> Container:
-    with explained(f"create {name}"):
-        made = client.api.create_container_from_config(body, name=name)
-        undo.callback(_remove_quietly, client, made["Id"])
-        return client.containers.get(made["Id"])
+def _keep_running(version: Container, policy: dict[str, str]) -> None:
+    try:
+        with explained(f"set the restart policy of {version.name}"):
+            version.client.api.update_container(version.id, restart_policy=policy)
+    except NotFoundError:
+        raise _overtaken(version) from None
 
 
-def _remove_quietly(client: docker.DockerClient, identity: str) -> None:
-    with contextlib.suppress(*BROKEN):
-        client.api.remove_container(identity, force=True, v=True)
+def _next_door(standing: Standing) -> int:
+    return max((revision_of(each) for each in standing.doors), default=0) + 1
 
 
-def _ensure_door(
-    client: docker.DockerClient, plan: Plan, image: Image, standing: Standing, undo: contextlib.ExitStack
-) -> Container:
-    """The door at the port that is asked for: the one that stands, or a new one beside it."""
-    port = where(plan.options.values)
+def _socket_to_be(plan: Plan, standing: Standing) -> str:
+    """Where the version will be lent its port."""
     door = usable_door(standing, plan.options.values)
-    if door is not None:
-        if door.status != "running":
-            _start_door(door, port)
-            _await_door(door, image)
+    return str(door.labels[SOCKET]) if door is not None else door_socket(_next_door(standing))
+
+
+def _ensure_door(client: docker.DockerClient, plan: Plan, image: Image, attempt: Attempt) -> Container:
+    """The door at the port that is asked for: the one that stands, or a new one beside it."""
+    port, standing = where(plan.options.values), look(client, plan.name)
+    door = usable_door(standing, plan.options.values)
+    if door is None:
+        revision = _next_door(standing)
+        body = door_body(plan.bento, plan.options, image, revision)
+        door = attempt.create(door_name(plan.name, revision), body)
+    elif door.status == "running":
         return door
-    _ensure_volume(client, plan, undo, fresh=not standing.doors and not standing.versions)
-    revision = max((revision_of(each) for each in standing.doors), default=0) + 1
-    door = _create(client, door_name(plan.name, revision), door_body(plan.bento, plan.options, image, revision), undo)
-    _start_door(door, port)
-    _await_door(door, image)
+    try:
+        _start_door(door, port)
+        _await_door(door, image)
+    except NotFoundError:  # it was that of an attempt that is taken back just now
+        raise under_way(plan.name) from None
     return door
 
 
@@ -159,24 +169,6 @@ def _start_door(door: Container, port: str) -> None:
         except ConflictError:
             if not left:
                 raise
-
-
-def _ensure_volume(client: docker.DockerClient, plan: Plan, undo: contextlib.ExitStack, *, fresh: bool) -> None:
-    body = volume_body(plan.options)
-    name = body["Name"]
-    with explained(f"create volume {name}"):
-        made = client.api.create_volume(
-            name, driver=body["Driver"], driver_opts=body["DriverOpts"], labels=body["Labels"]
-        )
-    if (made.get("Labels") or {}).get(DEPLOYMENT) != plan.name:
-        raise ConflictError(f"there is a volume {name} that is not of this deployment", hint="choose another --name")
-    if fresh:
-        undo.callback(_remove_volume_quietly, client, name)
-
-
-def _remove_volume_quietly(client: docker.DockerClient, name: str) -> None:
-    with contextlib.suppress(*BROKEN):
-        client.api.remove_volume(name)
 
 
 def _await_door(door: Container, image: Image) -> None:
@@ -255,10 +247,7 @@ def _tell_log(version: Container, plan: Plan) -> str:
 
 
 def _overtaken(version: Container) -> ConflictError:
-    return ConflictError(
-        f"{version.name} was taken away: another deployment of this name is under way",
-        hint="see what runs now: bentotool deployment list",
-    )
+    return under_way(version.labels[DEPLOYMENT], f"{version.name} was taken away: ")
 
 
 def _retire(plan: Plan, before: Standing, door: Container) -> None:
