@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bentotool import images
+    from bentotool import images, monitoring
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
     from bentotool.client.serving import serve
     from bentotool.sdk import exceptions, metrics, validators
-    from bentotool.sdk import monitor as monitoring
     from bentotool.sdk.api import api, on_deployment, on_shutdown, on_startup, on_warmup
     from bentotool.sdk.arguments import use_arguments
     from bentotool.sdk.context import Context
@@ -102,7 +101,7 @@ _MODULES = {
     "gradio": "bentotool.sdk.gradio",
     "images": "bentotool.images",
     "metrics": "bentotool.sdk.metrics",
-    "monitoring": "bentotool.sdk.monitor",
+    "monitoring": "bentotool.monitoring",
     "validators": "bentotool.sdk.validators",
     "models": "bentotool.models",
 }

@@ -31,9 +31,11 @@ _MODULES = (
     "exceptions.py",
     "frameworks.py",
     "images/__init__.py",
+    "metrics.py",
     "models/__init__.py",
     "models/reader.py",
     "models/trust.py",
+    "monitoring.py",
     "validators.py",
 )
 _PACKAGES = ("sdk", "runtime", "client")

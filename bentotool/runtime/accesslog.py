@@ -63,7 +63,7 @@ class AccessLog:
         if options.sample < 1 and exchange.status < _FAILED and random.random() >= options.sample:  # noqa: S311
             return
         fields = self._fields(exchange, seconds)
-        _log.info(_line(fields), extra={"fields": fields, "request_id_given": exchange.request_id})
+        _log.info(_line(fields), extra={"fields": fields})
 
     def _fields(self, exchange: Exchange, seconds: float) -> dict[str, Any]:
         scope, options = exchange.scope, self._options

@@ -98,7 +98,7 @@ class Tracing:
             "url.path": scope["path"],
             "url.scheme": scope.get("scheme", "http"),
             "network.protocol.version": scope.get("http_version", "1.1"),
-            "http.route": self._prefix + exchange.route,
+            "http.route": self._prefix + exchange.route if exchange.route else None,
             "client.address": client[0] if client else None,
             "server.address": server[0] if server else None,
             "server.port": server[1] if server else None,

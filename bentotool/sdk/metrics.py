@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTENT_TYPE_LATEST",
-    "DIRECTORY",
     "REGISTRY",
     "CollectorRegistry",
     "Counter",

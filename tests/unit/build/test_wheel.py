@@ -33,7 +33,7 @@ def test_the_runtime_wheel_holds_the_runtime_side_alone() -> None:
     files = dict(open_wheel(wheel))
     assert wheel == runtime_wheel()[1]
     tops = {name.split("/")[1].split(".")[0] for name in files if name.startswith("bentotool/")}
-    public = {"exceptions", "images", "validators"}
+    public = {"exceptions", "images", "metrics", "monitoring", "validators"}
     assert tops <= {"__init__", "errors", "frameworks", "sdk", "runtime", "client", "models", *public}
     assert {name for name in files if "/models/" in name} <= {
         "bentotool/models/__init__.py",
