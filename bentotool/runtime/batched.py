@@ -41,6 +41,9 @@ class BatchedCall:
             function, name=spec.name, max_units=spec.options.max_batch_size, max_items=max_items, observer=observer
         )
         self._batcher.start()
+        make = spec.parameters[0].codec.batching
+        assert make is not None
+        self._input_batching = make(spec.options.batch_dim[0])
 
     def close(self) -> None:
         self._batcher.close()
@@ -78,12 +81,6 @@ class BatchedCall:
         ]
         results = await asyncio.gather(*submitted)
         return self._output_batching(results[0]).merge(results)
-
-    @property
-    def _input_batching(self) -> Batching:
-        make = self.spec.parameters[0].codec.batching
-        assert make is not None
-        return make(self.spec.options.batch_dim[0])
 
     def _output_batching(self, value: Any) -> Batching:
         make, dimension = self.spec.output.batching, self.spec.options.batch_dim[1]

@@ -11,6 +11,8 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import math
+import queue
 import threading
 import time
 from collections import deque
@@ -76,6 +78,49 @@ class _Outbox:
             self._told.popleft()()
 
 
+class _Patience:
+    """Ends the waiting of those whose deadline passes, or whose caller leaves, while their batch runs.
+
+    One timer for all, so that a request costs no timer of its own. What is asked too late by `_GRAIN_S` at most.
+    """
+
+    _GRAIN_S = 0.005
+    _LOOK_S = 0.25
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], ended: Callable[[], None]) -> None:
+        self._loop, self._clock, self._ended = loop, clock, ended
+        self._entries: set[Entry] = set()
+        self._next = math.inf
+
+    def add(self, entry: Entry) -> None:
+        self._entries.add(entry)
+        if entry.deadline < self._next:
+            self._plan()
+
+    def remove(self, entry: Entry) -> None:
+        self._entries.discard(entry)
+
+    def _plan(self) -> None:
+        now = self._clock()
+        first = min(entry.deadline for entry in self._entries)
+        self._next = max(now + self._GRAIN_S, min(first, now + self._LOOK_S))
+        self._loop.call_later(self._next - now, self._look, self._next)
+
+    def _look(self, planned: float) -> None:
+        if planned != self._next:
+            return  # an earlier look was planned since
+        self._next, now = math.inf, self._clock()
+        over = [entry for entry in self._entries if entry.deadline <= now or entry.gone()]
+        for entry in over:
+            self._entries.discard(entry)
+            if not is_gone(entry):
+                entry.settle(None, DeadlineExceeded("the deadline passed before there was an answer"))
+        if over:
+            self._ended()
+        if self._entries:
+            self._plan()
+
+
 class Batcher:
     """Runs one batchable function on what its queue gives.
 
@@ -105,10 +150,13 @@ class Batcher:
         self._clock = clock
         self.cost = CostModel()
         self.queue = policy(max_units, max_items, self.cost, clock, self._observer)
-        self._wake = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._asleep = False
+        self._alarm: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: _Outbox | None = None
+        self._patience: _Patience | None = None
         self._async = inspect.iscoroutinefunction(function)
         self._thread = None if self._async else threading.Thread(target=self._work, name=f"batch-{name}", daemon=True)
         self._task: asyncio.Task[None] | None = None
@@ -117,14 +165,14 @@ class Batcher:
         """Begin to serve, on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._outbox = _Outbox(self._loop, self._clock, self._note_lag)
+        self._patience = _Patience(self._loop, self._clock, self._outbox.send)
         if self._thread is not None:
             self._thread.start()
 
     def admit(self, deadline: float) -> None:
         """Refuse a request before its body is read. Raises: ServiceUnavailable: no answer would be in time."""
-        with self._wake:
+        with self._lock:
             self.queue.admit(deadline)
-        self._send()
 
     async def submit(
         self, value: Any, *, units: int, key: object, deadline: float, gone: Callable[[], bool] = lambda: False
@@ -136,26 +184,34 @@ class Batcher:
             DeadlineExceeded: the deadline passed in the queue.
             Exception: what the function raised for this very value.
         """
-        assert self._loop is not None, "start() comes first"
-        assert self._outbox is not None
-        future: asyncio.Future[Any] = self._loop.create_future()
-        entry = Entry(value, units, key, deadline, lambda: future.done() or gone(), self._outbox.settler(future))
-        with self._wake:
+        loop, outbox, patience = self._loop, self._outbox, self._patience
+        assert loop is not None, "start() comes first"
+        assert outbox is not None
+        assert patience is not None
+        future: asyncio.Future[Any] = loop.create_future()
+        entry = Entry(value, units, key, deadline, lambda: future.done() or gone(), outbox.settler(future))
+        with self._lock:
             if self._closed:
                 raise ServiceUnavailable("the service is shutting down", retry_after=1.0)
             self.queue.put(entry)
-            self._wake.notify()
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self._alarm.put(None)
         if self._async and self._task is None:
             # a context of its own, so that nothing of this request is seen by the batches of others
-            self._task = contextvars.Context().run(self._loop.create_task, self._work_async())
-        return await future
+            self._task = contextvars.Context().run(loop.create_task, self._work_async())
+        patience.add(entry)
+        try:
+            return await future
+        finally:
+            patience.remove(entry)
 
     def close(self) -> None:
         """Stop after the batch in flight; what still waits is answered with 503."""
-        with self._wake:
+        with self._lock:
             self._closed = True
             left = self.queue.drain()
-            self._wake.notify_all()
+        self._alarm.put(None)
         for entry in left:
             entry.settle(None, ServiceUnavailable("the service is shutting down", retry_after=1.0))
         self._send()
@@ -172,12 +228,15 @@ class Batcher:
             pass
 
     def _work_once(self) -> bool:
-        with self._wake:
-            while not (batch := self._take()):
-                if self._closed:
-                    return False
-                self._wake.wait()
-        self._execute(batch)
+        with self._lock:
+            batch = self._take()
+            self._asleep = not batch and not self._closed
+            if not batch and self._closed:
+                return False
+        if batch:
+            self._execute(batch)
+        else:
+            self._alarm.get()
         return True
 
     async def _work_async(self) -> None:
@@ -189,7 +248,7 @@ class Batcher:
             self._send()
 
     async def _work_once_async(self) -> bool:
-        with self._wake:
+        with self._lock:
             batch = self._take()
         if batch:
             await self._execute_async(batch)

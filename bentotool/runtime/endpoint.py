@@ -211,9 +211,11 @@ class Endpoint:
             items = self.items(args, named, deadline, disconnect_probe(receive))
             media = stream_media_type(self.spec)
             return await send_stream(self.spec.output, media, items, receive, send, headers, request_id, context)
-        seconds = deadline - started
-        work, gone = self._invoke(args, named, deadline, receive), disconnect_probe(receive)
-        result = await under_deadline(work, deadline, seconds, gone)
+        work = self._invoke(args, named, deadline, receive)
+        if self.batched is not None:  # whose batcher minds deadlines and callers by itself
+            result = await work
+        else:
+            result = await under_deadline(work, deadline, deadline - started, disconnect_probe(receive))
         if is_response(result):
             return await send_response(result, scope, receive, send, request_id, context)
         if self._rendered or is_binary(headers):

@@ -266,7 +266,7 @@ def test_one_odd_request_fails_alone():
     async def work(batcher):
         gate = threading.Event()
         texts = ["poison" if number == 13 else f"v{number}" for number in range(32)]
-        with batcher._wake:  # everything gathers while the executor is held up
+        with batcher._lock:  # everything gathers while the executor is held up
             tasks = [asyncio.create_task(submit(batcher, text)) for text in texts]
         gate.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
