@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -99,6 +100,9 @@ class Worker:
             self.line.sendall(json.dumps(message).encode() + b"\n")
 
     def _tell_ready(self) -> None:
+        # what is there now stays: without it, a full collection would stop all requests for tens of milliseconds
+        gc.collect()
+        gc.freeze()
         service = self.app.service
         waiting = self.app.command is not None
         self.tell({"type": "ready", "workers": service.config.workers, "name": service.name, "waiting": waiting})
