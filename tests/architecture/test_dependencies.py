@@ -33,6 +33,7 @@ OPTIONAL = {
     "cyclonedx": "the sbom extra",
     "packageurl": "the sbom extra",
     "spdx_tools": "the sbom extra",
+    "opentelemetry": "the tracing extra",
     "pytest": "bentotool.testing, which runs under it",
 }
 NOT_IMPORTED_BY_NAME = {"tomli", "httptools", "uvloop"}  # by import_module, and by uvicorn
