@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from bentotool.errors import UsageError
@@ -19,6 +18,8 @@ __all__ = [
     "DeployBento",
     "DeployOptions",
     "Deployment",
+    "ImageArchive",
+    "ImageMaker",
     "OptionSpec",
     "Plan",
     "PlannedResource",
@@ -128,6 +129,25 @@ class TargetDecl(_Declaration):
 
 
 @dataclass(frozen=True)
+class ImageArchive:
+    """An image of the store as the archive that ``docker load`` takes.
+
+    Args:
+        layers: digests of its uncompressed layers (``diff_ids`` of the OCI image configuration), from the bottom up.
+        pieces: its bytes from the start, in pieces, each time it is called; without the blobs of the layers that are
+            named, for a reader that has those. A damaged blob is a
+            :class:`~bentotool.errors.VerificationError` in between.
+    """
+
+    layers: tuple[str, ...]
+    pieces: Callable[[Collection[str]], Generator[bytes, None, None]]
+
+
+ImageMaker: TypeAlias = Callable[[str], ImageArchive]
+"""Makes the image of a Bento for a platform, such as ``linux/amd64``."""
+
+
+@dataclass(frozen=True)
 class DeployBento:
     """What is deployed.
 
@@ -135,8 +155,7 @@ class DeployBento:
         name, version, digest, service: of the Bento.
         python: ``X.Y``.
         platform: that its lock was made for.
-        make_image: ``(platform, folder)`` → a file in the folder that ``docker load`` takes, holding the image
-            ``name:version``; builds it where the store has none.
+        make_image: gives the image ``name:version`` for a platform; builds it where the store has none.
     """
 
     name: str
@@ -145,7 +164,7 @@ class DeployBento:
     service: str = ""
     python: str = ""
     platform: str = ""
-    make_image: Callable[[str, Path], Path] | None = None
+    make_image: ImageMaker | None = None
 
     @property
     def tag(self) -> str:

@@ -6,8 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperOption
@@ -19,7 +18,7 @@ from bentotool.cli.state import State, current
 if TYPE_CHECKING:
     from bentotool.build.bentos import StoredBento
     from bentotool.deploy.records import Revision
-    from bentotool.targetspec import DeployBento, OptionSpec, Plan
+    from bentotool.targetspec import DeployBento, ImageArchive, ImageMaker, OptionSpec, Plan
 
 __all__ = [
     "ShownProgress",
@@ -89,15 +88,16 @@ def describe_targets(state: State) -> tuple[str, list[tuple[str, str]]]:
 
 def image_maker(
     state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool
-) -> Callable[[str, Path], Path]:
+) -> ImageMaker:
     """Makes the image of a Bento, as ``containerize`` does; see :class:`bentotool.targetspec.DeployBento`."""
 
-    def make(platform: str, folder: Path) -> Path:
+    def make(platform: str) -> ImageArchive:
         from bentotool.images.containerize import build_images, choose_builder
-        from bentotool.images.outputs import Images, write_archive
+        from bentotool.images.outputs import Images, archive_pieces
         from bentotool.images.plan import check_platforms, plan_image
         from bentotool.imagespec import ImageRequest
         from bentotool.oci.reference import RemoteReference
+        from bentotool.targetspec import ImageArchive
 
         platforms = check_platforms((platform,), bento.platform)
         plans = tuple(plan_image(state.layout, bento, each, base=base) for each in platforms)
@@ -115,15 +115,18 @@ def image_maker(
         )
         name = str(RemoteReference.parse(bento.tag))
         written = Images(state.layout, images, [(model.name, model.digest) for model in bento.models], [name])
-        archive = folder / "image.tar"
-        with state.console.progress(written.size, f"write the image of {bento.tag}") as progress:
-            write_archive(written, archive, progress.advance)
-        return archive
+
+        def pieces(present: Collection[str]) -> Generator[bytes, None, None]:
+            left_out = sum(written.parts[digest].size for digest in written.blobs_of(present))
+            with state.console.progress(written.size - left_out, f"load the image of {bento.tag}") as progress:
+                yield from archive_pieces(written, progress.advance, present)
+
+        return ImageArchive(tuple(diff_id for diff_id, _ in written.layers), pieces)
 
     return make
 
 
-def of_stored(bento: StoredBento, maker: Callable[[StoredBento], Callable[[str, Path], Path]]) -> DeployBento:
+def of_stored(bento: StoredBento, maker: Callable[[StoredBento], ImageMaker]) -> DeployBento:
     """A Bento of the store as a target is given it."""
     from bentotool.targetspec import DeployBento
 
@@ -132,9 +135,7 @@ def of_stored(bento: StoredBento, maker: Callable[[StoredBento], Callable[[str, 
     )
 
 
-def deployed_again(
-    state: State, revision: Revision, maker: Callable[[StoredBento], Callable[[str, Path], Path]]
-) -> DeployBento:
+def deployed_again(state: State, revision: Revision, maker: Callable[[StoredBento], ImageMaker]) -> DeployBento:
     """The Bento of a revision: from the store while that has it, else by name alone, for a target that still can."""
     from bentotool.build.bentos import BentoStore
     from bentotool.errors import NotFoundError

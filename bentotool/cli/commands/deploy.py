@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from bentotool.targetspec import DeployBento
+    from bentotool.targetspec import DeployBento, ImageMaker
 
 __all__ = ["deploy"]
 
@@ -87,7 +87,7 @@ def _tell_changes(state: State, name: str, values: Mapping[str, Any], env: Mappi
         state.console.note(line)
 
 
-def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., Callable[[str, Path], Path]]) -> DeployBento:
+def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., ImageMaker]) -> DeployBento:
     """The Bento that is meant: one of the store, or that of a folder, built now."""
     from bentotool.build.bentos import BentoStore
     from bentotool.targetspec import DeployBento

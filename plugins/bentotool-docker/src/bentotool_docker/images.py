@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import docker
 import docker.errors
 
 from bentotool.errors import BentotoolError, NotFoundError
-from bentotool.targetspec import DeployBento
-from bentotool_docker.engine import explained
+from bentotool.targetspec import DeployBento, ImageArchive
+from bentotool_docker.engine import BROKEN, NoSpaceError, explained
 
 __all__ = ["Image", "ensure_image", "find_image", "image_of", "remove_image", "unused_images"]
 
 DIGEST = "io.bentotool.bento.digest"
+_LOOKED_AT = 100
+_OF_CONTAINERD = "driver-type"  # stands in DriverStatus where the engine keeps images with containerd
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -144,12 +147,57 @@ def _make(client: docker.DockerClient, bento: DeployBento, note: Callable[[str],
         architecture = str(client.version().get("Arch", "amd64"))
     platform = f"linux/{_ARCHITECTURES.get(architecture, architecture)}"
     note(f"make the image of {bento.tag} for {platform}")
-    with tempfile.TemporaryDirectory(prefix="bentotool-docker-", ignore_cleanup_errors=True) as folder:
-        archive = bento.make_image(platform, Path(folder))
-        note("load it into the engine")
-        with explained(f"load the image of {bento.tag}"), archive.open("rb") as stream:
-            client.images.load(stream)
+    archive = bento.make_image(platform)
+    note("load it into the engine")
+    _load(client, bento.tag, archive)
     found = find_image(client, bento.tag)
     if found is None:
         raise BentotoolError(f"the engine took the image of {bento.tag} and does not have it", hint="docker image ls")
     return replace(found, made=True)
+
+
+def _load(client: docker.DockerClient, tag: str, archive: ImageArchive) -> None:
+    """Send an image to the engine, without the layers that it has: after an edit of the code that is all but one."""
+    present = _present(client, archive.layers)
+    if present:
+        try:
+            _send(client, tag, archive, present)
+            return
+        except NoSpaceError:
+            raise
+        except BentotoolError:  # it wants them all the same, or one has gone just now
+            if not _answers(client):
+                raise
+    _send(client, tag, archive, ())
+
+
+def _send(client: docker.DockerClient, tag: str, archive: ImageArchive, present: Sequence[str]) -> None:
+    with explained(f"load the image of {tag}"), contextlib.closing(archive.pieces(present)) as pieces:
+        client.images.load(pieces)
+
+
+def _present(client: docker.DockerClient, layers: Sequence[str]) -> Sequence[str]:
+    """Which layers from the bottom up the engine has in some image, where it looks a layer up before it reads one.
+
+    Docker's own image store does (``tarexport.Load`` of moby); that of containerd wants each blob.
+    """
+    with explained("ask the engine for its image store"):
+        status = client.info().get("DriverStatus") or []
+        if any(pair[:1] == [_OF_CONTAINERD] for pair in status):
+            return ()
+        ours = client.api.images(filters={"label": DIGEST})
+        others = client.api.images()
+    longest = 0
+    for identity in dict.fromkeys(str(each["Id"]) for each in (*ours, *others[:_LOOKED_AT])):
+        with contextlib.suppress(NotFoundError), explained("look at an image"):
+            there = (client.api.inspect_image(identity).get("RootFS") or {}).get("Layers") or []
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(layers, there, strict=False))
+            longest = max(longest, sum(1 for _ in same))
+    return layers[:longest]
+
+
+def _answers(client: docker.DockerClient) -> bool:
+    try:
+        return bool(client.ping())
+    except BROKEN:
+        return False
