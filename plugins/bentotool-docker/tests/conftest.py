@@ -28,6 +28,7 @@ LIMIT = 60.0
 LABEL = "io.bentotool.deployment"
 SERVICE = """
 import asyncio, os, pathlib, socket, time
+from collections.abc import AsyncIterator
 import bentotool
 
 if os.environ.get("BROKEN"):
@@ -54,6 +55,16 @@ class Probe:
     async def slow(self, seconds: float) -> str:
         await asyncio.sleep(seconds)
         return os.environ.get("VERSION", "")
+
+    @bentotool.api
+    async def count(self, pieces: int, every: float) -> AsyncIterator[str]:
+        for _ in range(pieces):
+            yield os.environ.get("VERSION", "") + chr(10)
+            await asyncio.sleep(every)
+
+    @bentotool.api
+    def measure(self, text: str) -> str:
+        return str(len(text))
 
     @bentotool.api
     def facts(self) -> dict[str, str]:
