@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from bentotool.errors import ConfigError
 from bentotool.runtime.batcher import Batcher
-from bentotool.runtime.batchqueue import Observer
+from bentotool.runtime.batchqueue import BatchQueue, Observer
 from bentotool.runtime.deadlines import Receive, disconnect_probe
 from bentotool.sdk.codecs import Batching, codec_for
 from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput, PayloadTooLarge
@@ -32,18 +33,38 @@ class BatchedCall:
         bound: its method.
         max_items: requests that may wait.
         observer: is told what the batcher does.
+
+    Raises:
+        ConfigError: an option names a method that the service has not.
     """
 
     def __init__(self, spec: MethodSpec, bound: Callable[..., Any], max_items: int, observer: Observer) -> None:
         self.spec, self._bound = spec, bound
-        function = self._batch_async if spec.kind == "async" else self._batch_sync
-        self._batcher = Batcher(
-            function, name=spec.name, max_units=spec.options.max_batch_size, max_items=max_items, observer=observer
-        )
-        self._batcher.start()
+        options = spec.options
         make = spec.parameters[0].codec.batching
         assert make is not None
-        self._input_batching = make(spec.options.batch_dim[0])
+        self._input_batching = make(options.batch_dim[0])
+        self._key, self._units, self._pad = (self._hook(name) for name in ("batch_key", "batch_units", "batch_pad"))
+        self._size, self._max_items = options.max_batch_size, max_items
+        self._batcher = Batcher(
+            self._batch_async if spec.kind == "async" else self._batch_sync,
+            name=spec.name,
+            max_units=options.max_batch_size,
+            max_items=max_items,
+            observer=observer,
+            policy=options.batch_policy or BatchQueue,
+        )
+        self._batcher.start()
+
+    def _hook(self, name: str) -> Callable[[Any], Any] | None:
+        """What an option gives, as a function."""
+        given = getattr(self.spec.options, name)
+        if not isinstance(given, str):
+            return given  # type: ignore[no-any-return]
+        found = getattr(getattr(self._bound, "__self__", None), given, None)
+        if not callable(found):
+            raise ConfigError(f"the service has no method {given!r}", path=(f"API {self.spec.name}", name))
+        return found  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._batcher.close()
@@ -61,26 +82,50 @@ class BatchedCall:
     async def __call__(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
         value = args[0] if args else next(iter(named.values()))
         gone = disconnect_probe(receive)
-        batching = self._input_batching
         try:
-            rows = batching.count(value)
+            rows = self._input_batching.count(value)
         except ValueError as error:
             raise InvalidArgument(f"$.{self.spec.parameters[0].name}: {error}") from None
-        key, size = batching.key(value), self.spec.options.max_batch_size
-        if rows <= size:
-            return await self._batcher.submit(value, units=max(1, rows), key=key, deadline=deadline, gone=gone)
+        units = self._units_of(value, rows)
+        if units <= self._size:
+            return await self._submit(value, units, deadline, gone)
         # a request with more rows than a batch may have takes several batches, and gets one answer
-        counts = [min(size, rows - start) for start in range(0, rows, size)]
-        if len(counts) > self._batcher.queue.max_items:
-            most = size * self._batcher.queue.max_items
-            raise PayloadTooLarge(f"the body has {rows} rows, at most {most} are taken")
-        pieces = batching.split(value, counts)
-        submitted = [
-            self._batcher.submit(piece, units=count, key=key, deadline=deadline, gone=gone)
-            for piece, count in zip(pieces, counts, strict=True)
-        ]
-        results = await asyncio.gather(*submitted)
+        pieces = self._parts(value, rows, units)
+        results = await asyncio.gather(*(self._submit(piece, count, deadline, gone) for piece, count in pieces))
         return self._output_batching(results[0]).merge(results)
+
+    def _units_of(self, value: Any, rows: int) -> int:
+        return max(1, rows if self._units is None else self._units(value))
+
+    def _submit(self, value: Any, units: int, deadline: float, gone: Callable[[], bool]) -> Any:
+        return self._batcher.submit(value, units=units, key=self._key_of(value), deadline=deadline, gone=gone)
+
+    def _key_of(self, value: Any) -> object:
+        own = None if self._pad is not None else self._input_batching.key(value)
+        return own if self._key is None else (own, self._key(value))
+
+    def _parts(self, value: Any, rows: int, units: int) -> list[tuple[Any, int]]:
+        """Parts of an input that fit into a batch, with their units.
+
+        Raises:
+            PayloadTooLarge: one row alone does not fit, or there are more parts than may wait.
+        """
+        size, batching = self._size, self._input_batching
+        if self._units is None:
+            counts = [min(size, rows - start) for start in range(0, rows, size)]
+            found = (
+                list(zip(batching.split(value, counts), counts, strict=True)) if len(counts) <= self._max_items else []
+            )
+        elif rows <= 1:
+            raise PayloadTooLarge(f"an item of the body has {units} units, at most {size} are taken")
+        else:
+            found = []
+            for part, count in zip(batching.split(value, halves := [rows // 2, rows - rows // 2]), halves, strict=True):
+                own = self._units_of(part, count)
+                found += [(part, own)] if own <= size else self._parts(part, count, own)
+        if not 0 < len(found) <= self._max_items:
+            raise PayloadTooLarge(f"the body has {rows} rows: more than {self._max_items} batches")
+        return found
 
     def _output_batching(self, value: Any) -> Batching:
         make, dimension = self.spec.output.batching, self.spec.options.batch_dim[1]
@@ -93,16 +138,16 @@ class BatchedCall:
             raise InvalidOutput(f"{self.spec.name} returned {rows} rows for {sum(counts)}")
         return batching.split(merged, counts)
 
-    def _arguments(self, merged: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _merged(self, values: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of one call for all."""
+        merged = self._input_batching.merge(values if self._pad is None else self._pad(values))
         parameter = self.spec.parameters[0]
         return ((), {parameter.name: merged}) if parameter.keyword_only else ((merged,), {})
 
     def _batch_sync(self, values: Sequence[Any]) -> list[Any]:
-        batching = self._input_batching
-        args, named = self._arguments(batching.merge(values))
-        return self._split(self._bound(*args, **named), [batching.count(value) for value in values])
+        args, named = self._merged(values)
+        return self._split(self._bound(*args, **named), [self._input_batching.count(value) for value in values])
 
     async def _batch_async(self, values: Sequence[Any]) -> list[Any]:
-        batching = self._input_batching
-        args, named = self._arguments(batching.merge(values))
-        return self._split(await self._bound(*args, **named), [batching.count(value) for value in values])
+        args, named = self._merged(values)
+        return self._split(await self._bound(*args, **named), [self._input_batching.count(value) for value in values])

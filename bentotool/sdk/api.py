@@ -26,6 +26,12 @@ class ApiOptions:
         name: the API's name, by default the function's.
         batchable: requests may be merged along `batch_dim`, (input, output).
         max_batch_size: rows in one call at most. A request with more rows is split over several calls.
+        batch_key: requests share a batch only when this gives the same for their inputs, besides what always has to be
+            the same (the type and shape of arrays). A function of the input, or the name of a method of the service.
+        batch_units: what an input counts against `max_batch_size`, instead of its rows. Given as `batch_key` is.
+        batch_pad: inputs of one batch → the same made alike, before they are merged; shapes may differ then. Given as
+            `batch_key` is.
+        batch_policy: decides on batches; called as `bentotool.runtime.batchqueue.BatchQueue`, whose place it takes.
         max_latency_ms: longest time an item may take from its arrival to its answer.
         method: HTTP method. GET and DELETE take their parameters from the query, the others from the body.
         timeout: seconds; None for the service's ``traffic.timeout``.
@@ -39,6 +45,10 @@ class ApiOptions:
     batchable: bool = False
     batch_dim: tuple[int, int] = (0, 0)
     max_batch_size: int = 100
+    batch_key: Callable[[Any], Any] | str | None = None
+    batch_units: Callable[[Any], int] | str | None = None
+    batch_pad: Callable[[Sequence[Any]], Sequence[Any]] | str | None = None
+    batch_policy: Callable[..., Any] | None = None
     max_latency_ms: float = 60_000
     method: str = "POST"
     timeout: float | None = None

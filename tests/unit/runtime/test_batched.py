@@ -1,0 +1,128 @@
+"""Batchable APIs in a whole application: how inputs are grouped, counted, padded and taken apart."""
+
+import asyncio
+
+import httpx
+import numpy as np
+import pytest
+
+import bentotool
+from bentotool.errors import ConfigError
+from bentotool.runtime.app import Application
+from bentotool.runtime.batchqueue import BatchQueue
+
+LIMIT = 10.0
+policies = []
+
+
+class Watched(BatchQueue):
+    def __init__(self, *args):
+        super().__init__(*args)
+        policies.append(self)
+
+
+def padded(rows):
+    longest = max(row.shape[1] for row in rows)
+    return [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
+
+
+@bentotool.service
+class Grouped:
+    def __init__(self):
+        self.calls = []
+        self.gate = asyncio.Event()
+
+    async def seen(self, batch):
+        self.calls.append(batch)
+        await self.gate.wait()
+
+    def bucket(self, texts):
+        return max(map(len, texts)) // 10
+
+    @bentotool.api(batchable=True, batch_key="bucket")
+    async def lengths(self, texts: list[str]) -> list[int]:
+        await self.seen(texts)
+        return [len(text) for text in texts]
+
+    @bentotool.api(batchable=True, max_batch_size=10, batch_units=lambda texts: sum(map(len, texts)))
+    async def limited(self, texts: list[str]) -> list[int]:
+        await self.seen(texts)
+        return [len(text) for text in texts]
+
+    @bentotool.api(batchable=True, batch_pad=padded)
+    async def sums(self, rows: np.ndarray) -> np.ndarray:
+        await self.seen(rows.tolist())
+        return rows.sum(axis=1)
+
+    @bentotool.api(batchable=True, batch_policy=Watched)
+    async def echo(self, rows: list[int]) -> list[int]:
+        return rows
+
+
+def together(path, bodies):
+    """Answers to requests that come while the first of them runs, and the batches that were made."""
+
+    async def main():
+        app = Application(Grouped)
+        await app.start()
+        transport = httpx.ASGITransport(app)
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=LIMIT) as client:
+                tasks = [asyncio.create_task(client.post(path, json=body)) for body in bodies]
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                app.instance.gate.set()
+                return [await task for task in tasks], app.instance.calls
+        finally:
+            await app.stop()
+
+    return asyncio.run(main())
+
+
+def test_a_key_of_the_service_keeps_inputs_apart():
+    texts = [["a"], ["b" * 25], ["c"], ["d" * 22]]
+    answers, calls = together("/lengths", [{"texts": each} for each in texts])
+    assert [answer.json() for answer in answers] == [[1], [25], [1], [22]]
+    for batch in calls:
+        assert len({len(text) // 10 for text in batch}) == 1
+    assert len(calls) < 4, "what has one key shares a batch"
+
+
+def test_units_of_its_own_limit_a_batch_and_part_a_request():
+    answers, calls = together("/limited", [{"texts": ["a" * 6]}, {"texts": ["b" * 6]}, {"texts": ["c" * 3, "d" * 9]}])
+    assert [answer.json() for answer in answers] == [[6], [6], [3, 9]]
+    assert all(sum(map(len, batch)) <= 10 for batch in calls)
+
+
+def test_an_item_with_more_units_than_a_batch_may_have_is_refused():
+    answers, _ = together("/limited", [{"texts": ["a" * 11]}, {"texts": ["b"]}])
+    assert [answer.status_code for answer in answers] == [413, 200]
+    assert "11 units, at most 10" in answers[0].json()["error"]["message"]
+
+
+def test_padding_lets_shapes_that_differ_share_a_batch():
+    rows = [[[1.0, 2.0]], [[1.0, 2.0, 3.0]], [[4.0]], [[1.0, 1.0, 1.0, 1.0]]]
+    answers, calls = together("/sums", [{"rows": each} for each in rows])
+    assert [answer.json() for answer in answers] == [[3.0], [6.0], [4.0], [4.0]]
+    assert max(len(batch) for batch in calls) >= 3
+
+
+def test_a_policy_of_its_own():
+    policies.clear()
+    answers, _ = together("/echo", [{"rows": [1, 2]}])
+    assert answers[0].json() == [1, 2]
+    assert len(policies) == 1
+
+
+def test_a_hook_that_the_service_has_not():
+    @bentotool.service
+    class Without:
+        @bentotool.api(batchable=True, batch_key="bukket")
+        def double(self, rows: list[int]) -> list[int]:
+            return rows
+
+    async def main():
+        await Application(Without).start()
+
+    with pytest.raises(ConfigError, match="no method 'bukket'"):
+        asyncio.run(main())
