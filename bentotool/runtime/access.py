@@ -41,7 +41,7 @@ def load_keys(options: ApiKeys, variables: Mapping[str, str] = os.environ) -> Ke
     """
     if options.env is not None:
         where, text = f"environment variable {options.env}", variables.get(options.env, "")
-        found = re.split(r"[,\s]+", text.strip()) if text.strip() else []
+        found = [key for key in re.split(r"[,\s]+", text) if key]
         hint = f"set {options.env} to one or more keys, or take http.api_keys out"
     else:
         where, hint = f"file {options.file}", "write one key per line, or take http.api_keys out"

@@ -11,6 +11,9 @@ from bentotool.sdk.cors import CorsOptions
 __all__ = ["Cors"]
 
 
+_OURS = (b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers")
+
+
 def _value(scope: Scope, wanted: bytes) -> str | None:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
 
@@ -49,7 +52,7 @@ class Cors:
                 theirs = [
                     (name, value)
                     for name, value in message.get("headers", ())
-                    if not bytes(name).lower().startswith(b"access-control-")  # one voice: two origins are none
+                    if bytes(name).lower() not in _OURS  # one voice: two origins are none
                 ]
                 message = {**message, "headers": [*theirs, *added]}
             await send(message)

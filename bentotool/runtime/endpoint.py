@@ -59,7 +59,7 @@ class Endpoint:
         self._in_query = spec.options.method in _IN_QUERY
         self._surrounded = spec.in_route is not None or spec.context is not None
         self._listed = [p.name for p in spec.parameters if self._in_query and get_origin(p.codec.wire) in _SEVERAL]
-        self._inputs = Inputs(spec, self._limit)
+        self._inputs = Inputs(spec, self._limit, app.service.config.cors)
         self._plain = not (self._inputs.files or self._inputs.always)
         self._rendered = spec.output.render is not None
         media = spec.output.media_type

@@ -83,6 +83,7 @@ class Fleet:
         announced: every worker has been ready.
         problem: why the server as a whole is not ready, or None.
         failure: why it cannot start, once that is certain.
+        scheme: ``https`` where the entry's workers speak TLS.
     """
 
     def __init__(self, around: Surroundings) -> None:
@@ -95,6 +96,7 @@ class Fleet:
         self.problem: str | None = None
         self.failure: BentotoolError | None = None
         self.service = ""
+        self.scheme = "http"
         self.stopping = False
         self._meeting: Meeting | None = None
         self._crashes: deque[float] = deque()
@@ -229,7 +231,7 @@ class Fleet:
                 slot.failures = 0 if slot.settled else slot.failures
                 slot.asked_at = time.monotonic()
                 if slot in self._entry.slots:
-                    self.service = message["name"]
+                    self.service, self.scheme = message["name"], message["scheme"]
             elif kind == "settled":
                 slot.settled, slot.failures = True, 0
             elif kind == "failed":
@@ -272,7 +274,8 @@ class Fleet:
         delay = 0.0 if slot.failures == 1 else min(_LONGEST_BACKOFF, 0.25 * 2.0 ** (slot.failures - 2))
         slot.restart_at = now + delay
         reason = slot.error["message"] if slot.error else why(status)
-        self._around.note(f"worker {self._called(slot)} ended ({reason}); restarting in {delay:g} s")
+        if self.failure is None:
+            self._around.note(f"worker {self._called(slot)} ended ({reason}); restarting in {delay:g} s")
         self._crash_reason = reason
 
     def _called(self, slot: Slot) -> str:

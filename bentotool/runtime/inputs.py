@@ -13,6 +13,7 @@ from bentotool.runtime.body import Receive, check_headers, check_size, media_typ
 from bentotool.runtime.multipart import read_form
 from bentotool.runtime.uploads import read_upload
 from bentotool.sdk.binary import arguments_tree, inference_tree
+from bentotool.sdk.cors import CorsOptions
 from bentotool.sdk.exceptions import InvalidArgument, ServiceError, UnprocessableEntity
 from bentotool.sdk.files import FOLDER, RequestFolder, Upload
 from bentotool.sdk.forms import Form
@@ -39,19 +40,22 @@ class ForeignPage(ServiceError):
     http_status = 403
 
 
-def refuse_foreign_page(headers: Headers) -> None:
-    """JSON a browser sends to another site only when that site allows it; a form, or a file, at once.
+def refuse_foreign_page(headers: Headers, cors: CorsOptions | None) -> None:
+    """JSON a browser sends to another site only when that site allows it; a form, a file, or no body at all, at once.
 
-    A server that is reached by a loopback name answers those of its own pages alone.
+    A server that is reached by a loopback name answers those of its own pages alone, and of those that CORS allows.
 
     Raises:
         ForeignPage.
     """
-    origin, host = headers.get(b"origin"), headers.get(b"host", b"").decode("latin-1")
-    if origin is None or not _LOOPBACK.fullmatch(host):
+    raw, host = headers.get(b"origin"), headers.get(b"host", b"").decode("latin-1")
+    if raw is None or not _LOOPBACK.fullmatch(host):
         return
-    if urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower():
-        raise ForeignPage("a page of another site may not send this", hint="send it as JSON, with http.cors set")
+    origin = raw.decode("latin-1")
+    if cors is not None and cors.allows(origin):
+        return
+    if urlsplit(origin).netloc.lower() != host.lower():
+        raise ForeignPage("a page of another site may not send this", hint="set http.cors.access_control_allow_origins")
 
 
 class Inputs:
@@ -60,14 +64,15 @@ class Inputs:
     Args:
         spec: the API.
         limit: bytes of a body at most.
+        cors: which pages of other sites may send something.
 
     Attributes:
         files: there are files among the arguments, so a request has a folder.
         always: even a body that calls itself JSON may be something else.
     """
 
-    def __init__(self, spec: MethodSpec, limit: int) -> None:
-        self._spec, self._limit = spec, limit
+    def __init__(self, spec: MethodSpec, limit: int, cors: CorsOptions | None = None) -> None:
+        self._spec, self._limit, self._cors = spec, limit, cors
         self.files = any(parameter.codec.files for parameter in spec.parameters)
         self._form = Form(spec) if self.files else None
         self._alone = _sole_file(spec)
@@ -76,15 +81,22 @@ class Inputs:
         self._text = spec.root and spec.parameters[0].codec.wire is str
 
     def form_of(self, headers: Headers) -> str | None:
-        """What a request is read as; None for JSON, and for what is refused as if it were to be JSON."""
+        """What a request is read as; None for JSON, and for what is refused as if it were to be JSON.
+
+        Raises:
+            ForeignPage: a page of another site sends it.
+        """
         if LENGTH_HEADER in headers:
             return LENGTH_HEADER.decode()
         content_type = headers.get(b"content-type")
         if content_type is None:
+            refuse_foreign_page(headers, self._cors)
             return None
         media, _ = media_type(content_type)
         if media in (TENSORS, NPY):
             return media
+        if media != _JSON:
+            refuse_foreign_page(headers, self._cors)
         if media == _FORM and self._form is not None:
             return _FORM
         if self._alone is not None and media != _FORM and (media != _JSON or self.always):
@@ -115,7 +127,6 @@ class Inputs:
         if form in (TENSORS, NPY, LENGTH_HEADER.decode()):
             body = await read_binary(receive, self._limit)
             return await self._decode(lambda: self._tensors(form, body, headers, folder), len(body))
-        refuse_foreign_page(headers)
         if form == "text":
             try:
                 return (bytes(await read_binary(receive, self._limit)).decode(),), {}

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import ssl
 import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bentotool.errors import ServiceLoadError
+from bentotool.runtime.certificates import expiry
 from bentotool.runtime.websockets import websocket_protocol
 from bentotool.sdk.service import Service
 from bentotool.sdk.transport_options import TlsOptions, read_tls
 
 __all__ = ["server_options", "tls_context"]
+
+_log = logging.getLogger("bentotool.service")
 
 
 def tls_context(options: TlsOptions) -> ssl.SSLContext:
@@ -25,8 +31,10 @@ def tls_context(options: TlsOptions) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    named = options.keyfile or options.certfile
+    named = options.certfile
     try:
+        for named in filter(None, (options.certfile, options.keyfile)):
+            Path(named).read_bytes()  # `ssl` does not say which of the two is not there
         # without the function OpenSSL would ask on the terminal for the password of a locked key
         context.load_cert_chain(options.certfile, options.keyfile, options.keyfile_password or (lambda: ""))
         if options.ca_certs is not None:
@@ -41,6 +49,9 @@ def tls_context(options: TlsOptions) -> ssl.SSLContext:
         raise ServiceLoadError(
             f"TLS: {named}: {said}", hint="--ssl-certfile and --ssl-keyfile are PEM files that belong together"
         ) from error
+    if (ended := expiry(Path(options.certfile).read_text(encoding="latin-1"))) and ended < time.time():
+        day = time.strftime("%Y-%m-%d", time.gmtime(ended))
+        _log.warning("the certificate %s has expired on %s: callers will refuse it", options.certfile, day)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

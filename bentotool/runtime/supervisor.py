@@ -220,7 +220,7 @@ class Supervisor:
                 self._drop(self._fleet, "")
                 self._fleet = None
             elif self._fleet.announced:
-                self._announce(self._fleet.service)
+                self._announce(self._fleet)
 
     def _drop(self, fleet: Fleet, before: str) -> None:
         assert fleet.failure is not None
@@ -296,7 +296,7 @@ class Supervisor:
             text = "reloaded"
             print(json.dumps({"event": text}) if self._settings.log_format == "json" else text, flush=True)  # noqa: T201
 
-    def _announce(self, service: str) -> None:
+    def _announce(self, fleet: Fleet) -> None:
         """Say where the server is, once, when every worker answers."""
         if self._announced:
             return
@@ -307,8 +307,8 @@ class Supervisor:
             self._settings.port_file.write_text(f"{port}\n", encoding="ascii")
         if self._settings.quiet:
             return
-        url = f"{'https' if os.environ.get('BENTOTOOL_SSL_CERTFILE') else 'http'}://{name}:{port}"
-        as_json = json.dumps({"event": "serving", "url": url, "name": service})
+        url = f"{fleet.scheme}://{name}:{port}"
+        as_json = json.dumps({"event": "serving", "url": url, "name": fleet.service})
         line = as_json if self._settings.log_format == "json" else f"serving on {url}"
         print(line, flush=True)  # noqa: T201 - the one line of this program's output
 

@@ -105,7 +105,9 @@ class Worker:
         gc.freeze()
         service = self.app.service
         waiting = self.app.command is not None
-        self.tell({"type": "ready", "workers": service.config.workers, "name": service.name, "waiting": waiting})
+        scheme = "https" if self._server is not None and self._server.config.is_ssl else "http"
+        said = {"workers": service.config.workers, "name": service.name, "waiting": waiting, "scheme": scheme}
+        self.tell({"type": "ready", **said})
         if waiting:
             self._spawn(self._settle())
         if self.listeners[1:]:
@@ -276,6 +278,7 @@ async def _accept(server: uvicorn.Server, listener: socket.socket) -> asyncio.Se
     accepting = await loop.create_server(create_protocol, sock=listener, backlog=server.config.backlog)
     server.servers.append(accepting)
     return accepting
+
 
 _SWITCH_S = 0.0005
 """How long a thread may keep the interpreter while another asks for it. The default, 5 ms, is longer than many batches:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from bentotool.runtime.body import Disconnected, read_binary, read_body
+from bentotool.runtime.body import Disconnected, in_time, read_binary, read_body
 from bentotool.runtime.inputs import Inputs
 from bentotool.runtime.tasks.records import CANCELED, ENDED, Message, NewTask, QueueFull, TaskConflict, TaskRecord
 from bentotool.runtime.tasks.replay import Replay
@@ -172,7 +172,8 @@ class Tasks:
         self.app, self._specs = app, specs
         self.runner = TaskRunner(app, specs)
         self._limit = app.service.config.max_body_bytes
-        self._inputs = {name: Inputs(spec, self._limit) for name, spec in specs.items()}
+        cors = app.service.config.cors
+        self._inputs = {name: Inputs(spec, self._limit, cors) for name, spec in specs.items()}
 
     def routes(self) -> Iterator[tuple[str, str, Any]]:
         """Path without the service's prefix, method, what answers."""
@@ -222,10 +223,8 @@ class Tasks:
         inputs = self._inputs[spec.name]
         form = inputs.form_of(headers)
         inputs.in_memory(form, headers)
-        if form is None:
-            body = await read_body(receive, headers, self._limit)
-        else:
-            body = bytes(await read_binary(receive, self._limit))
+        reading = read_body(receive, headers, self._limit) if form is None else read_binary(receive, self._limit)
+        body = bytes(await in_time(reading, receive, time.monotonic() + self.app.service.config.timeout))
         folder = inputs.folder()
         try:
             await inputs.read(form, Replay(Message({}, body), "", TaskRun("", 0, _untold)).receive, headers, folder)
