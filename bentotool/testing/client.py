@@ -10,9 +10,13 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json as jsonlib
+import mimetypes
+import os
 import queue
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +29,33 @@ from bentotool.sdk.websocket import WebSocketDisconnect
 __all__ = ["Answer", "TestClient", "TestWebSocket"]
 
 _HOST = "testserver"
+_AHEAD, _PAUSE = 64, 0.002
+"""Messages that an application may be ahead of its reader, and the seconds until it looks again."""
+
+
+def _part(name: str, file: Any) -> bytes:
+    """A file in a form (https://www.rfc-editor.org/rfc/rfc7578): from bytes, a path, or (name, bytes[, type])."""
+    if isinstance(file, os.PathLike):
+        path = Path(file)
+        file = (path.name, path.read_bytes())
+    title, content, *rest = file if isinstance(file, tuple) else (name, file)
+    media = rest[0] if rest else mimetypes.guess_type(title)[0] or "application/octet-stream"
+    quoted = title.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    head = f'content-disposition: form-data; name="{name}"; filename="{quoted}"\r\ncontent-type: {media}\r\n\r\n'
+    return head.encode() + bytes(content)
+
+
+def _form(fields: Mapping[str, Any], files: Mapping[str, Any]) -> tuple[bytes, str]:
+    """The body of a form, and its type. A field that is no text travels as JSON; a list of files as several parts."""
+    parts = []
+    for name, value in fields.items():
+        text = value if isinstance(value, str) else jsonlib.dumps(value)
+        parts.append(f'content-disposition: form-data; name="{name}"\r\n\r\n{text}'.encode())
+    for name, file in files.items():
+        parts += [_part(name, one) for one in (file if isinstance(file, list) else [file])]
+    boundary = secrets.token_hex(16).encode()
+    body = b"".join(b"--" + boundary + b"\r\n" + part + b"\r\n" for part in parts)
+    return body + b"--" + boundary + b"--\r\n", f"multipart/form-data; boundary={boundary.decode()}"
 
 
 class Answer:
@@ -69,7 +100,7 @@ class _Exchange:
     """One scope: messages in, messages out, and the task between them."""
 
     def __init__(self, client: TestClient, scope: dict[str, Any], first: list[dict[str, Any]], last: str) -> None:
-        self._client, self._last = client, last
+        self._client, self._last, self._left = client, last, False
         self._out: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         for message in first:
@@ -80,6 +111,9 @@ class _Exchange:
     async def _run(self, scope: dict[str, Any]) -> None:
         async def send(message: dict[str, Any]) -> None:
             self._out.put(message)
+            await asyncio.sleep(0)
+            while self._out.qsize() > _AHEAD and not self._left:  # nobody reads: as with a full socket
+                await asyncio.sleep(_PAUSE)
 
         await self._client.app(scope, self._in.get, send)
 
@@ -98,6 +132,7 @@ class _Exchange:
 
     def leave(self) -> None:
         """Go away, as a client does, and wait until the application has noticed."""
+        self._left = True
         if not self._done.done():
             self.put({"type": self._last, "code": 1001})
         with contextlib.suppress(Exception):
@@ -184,7 +219,11 @@ class TestClient:
 
     def submit(self, work: Any) -> concurrent.futures.Future[Any]:
         """Run a coroutine where the application runs."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self.loop)
+        except UsageError:
+            work.close()
+            raise
 
     def __enter__(self) -> TestClient:
         self._loop = asyncio.new_event_loop()
@@ -244,10 +283,14 @@ class TestClient:
         content: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
         params: Any = None,
+        files: Mapping[str, Any] | None = None,
     ) -> tuple[Answer, _Exchange]:
         given = {name.lower(): value for name, value in (headers or {}).items()}
         body = content.encode() if isinstance(content, str) else content or b""
-        if content is None and method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        if files is not None:
+            body, media = _form(json or {}, files)
+            given = {"content-type": media, **given}
+        elif content is None and method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
             body = jsonlib.dumps({} if json is None else json).encode()
             given = {"content-type": "application/json", **given}
         if body:
@@ -275,7 +318,8 @@ class TestClient:
         Args:
             method: of HTTP.
             path: with the service's prefix; it may have a query.
-            options: `json` (any value), `content` (bytes or a text), `headers`, `params` (the query).
+            options: `json` (any value), `content` (bytes or a text), `headers`, `params` (the query), `files` (by
+                name: bytes, a path, (file name, bytes), or a list of these; what is in `json` stands beside them).
         """
         answer, exchange = self._send(method, path, **options)
         try:
