@@ -252,13 +252,12 @@ def push_bento(
         model = work.load(needed.digest, MODEL_TYPE, f"model {needed.tag} of Bento {ref.ref}")
         models.append((needed, model))
         blobs += model.blobs(layout, _sources(needed, remote, places))
-    blobs += bento.blobs(layout, places.find(remote.registry, ref.digest))
+    blobs += _placed(work, bento, places, ref.digest)
     listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
     data, entries = tag_index(layout, ref.digest, index)
     images = [work.load_image(entry, listed) for entry in entries]
     for image in images:
-        bases = places.find(remote.registry, image.manifest.annotations.get(_BASE_DIGEST, ""))
-        blobs += image.blobs(layout, (*places.find(remote.registry, image.descriptor.digest), *bases))
+        blobs += _placed(work, image, places, image.descriptor.digest, image.manifest.annotations.get(_BASE_DIGEST, ""))
     work.send_blobs(blobs, f"push {ref.ref}")
     for stored in (*(model for _, model in models), bento, *images):
         work.put(stored.descriptor.digest, stored.data)
@@ -268,7 +267,8 @@ def push_bento(
     pushed = (top, *known, *(image.descriptor.digest for image in images))
     attached = work.put_referrers(pushed, f"push {ref.ref}", wanted=referrers)
     work.put(work.tag, data, INDEX)
-    places.remember(remote.registry, remote.repository, *known, *(image.descriptor.digest for image in images))
+    seen = {part.digest for each in (bento, *images) for part in (*each.manifest.layers, each.descriptor)}
+    places.remember(remote.registry, remote.repository, *known, *sorted(seen))
     return Transferred(
         kind="bento",
         name=ref.name,
@@ -282,6 +282,16 @@ def push_bento(
         images=tuple(filter(None, map(platform_of, entries))),
         referrers=attached,
     )
+
+
+def _placed(work: _Push, stored: _Stored, places: KnownPlaces, *wholes: str) -> list[_Blob]:
+    """What a manifest lists: each part from where it, or one of the manifests ``wholes``, is known to be."""
+    registry = work.remote.registry
+    common = tuple(each for digest in wholes for each in places.find(registry, digest))
+    return [
+        replace(blob, mount_from=tuple(dict.fromkeys((*places.find(registry, blob.descriptor.digest), *common))))
+        for blob in stored.blobs(work.layout)
+    ]
 
 
 def _sources(needed: NeededModel, remote: RemoteReference, places: KnownPlaces) -> tuple[str, ...]:

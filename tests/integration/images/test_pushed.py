@@ -174,6 +174,17 @@ def test_a_model_that_is_there_is_mounted(
         assert all(registry.blob_exists("models/image", layer["digest"]) for layer in done["images"][0]["layers"])
 
 
+def test_packages_of_another_image_are_mounted(
+    push: Callable[..., Any], build: Callable[..., StoredBento], real_registry: Any, make_base: Any
+) -> None:
+    base = f"oci:{make_base('large', layers=((BIG, 'usr/local/bin/python3.12'),))}"
+    first = push(build(), "-t", f"{real_registry.host}/packages/one:1", "--base", base)
+    other = push(build(service=_edited()), "-t", f"{real_registry.host}/packages/two:1", "--base", base)
+    assert first["digest"] != other["digest"]
+    assert other["pushed"][0]["sent"] < 400_000  # the runtime's wheel, of the Bento
+    assert other["pushed"][0]["sent"] < first["pushed"][0]["sent"] / 2
+
+
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/manifests/"), ("POST", "/blobs/uploads/")])
 def test_a_registry_that_refuses_leaves_no_tag(
     push: Callable[..., Any], bento: StoredBento, make_faulty: Callable[..., Any], reply: Any, fault: Any,
