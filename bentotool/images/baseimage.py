@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from bentotool.build.room import Room
-from bentotool.errors import BentotoolError, NotFoundError, VerificationError
+from bentotool.errors import BentotoolError, NotFoundError, RemoteError, VerificationError
 from bentotool.images.baseplaces import DOCKER_INDEX, DOCKER_MANIFEST, Place, is_local, place_of
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Manifest, canonical_json, parse_json_object
 from bentotool.oci.digest import check_digest, sha256_bytes
@@ -123,12 +123,16 @@ def _reference(text: str) -> RemoteReference | None:
 
 @contextlib.contextmanager
 def _told_of_path(text: str) -> Iterator[None]:
-    """Where what was taken for the name of an image is not found, and there is a folder or file so called: say how
+    """Say of a failure what it is a failure of; and where there is a folder or file that is called as the image, how
     that is named.
     """
     try:
         yield
     except BentotoolError as error:
+        if isinstance(error, RemoteError):
+            error.message = f"base image {text} cannot be fetched: {error.message}"
+            error.args = (error.message,)
+            error.hint = "; or ".join(filter(None, (error.hint, "name another one, a folder or a file: --base")))
         kind = None if is_local(text) else "oci" if os.path.isdir(text) else "oci-archive"
         if kind and os.path.exists(text):
             error.hint = f"the {'folder' if kind == 'oci' else 'file'} of that name is: --base {kind}:{text}"
