@@ -14,9 +14,10 @@ from docker.models.containers import Container
 from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, RemoteError
 from bentotool.interfaces import JSON
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
-from bentotool_docker.engine import connect, engine_url, explained, is_local
+from bentotool_docker.engine import connect, engine_url, is_local
 from bentotool_docker.images import Image, ensure_image, find_image, image_of, remove_image, unused_images
 from bentotool_docker.inspected import as_asked_for
+from bentotool_docker.logs import followed_lines, lines
 from bentotool_docker.spec import (
     BENTO,
     DIGEST,
@@ -123,7 +124,7 @@ class DockerTarget:
             return _described(look(client, deployment.name), engine, deployment.facts)
 
     def logs(self, deployment: Deployment, follow: bool, tail: int) -> Iterator[str]:
-        """Lines of the newest version. With ``follow``, those of the next one too, when an update takes place."""
+        """Lines of the newest version. With ``follow``, also when it is started again, and of the next one."""
         with contextlib.closing(connect(_engine_of(deployment))) as client:
             shown: set[str] = set()
             while True:
@@ -132,9 +133,11 @@ class DockerTarget:
                 if newest is None:
                     break
                 shown |= {str(each.id) for each in versions}
-                yield from _lines(newest, follow, tail)
                 if not follow:
+                    yield from lines(newest, tail)
                     break
+                yield from followed_lines(newest, tail)
+                tail = 0  # all that the next one has said so far comes after this
         if not shown:
             hint = f"bentotool deployment show {deployment.name}"
             raise NotFoundError(f"there is no container of {deployment.name}", hint=hint)
@@ -209,14 +212,3 @@ def _described(standing: Standing, engine: str, facts: Any) -> Deployment:
         standing.name, _NAME, status, url_of(standing.door, engine), str(labels.get(BENTO, "")),
         str(labels.get(DIGEST, "")), detail, {**facts, **running},
     )  # fmt: skip
-
-
-def _lines(container: Container, follow: bool, tail: int) -> Iterator[str]:
-    with explained(f"read the logs of {container.name}"):
-        rest = b""
-        for piece in container.logs(stream=True, follow=follow, tail=tail or "all"):
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace").rstrip("\r")
-        if rest:
-            yield rest.decode(errors="replace")
