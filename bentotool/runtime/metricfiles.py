@@ -35,17 +35,23 @@ class _File:
     """One file: 4 bytes say how many are used, 4 are unused, then entries. An entry is the length of its key (4 bytes),
     the key, blanks up to the next multiple of 8, the value and a time, 8 bytes each, in the machine's own byte order.
 
+    Args:
+        path: None for one in memory alone.
+
     Attributes:
         map: its bytes; another object after it has grown.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._stream = path.open("a+b")
-        size = os.fstat(self._stream.fileno()).st_size
-        if not size:
-            size = _INITIAL
-            self._stream.truncate(size)
-        self.map: Any = mmap.mmap(self._stream.fileno(), size)
+    def __init__(self, path: Path | None) -> None:
+        self.map: Any = bytearray(_INITIAL)
+        self._stream: Any = None
+        if path is not None:
+            self._stream = path.open("a+b")
+            size = os.fstat(self._stream.fileno()).st_size
+            if not size:
+                size = _INITIAL
+                self._stream.truncate(size)
+            self.map = mmap.mmap(self._stream.fileno(), size)
         self._used = _LENGTH.unpack_from(self.map, 0)[0] or 8
         self.map[:4] = _LENGTH.pack(self._used)
         self._places = dict(self._entries())
@@ -77,20 +83,18 @@ class _File:
 
     def _make_room(self, more: int) -> None:
         size = len(self.map)
-        if self._used + more > size:
-            while self._used + more > size:
-                size *= 2
+        while self._used + more > size:
+            size *= 2
+        if self._stream is None:
+            self.map.extend(bytes(size - len(self.map)))
+        elif size > len(self.map):
             self.map.close()  # Windows grows no file that is mapped
             self._stream.truncate(size)
             self.map = mmap.mmap(self._stream.fileno(), size)
 
     def detach(self) -> None:
         """Go on in memory alone: the file is another process's."""
-        self.map = bytearray(self.map)
-        self._make_room = self._grow_in_memory  # type: ignore[method-assign]
-
-    def _grow_in_memory(self, more: int) -> None:
-        self.map.extend(bytes(max(0, self._used + more - len(self.map))))
+        self.map, self._stream = bytearray(self.map), None
 
     def items(self) -> Iterator[tuple[str, float, float]]:
         for key, place in self._places.items():
@@ -157,14 +161,17 @@ def use_slot(slot: str) -> None:
     for path in folder.glob(f"gauge_*_{slot}.db"):
         _take_over(path, path.name.split("_")[1], slot)
     files: dict[str, _File] = {}
+    ours = True
 
     def open_file(prefix: str) -> _File:
         found = files.get(prefix)
         if found is None:
-            found = files[prefix] = _File(folder / f"{prefix}_{slot}.db")
+            found = files[prefix] = _File(folder / f"{prefix}_{slot}.db" if ours else None)
         return found
 
     def detach() -> None:
+        nonlocal ours
+        ours = False
         _LOCK.release()
         for file in files.values():
             file.detach()
