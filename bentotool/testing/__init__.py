@@ -12,6 +12,9 @@
 
     def test_source(tmp_path):
         check_source("greeting", "greeting://hello", scratch=tmp_path)
+
+    def test_task_store():
+        check_task_store(lambda: open_store("memory://tasks", "Service"))
 """
 
 from __future__ import annotations
@@ -19,5 +22,14 @@ from __future__ import annotations
 from bentotool.testing.client import TestClient
 from bentotool.testing.contract import ContractError, check_framework, check_plugin, source_files
 from bentotool.testing.sources import check_source
+from bentotool.testing.taskstores import check_task_store
 
-__all__ = ["ContractError", "TestClient", "check_framework", "check_plugin", "check_source", "source_files"]
+__all__ = [
+    "ContractError",
+    "TestClient",
+    "check_framework",
+    "check_plugin",
+    "check_source",
+    "check_task_store",
+    "source_files",
+]

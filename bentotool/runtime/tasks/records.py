@@ -16,6 +16,7 @@ __all__ = [
     "ENDED",
     "FAILED",
     "IN_PROGRESS",
+    "MAX_LOSSES",
     "PENDING",
     "Claim",
     "Message",
@@ -28,6 +29,8 @@ __all__ = [
 
 PENDING, IN_PROGRESS, COMPLETED, FAILED, CANCELED = "pending", "in_progress", "completed", "failed", "canceled"
 ENDED = (COMPLETED, FAILED, CANCELED)
+MAX_LOSSES = 3
+"""Workers that may die while they run a task, before the task is given up."""
 
 
 class QueueFull(Exception):

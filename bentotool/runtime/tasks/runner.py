@@ -18,9 +18,8 @@ import msgspec
 from bentotool.runtime.endpoint import Endpoint
 from bentotool.runtime.tasks.clerk import Clerk
 from bentotool.runtime.tasks.places import find_store
-from bentotool.runtime.tasks.records import COMPLETED, FAILED, Claim, Message
+from bentotool.runtime.tasks.records import COMPLETED, FAILED, MAX_LOSSES, Claim, Message
 from bentotool.runtime.tasks.replay import Backstage, CountingLane, Replay
-from bentotool.runtime.tasks.sqlite import MAX_LOSSES
 from bentotool.sdk.signature import MethodSpec
 from bentotool.sdk.task import TaskOptions
 from bentotool.sdk.taskrun import TaskRun, enter

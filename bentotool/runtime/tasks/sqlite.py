@@ -22,6 +22,7 @@ from bentotool.runtime.tasks.records import (
     CANCELED,
     FAILED,
     IN_PROGRESS,
+    MAX_LOSSES,
     PENDING,
     Claim,
     Message,
@@ -31,10 +32,8 @@ from bentotool.runtime.tasks.records import (
     TaskRecord,
 )
 
-__all__ = ["MAX_LOSSES", "SQLiteStore", "TemporaryStore"]
+__all__ = ["SQLiteStore", "TemporaryStore"]
 
-MAX_LOSSES = 3
-"""Workers that may die while they run a task, before the task is given up."""
 _VERSION = 1
 _INLINE = 256 * 1024
 _ORPHANED = 3600.0

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bentotool.errors import ConfigError
-from bentotool.runtime.tasks.records import Message, NewTask, QueueFull, TaskConflict, TaskRecord, TaskStore
-from bentotool.runtime.tasks.sqlite import MAX_LOSSES, SQLiteStore, TemporaryStore
+from bentotool.runtime.tasks.records import MAX_LOSSES, Message, NewTask, QueueFull, TaskConflict, TaskRecord, TaskStore
+from bentotool.runtime.tasks.sqlite import SQLiteStore, TemporaryStore
+from bentotool.testing import ContractError, check_task_store
 
 JSON = {"content-type": "application/json"}
 LOST = Message(JSON, b'{"error":{}}', 500)
@@ -42,6 +43,20 @@ def submitted(store: TaskStore, task: NewTask) -> TaskRecord:
     (outcome,) = store.submit([task])
     assert isinstance(outcome, TaskRecord)
     return outcome
+
+
+def test_it_keeps_the_contract(path: Path) -> None:
+    check_task_store(lambda: SQLiteStore(path))
+
+
+def test_the_check_finds_a_store_that_runs_tasks_twice(path: Path) -> None:
+    class Careless(SQLiteStore):
+        def finish(self, id_: str, owner: str, state: str, answer: Message) -> bool:
+            super().finish(id_, owner, state, answer)
+            return True
+
+    with pytest.raises(ContractError, match="only the owner may finish"):
+        check_task_store(lambda: Careless(path))
 
 
 def test_a_task_goes_from_one_process_to_another(store: SQLiteStore, path: Path) -> None:
