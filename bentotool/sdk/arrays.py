@@ -92,6 +92,8 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
             array = np.asarray(value)
         except (ValueError, TypeError):
             raise ValueError("expected an array with rows of equal length") from None
+    if array.dtype.kind == "O" and dtype is not None and dtype.kind == "f":
+        array = _with_nan(array)
     if array.dtype.kind not in "fiub" and (dtype is None or array.dtype.kind != dtype.kind):
         array = _other_elements(array, dtype)
     if dtype is not None and array.dtype != dtype:
@@ -105,6 +107,16 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
         array = array.astype(dtype)
     if shape is not None:
         array = array.reshape(fitting_shape(array.shape, shape))
+    return array
+
+
+def _with_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Numbers with null among them, which stands for NaN, as it does in answers; anything else as it is."""
+    if array.size and all(item is None or type(item) in (int, float) for item in array.flat):
+        try:
+            return array.astype(np.float64)
+        except OverflowError:
+            return array
     return array
 
 
@@ -156,8 +168,9 @@ def array_schema(form: str, name: str | None, kind: str | None, shape: Dimension
         if kind in _JSON:
             # NaN and infinity have no JSON form and are sent as null
             element = {"type": ["number", "null"] if kind == "f" else _JSON[kind]}
-        if shape is None:
-            return {"type": "array", "items": {}}, {}
+        if shape is None:  # of any depth, which JSON Schema has no short word for; a number is an array of no dimension
+            scalars = element.get("type", ["number", "boolean"])
+            return {"type": ["array", *([scalars] if isinstance(scalars, str) else scalars)], "items": {}}, {}
         for size in reversed(shape):
             element = {"type": "array", "items": element}
             if size is not None:

@@ -181,11 +181,12 @@ def test_arrays_are_checked_against_shape_and_dtype(np):
     assert x.dtype == np.float32
     assert x.tolist() == [[1, 2], [3, 4.5]]
     assert o is None
-    for wrong in ([[1]], [[1, 2], [3]], [["a", "b"]], "text", 3, [[None, 1]], [[True, False]]):
+    for wrong in ([[1]], [[1, 2], [3]], [["a", "b"]], "text", 3, [[None, "1"]], [[True, False]], [[None, 10**400]]):
         with pytest.raises(InvalidArgument) as raised:
             decoded(spec, {"x": wrong})
         assert raised.value.details["path"] == "$.x"
     assert spec.encode(np.array([[1.0, np.nan]])) == b"[[1.0,null]]"
+    assert np.isnan(decoded(spec, {"x": [[1, None]]})[0]).tolist() == [[False, True]]  # what is sent can be sent back
     with pytest.raises(InvalidOutput):
         spec.encode(np.zeros((2, 3)))
     assert spec.encode([[1, 2]]) == b"[[1.0,2.0]]"
