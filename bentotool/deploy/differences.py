@@ -17,7 +17,8 @@ class Change:
     """One value of a resource that is not as it will be.
 
     Args:
-        path: where it stands, keys joined by dots; of a list, the value itself is in brackets.
+        path: where it stands, keys joined by dots; ``[]`` for one of a list, whose order does not count, ``[NAME]``
+            where what is in it has names.
         now: what stands; None: nothing.
         then: what will; None: nothing.
     """
@@ -65,16 +66,24 @@ def _compare(now: Any, then: Any, path: str) -> Iterator[Change]:
     if isinstance(now, Mapping) and isinstance(then, Mapping):
         for key in [*then, *(key for key in now if key not in then)]:
             yield from _compare(now.get(key), then.get(key), f"{path}.{key}" if path else str(key))
-    elif _plain(now) and _plain(then):
+    elif _named(now) and _named(then) and now and then:
+        names = list(dict.fromkeys(each["name"] for each in (*then, *now)))
+        before, after = ({each["name"]: each for each in side} for side in (now, then))
+        for name in names:
+            yield from _compare(before.get(name), after.get(name), f"{path}[{name}]")
+    elif isinstance(now, (list, tuple)) and isinstance(then, (list, tuple)):
         yield from (Change(f"{path}[]", None, each) for each in then if each not in now)
         yield from (Change(f"{path}[]", each, None) for each in now if each not in then)
     elif now != then and not (_empty(now) and _empty(then)):
         yield Change(path, now, then)
 
 
-def _plain(value: Any) -> bool:
-    """A list in which the order says nothing: one of texts, such as NAME=VALUE."""
-    return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
+def _named(value: Any) -> bool:
+    """A list of things that each have a name of their own, such as the containers of a pod."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, Mapping) for each in value):
+        return False
+    names = [each.get("name") for each in value]
+    return all(isinstance(name, str) for name in names) and len({*names}) == len(names)
 
 
 def _empty(value: Any) -> bool:

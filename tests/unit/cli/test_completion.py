@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from bentotool.deploy.records import Records
 from bentotool.oci.descriptor import MANIFEST
 from bentotool.oci.layout import Layout
 from bentotool.oci.refs import RefStore
 from bentotool.paths import default_store
+from bentotool.targetspec import Deployment
+
+UNIT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -23,6 +27,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     names, some = RefStore(layout), layout.put(b"{}", MANIFEST)
     for kind, name in (("models", "iris"), ("models", "iris-2"), ("models", "other"), ("bentos", "flowers")):
         names.set(kind, name, "1", some, size=2)
+    deployed = Deployment("flower-shop", "attic", "ready", "")
+    Records(layout).keep(deployed, {}, {})
     program = tmp_path / "bin" / "bentotool"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bentotool "$@"\n')
@@ -55,6 +61,10 @@ def test_as_json_the_script_is_a_field(cli) -> None:
         (["model", "show", "ir"], {"iris", "iris-2"}),
         (["model", "delete", "iris", "ot"], {"other"}),
         (["path", ""], {"flowers"}),
+        (["deploy", "somewhere", "fl"], {"flowers"}),
+        (["deploy", "somewhere", f"{UNIT}"[:-1]], {f"{UNIT}/"}),
+        (["deployment", "show", "fl"], {"flower-shop"}),
+        (["deployment", "prune", ""], {"flower-shop"}),
     ],
 )
 def test_bash_completes(

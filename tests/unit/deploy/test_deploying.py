@@ -372,6 +372,11 @@ def test_what_is_not_recorded_is_found_by_its_target(
     Records(layout).forget("one")
     assert json.loads(cli("--json", "deployment", "list")[1]) == []
     assert [each["name"] for each in json.loads(cli("--json", "deployment", "list", "--target", "attic")[1])] == ["one"]
+    status, _, err = cli("deployment", "show", "one")
+    assert (status, "--target TARGET asks that" in err) == (3, True)
+    shown = json.loads(cli("--json", "deployment", "show", "one", "--target", "attic")[1])
+    assert (shown["status"], shown["tag"], shown["history"]) == ("ready", "iris:1", [])
+    assert "not from this store" in cli("deployment", "show", "one", "--target", "attic")[1]
     assert cli("deployment", "delete", "one", "--target", "attic")[0] == 0
     assert cli("deployment", "delete", "one", "--target", "attic")[0] == 3
 
