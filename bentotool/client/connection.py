@@ -17,6 +17,7 @@ from bentotool.client.payload import Prepared
 from bentotool.client.results import Folder, decode_value, takes_tensors
 from bentotool.client.routes import Route, Routes
 from bentotool.errors import MissingDependencyError, RemoteError, UsageError
+from bentotool.sdk.calling import carried
 
 if TYPE_CHECKING:
     import httpx
@@ -249,7 +250,8 @@ class Base:
         return False
 
     def _deadline(self) -> dict[str, str]:
-        return {"x-request-timeout-ms": str(max(1, int(self.timeout * 1000)))}
+        """How long the call may take; and, in a service, the id and the trace of the request that it is made for."""
+        return {"x-request-timeout-ms": str(max(1, int(self.timeout * 1000))), **carried()}
 
     def _unreachable(self, error: Exception) -> RemoteError:
         if isinstance(error, self._httpx.TimeoutException):
