@@ -99,11 +99,15 @@ def describe_parts(entry: Service[Any], *, inside: bool = False) -> list[Part]:
         inside: dependencies live in the entry's own process, but for those with a command of their own.
 
     Raises:
-        ConfigError: the graph is not in order.
+        ConfigError: the graph is not in order, or the address of a deployment is not known.
     """
     from bentotool.sdk.dependency import graph
 
-    parts = [plain_part(service) for service in graph(entry).values()]
+    services = graph(entry).values()
+    for service in services:
+        for dependency in service.dependencies.values():
+            _ = dependency.address  # known now, or never
+    parts = [plain_part(service) for service in services]
     return [part for number, part in enumerate(parts) if number == 0 or part.http or not inside]
 
 
