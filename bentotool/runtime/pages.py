@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,13 @@ _POLICY = (
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="{prefix}/assets/swagger-ui.css"></head>
+<link rel="stylesheet" href="assets/swagger-ui.css"></head>
 <body><div id="swagger-ui"></div>
-<script src="{prefix}/assets/swagger-ui-bundle.js"></script>
-<script src="{prefix}/assets/start.js" data-url="{prefix}/docs.json"></script>
+<script src="assets/swagger-ui-bundle.js"></script>
+<script src="assets/start.js" data-url="docs.json"></script>
 </body></html>
 """
+_PREFIX = re.compile(r"(/[A-Za-z0-9_.~-]+)+")
 _START = (
     "SwaggerUIBundle({url: document.currentScript.dataset.url, dom_id: '#swagger-ui', validatorUrl: null, "
     "presets: [SwaggerUIBundle.presets.apis]});\n"
@@ -99,12 +101,17 @@ def _documents(app: Application) -> list[Any]:
         return service.schema()
 
     @get("/docs.json")
-    async def docs() -> dict[str, Any]:
-        return service.openapi()
+    async def docs(request: Request[Any, Any, Any]) -> dict[str, Any]:
+        outside = request.headers.get("x-forwarded-prefix", "").rstrip("/")  # what a proxy takes off the paths
+        servers = {"servers": [{"url": outside}]} if _PREFIX.fullmatch(outside) else {}
+        return {**service.openapi(), **servers}
 
     @get("/", media_type="text/html")
-    async def page() -> Response[str]:
-        html = _PAGE.format(title=service.name, prefix=service.path_prefix)  # neither can hold markup: both are checked
+    async def page(request: Request[Any, Any, Any]) -> Response[str]:
+        path = request.scope["raw_path"].decode("ascii", "replace")  # Litestar takes the slash off the other
+        if not path.endswith("/"):  # the page's links begin where it is, whatever a proxy puts in front
+            return Response("", status_code=307, headers={"Location": f"{path.rpartition('/')[2]}/"})
+        html = _PAGE.format(title=service.name)  # it cannot hold markup: it is checked
         return Response(html, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     @get("/assets/{name:str}")
