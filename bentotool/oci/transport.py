@@ -231,6 +231,11 @@ class Transport:
         elif status == requests.codes.request_entity_too_large:
             message = f"registry {self._registry} refuses content of this size{told}"
             error = RemoteError(message, hint="ask its operator for the limit")
+        elif status == requests.codes.method_not_allowed and method in ("POST", "PUT", "PATCH"):
+            message = f"registry {self._registry} takes no uploads: it allows no {method}{told}"
+            error = RemoteError(
+                message, hint="it may be read-only or a mirror: push to another one, or ask its operator"
+            )
         else:
             faulty = "the registry has a fault, of which its log says more: try later, or tell its operator"
             error = RemoteError(

@@ -185,15 +185,18 @@ def test_packages_of_another_image_are_mounted(
     assert other["pushed"][0]["sent"] < first["pushed"][0]["sent"] / 2
 
 
-@pytest.mark.parametrize(("method", "path"), [("PUT", "/manifests/"), ("POST", "/blobs/uploads/")])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("PUT", "/manifests/", 403), ("POST", "/blobs/uploads/", 403), ("POST", "/v2/", 405)]
+)
 def test_a_registry_that_refuses_leaves_no_tag(
-    push: Callable[..., Any], bento: StoredBento, make_faulty: Callable[..., Any], reply: Any, fault: Any,
-    method: str, path: str,
+    push: Callable[..., Any], bento: StoredBento, make_faulty: Callable[..., Any], reply: Any,
+    fault: Any, method: str, path: str, status: int,
 ) -> None:  # fmt: skip
     registry = make_faulty()
-    registry.faults.append(fault(method, path, times=100, instead=reply(403, b"no")))
+    registry.faults.append(fault(method, path, times=100, instead=reply(status, b"no")))
     refused = push(bento, "-t", f"{registry.host}/no/image:1", status=5)
     assert registry.host in refused["message"]
+    assert refused["hint"]
     assert not registry.manifests
     absent = push(bento, "-t", "127.0.0.1:9/no/registry:1", status=5)
     assert "127.0.0.1:9" in absent["message"]
