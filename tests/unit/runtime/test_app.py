@@ -250,10 +250,13 @@ def test_documents_and_the_page_load_nothing_from_elsewhere():
     assert "http" not in page.text.replace("http-equiv", "")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "start.js"):
-        assert f"/assets/{asset}" in page.text
+        assert f'"assets/{asset}"' in page.text
         assert get(f"/assets/{asset}").status_code == 200
     assert get("/assets/swagger-ui.css", headers={"Accept-Encoding": "identity"}).text.startswith(".swagger-ui")
     assert get("/docs.json").json()["openapi"] == "3.1.0"
+    assert get("/docs.json", headers={"X-Forwarded-Prefix": "/a/b/"}).json()["servers"] == [{"url": "/a/b"}]
+    for wrong in ("//evil.example", "https://evil.example", "/a b", "/", "a"):
+        assert "servers" not in get("/docs.json", headers={"X-Forwarded-Prefix": wrong}).json()
     assert get("/schema.json").json()["name"] == "Demo"
 
 
