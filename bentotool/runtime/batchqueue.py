@@ -135,6 +135,7 @@ class BatchQueue:
         self._size = 0
         self._usual_units = 1.0
         self._busy_until: float | None = None
+        self._trial_at = clock() + _TRIAL_S
         self._arrivals = Arrivals(clock)
 
     def __len__(self) -> int:
@@ -216,11 +217,12 @@ class BatchQueue:
         while self._keys:
             # the queue whose first entry came first goes first, so that no key starves
             key = min(self._keys, key=lambda k: self._keys[k][0].arrived)
-            waiting = self._feasible(self._keys[key], self.clock())
+            waiting = self._feasible(self._keys[key], self.clock(), idle=True)
             start, end = self._choose(waiting) if waiting else (0, 0)
             batch, left = waiting[start:end], waiting[:start] + waiting[end:]
             if batch:
                 self._busy_until = self.clock() + self.cost(sum(entry.units for entry in batch))
+                self._trial_at = self._busy_until + _TRIAL_S
                 left = self._feasible(left, self._busy_until)  # who has no chance after it need not wait for it
             self._replace(key, left)
             if batch:
@@ -239,8 +241,12 @@ class BatchQueue:
         for key, waiting in list(self._keys.items()):
             self._replace(key, [entry for entry in waiting if not is_gone(entry)])
 
-    def _feasible(self, waiting: list[Entry], start: float) -> list[Entry]:
-        """Those that can still be in time when they run at `start` and alone; the others are answered."""
+    def _feasible(self, waiting: list[Entry], start: float, *, idle: bool = False) -> list[Entry]:
+        """Those that can still be in time when they run at `start` and alone; the others are answered.
+
+        Where nothing has run for long, one is run although it is expected to be late: an estimate that is too high, as
+        after a model's first run or one that hung, would else let nothing run that could correct it.
+        """
         now = self.clock()
         feasible = []
         for entry in waiting:
@@ -250,6 +256,11 @@ class BatchQueue:
                 self.observer.shed("expired")
                 entry.settle(None, DeadlineExceeded("the deadline passed while the request was queued"))
             elif entry.deadline < start + self.cost(entry.units):
+                if idle and now >= self._trial_at:
+                    self._trial_at = math.inf
+                    self.cost.doubt()
+                    feasible.append(entry)
+                    continue
                 self.observer.shed("infeasible")
                 entry.settle(None, self._too_late(entry))
             else:
@@ -298,6 +309,8 @@ class BatchQueue:
         return best
 
 
+_TRIAL_S = 1.0
+"""After so long without a batch the cost model is put to the test."""
 _SLACK = 1.1
 """How far above a request's time the estimate at the door may lie: it is rough, and `take` decides exactly."""
 

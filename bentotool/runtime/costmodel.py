@@ -17,9 +17,14 @@ class CostModel:
 
     _CLIP = 4.0
     _WARM = 5
+    _DISPROVED = 0.5
 
     def __init__(self, memory: float = 50.0) -> None:
         self._keep = 1.0 - 1.0 / memory
+        self._forget()
+
+    def _forget(self) -> None:
+        self._doubted = False
         self._weight = 0.0
         self._mean_units = 0.0
         self._mean_seconds = 0.0
@@ -44,8 +49,15 @@ class CostModel:
         """Mean absolute error of late, in seconds."""
         return self._residual
 
+    def doubt(self) -> None:
+        """What was learnt may be wrong: if the next batch takes less than half of what is expected, begin anew."""
+        self._doubted = True
+
     def observe(self, units: int, seconds: float) -> None:
         """Learn from one batch."""
+        if self._doubted and seconds < self._DISPROVED * self(units):
+            self._forget()
+        self._doubted = False
         error = seconds - self(units)
         if self._seen >= self._WARM:
             bound = self._CLIP * max(self._residual, 0.02 * self(units), 1e-6)

@@ -476,6 +476,36 @@ def test_who_has_no_chance_after_the_next_batch_is_told_before_it():
     assert shed.causes == ["infeasible"]
 
 
+def test_an_estimate_that_lets_nothing_run_is_put_to_the_test():
+    queue, clock, shed = make_queue(cost=linear_cost(3.0, 0.0))
+
+    def put() -> tuple[Entry, list]:
+        made = make_entry("x", deadline=clock.now + 0.5)
+        queue.put(made[0])
+        return made
+
+    _, answered = put()
+    assert queue.take() == []
+    assert isinstance(answered[0][1], DeadlineExceeded)
+    clock.now += 1.5
+    entries = [put()[0] for _ in range(3)]
+    assert queue.take() == entries[:1], "one, and no more"
+    assert shed.causes == ["infeasible"] * 3
+    queue.cost.observe(1, 2.9)  # it was right
+    clock.now += 2.9
+    put()
+    assert queue.take() == []
+    clock.now += 5.0
+    entry, _ = put()
+    assert queue.take() == [entry]
+    queue.cost.observe(1, 0.01)  # it was wrong
+    for _ in range(20):
+        clock.now += 0.01
+        entry, _ = put()
+        assert queue.take() == [entry]
+        queue.cost.observe(1, 0.01)
+
+
 def test_answers_reach_the_loop_with_one_wake_up_per_batch():
     gate, entered, woken = threading.Event(), threading.Event(), []
 
