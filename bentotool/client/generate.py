@@ -118,7 +118,7 @@ class _Parameters:
             self.declared.append(f"value: {_takes(route.input)}, /")
             self.passed.append("value")
             return
-        for wire, schema in sorted(route.properties.items(), key=lambda item: item[0] not in route.required):
+        for wire, schema in sorted(route.named.items(), key=lambda item: item[0] not in route.required):
             name = _identifier(wire, taken, "argument")
             if wire in route.required:
                 self.declared.append(f"{name}: {_takes(schema)}")

@@ -87,6 +87,10 @@ class Typed:
     def train(self, rows: list[list[float]]) -> str:
         return ""
 
+    @bentotool.api(method="GET", route="/found/{word}/{page}")
+    def find(self, limit: int, word: str, page: int, *, exact: bool = False) -> list[str]:
+        return []
+
     @bentotool.api
     def root(self, rows: list[int], /) -> None:
         return None
@@ -99,6 +103,7 @@ def test_the_same_service_gives_the_same_module() -> None:
     for line in (
         "    def add(self, a: int, b: float | EllipsisType = ..., ",
         "    def root(self, value: list[int], /) -> None:",
+        "    def find(self, limit: int, word: str, page: int, exact: bool | EllipsisType = ...) -> list[str]:",
         "    def submit_train(self, rows: list[list[float]]) -> Task:",
         "    async def submit_train(self, rows: list[list[float]]) -> AsyncTask:",
         "    def items(self, n: int) -> AsyncIterator[Any]:",
