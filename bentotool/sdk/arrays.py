@@ -169,7 +169,7 @@ def array_schema(form: str, name: str | None, kind: str | None, shape: Dimension
             # NaN and infinity have no JSON form and are sent as null
             element = {"type": ["number", "null"] if kind == "f" else _JSON[kind]}
         if shape is None:  # of any depth, which JSON Schema has no short word for; a number is an array of no dimension
-            scalars = element.get("type", ["number", "boolean"])
+            scalars = element.get("type", ["number", "boolean", "null"])
             return {"type": ["array", *([scalars] if isinstance(scalars, str) else scalars)], "items": {}}, {}
         for size in reversed(shape):
             element = {"type": "array", "items": element}

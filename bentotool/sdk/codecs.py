@@ -24,7 +24,7 @@ from bentotool.sdk.validators import ContentType
 if TYPE_CHECKING:
     from bentotool.sdk.files import Rendered
 
-__all__ = ["Batching", "Codec", "Describe", "codec_for", "family_of", "split_annotated", "to_plain"]
+__all__ = ["Batching", "Codec", "Describe", "as_read", "codec_for", "family_of", "split_annotated", "to_plain"]
 
 Describe = Callable[[str, bool], "tuple[dict[str, Any], dict[str, Any]]"]
 """(reference template, BentoML's tensor notation?) → (schema, shared definitions)."""
@@ -92,6 +92,8 @@ _FAMILIES = {
     "annotated_types": "bentotool.sdk.pydantic_models",
 }
 """Package that defines a type → our module with ``make(annotation, metadata) -> Codec | None`` and ``plain(value)``."""
+_VALUES = ("default", "enum", "const", "examples")
+"""Keys of a schema whose values are no schemas."""
 _VALIDATED_BY_PYDANTIC = "bentotool.sdk.pydantic_models"
 
 
@@ -188,9 +190,23 @@ def native_schema(tp: Any) -> Describe:
             return dict(schema)
 
         (schema,), shared = msgspec.json.schema_components([tp], schema_hook=foreign, ref_template=template)
-        return schema, {**shared, **inner}
+        return as_read(schema), {**as_read(shared), **inner}
 
     return describe
+
+
+def as_read(schema: Any) -> Any:
+    """A schema that says what is read: sets from any list, decimals from numbers too."""
+    if isinstance(schema, list):
+        return [as_read(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: value if key in _VALUES else as_read(value) for key, value in schema.items()}
+    if made.get("uniqueItems") is True and made.get("type") == "array":
+        del made["uniqueItems"]
+    if made.get("type") == "string" and made.get("format") == "decimal":
+        made["type"] = ["string", "number"]
+    return made
 
 
 def list_batching(dimension: int) -> Batching:

@@ -84,7 +84,10 @@ def answer_content(spec: MethodSpec, definitions: Definitions) -> dict[str, Any]
     schema = definitions.add(schema, shared)
     if spec.stream:
         return {stream_media_type(spec).partition(";")[0]: {"schema": schema}}
-    content = {spec.output.media_type.partition(";")[0]: {"schema": schema}}
+    media = spec.output.media_type.partition(";")[0]
+    if spec.output.file and "contentMediaType" in schema:  # a file is sent as what its name says, an image as it was
+        media = "*/*" if schema["contentMediaType"] == "application/octet-stream" else schema["contentMediaType"]
+    content = {media: {"schema": schema}}
     if spec.output.render is not None and spec.output.media_type == _JSON:
         content["*/*"] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     if spec.output.arrays:

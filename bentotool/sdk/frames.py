@@ -114,15 +114,13 @@ def _describer(schema: DataframeSchema) -> Describe:
             if columns:
                 named["columns"] = list(columns)
             return named, {}
-        if schema.orient == "columns":
-            form: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "array"}}
-            if columns:
-                form |= {"properties": {name: {"type": "array"} for name in columns}, "required": list(columns)}
-            return form, {}
+        by_column: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "array"}}
         row: dict[str, Any] = {"type": "object"}
         if columns:
+            by_column |= {"properties": {name: {"type": "array"} for name in columns}, "required": list(columns)}
             row["properties"] = {name: {} for name in columns}
-        return {"type": "array", "items": row}, {}
+        by_row = {"type": "array", "items": row}
+        return {"anyOf": [by_column, by_row] if schema.orient == "columns" else [by_row, by_column]}, {}
 
     return describe
 

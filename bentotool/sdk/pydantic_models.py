@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 import pydantic
 
-from bentotool.sdk.codecs import Codec, annotate, family_of, foreign_codec, split_annotated
+from bentotool.sdk.codecs import Codec, annotate, as_read, family_of, foreign_codec, split_annotated
 
 __all__ = ["make", "plain"]
 
@@ -179,7 +179,8 @@ def make(tp: Any, metadata: tuple[Any, ...]) -> Codec:
             raise _one_line(error) from None
 
     def describe(template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        schema = _chosen(adapter.json_schema(ref_template=template.replace("{name}", "{model}")), tensors)
+        schema = adapter.json_schema(ref_template=template.replace("{name}", "{model}"))
+        schema = as_read(_chosen(schema, tensors))
         return schema, schema.pop("$defs", {})
 
     return Codec(

@@ -40,10 +40,10 @@ _SUBMITTING = [
     },
 ]
 _WORDS = (
-    ("status", "get", "How far a task is"),
-    ("get", "get", "What a task gave; an error where it failed"),
-    ("cancel", "put", "Stop a task"),
-    ("retry", "post", "Run a task that has ended once more"),
+    ("status", ("get",), "How far a task is"),
+    ("get", ("get",), "What a task gave; an error where it failed"),
+    ("cancel", ("put", "post"), "Stop a task"),
+    ("retry", ("post", "put"), "Run a task that has ended once more"),
 )
 
 
@@ -80,7 +80,9 @@ def task_operations(
     yield f"{base}/submit", "post", operation("submit", "Put a task into the queue", answer, submit)
     placed = [parameter for parameter in call.get("parameters", []) if parameter["in"] == "path"]
     missing = {"404": {**failures["400"], "description": "There is no such task"}}
-    for word, method, text in _WORDS:
+    for word, methods, text in _WORDS:
         answered = call["responses"]["200"] if word == "get" else answer
-        more = {"parameters": [*placed, _ID], "responses": missing}
-        yield f"{base}/{word}", method, operation(word, text, answered, more)
+        for number, method in enumerate(methods):
+            more = {"parameters": [*placed, _ID], "responses": missing}
+            name = word if number == 0 else f"{word}_by_{method}"
+            yield f"{base}/{word}", method, operation(name, text, answered, more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import types
 import typing
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from bentotool.sdk.codecs import (
 
 __all__ = ["Found", "wire_type"]
 
+_MOMENT = msgspec.Meta(extra_json_schema={"format": "date-time"})
 _NO_JSON: Any = type("NoJson", (), {})()
 
 
@@ -111,7 +113,7 @@ def wire_type(annotation: Any, found: Found) -> Any:
     tp, metadata = split_annotated(annotation)
     constraints = tuple(item for item in metadata if isinstance(item, msgspec.Meta))
     if not _is_foreign(annotation):
-        return annotate(tp, constraints)
+        return annotate(tp, (*constraints, _MOMENT) if tp is datetime.datetime and not constraints else constraints)
     found.any = True
     codec = foreign_codec(annotation)
     if codec is not None:
