@@ -75,9 +75,9 @@ def plain_cases(zoo):
     def keyword_only(self, *, a: int, b: int = 1) -> int:
         return a + b
 
-    @case("{'b': 2}", x={"a": 1})
+    @case("{'b': {'a': 1}}", x={"a": 1})
     def unannotated(self, x):
-        return {"b": x["a"] + 1}
+        return {"b": x}
 
     @case("[1, 'a', None]", x=[1, "a", None])
     def anything(self, x: Any) -> Any:
@@ -153,7 +153,7 @@ def structured_cases(zoo):
 
     @case("3", lines=[{"start": {"x": 0}, "end": {"x": 3}}])
     def nested(self, lines: list[Line]) -> int:
-        return lines[0].end.x
+        return sum(line.end.x for line in lines)
 
     @case("{'left': 2, 'right': 'r'}", p={"left": 1, "right": "r"})
     def typed_dict(self, p: Pair) -> Pair:
@@ -245,7 +245,7 @@ def context_cases(zoo):
 
     @case("'GET curl'", verb="GET", who="curl")
     def with_context(self, verb: str, who: str, ctx: zoo.library.Context) -> str:
-        ctx.response.headers["x-who"] = who
+        ctx.response.headers["x-method"] = ctx.request.method
         return f"{verb} {who}"
 
     @case("7", n=7)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 import zoo
@@ -83,6 +84,24 @@ def test_mounts_routes_and_methods(check):
 def test_the_running_server_keeps_to_its_document(zoo_url, require_package, tmp_path):
     """schemathesis calls every operation with what the document allows, and with what it does not."""
     require_package("schemathesis")
-    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{zoo_url}/docs.json", "--max-examples", "15"]
+    options = [
+        "--max-examples",
+        "10",
+        "--generation-deterministic",
+        "--phases",
+        "coverage,fuzzing",
+        "--continue-on-failure",
+    ]
+    config = str(Path(__file__).with_name("schemathesis.toml"))
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        config,
+        "run",
+        f"{zoo_url}/docs.json",
+        *options,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=tmp_path)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
