@@ -56,6 +56,7 @@ class Application:
         loopback: the server listens on a loopback address only: then only loopback Host names are answered.
 
     Attributes:
+        workers: of the service, this one among them.
         state: of all contexts of this process.
         ready: started, and not shutting down.
         problem: why the server as a whole is not ready (the supervisor tells), or None.
@@ -79,7 +80,7 @@ class Application:
             from bentotool.runtime.metrics import Metrics
 
             self.metrics = Metrics(service)
-        self._workers = workers
+        self.workers = workers
         self._admission = self.share_of(config.max_concurrency)
         self.bodies = BodyRoom(config.max_queue_bytes)
         self.access_log: Callable[[Scope, int, float, bytes], None] | None = None
@@ -124,7 +125,7 @@ class Application:
 
     def share_of(self, limit: int | None) -> Admission | None:
         """What refuses requests above this worker's share of a limit; None where there is none."""
-        found = share(limit, self._workers)
+        found = share(limit, self.workers)
         return None if found is None else Admission(found)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ from bentotool.sdk.dependency import use_loop
 if TYPE_CHECKING:
     import uvicorn
 
+    from bentotool.runtime.accepting import Shares
     from bentotool.runtime.answering import Answers
     from bentotool.runtime.app import Application
 
@@ -73,6 +74,7 @@ class Worker:
         drain_delay: seconds in which requests are still accepted after readiness went away.
         grace: seconds for requests in flight.
         answers: of a service that others call: what answers them, and the socket where.
+        shares: with which other workers the first listener is shared.
     """
 
     def __init__(
@@ -84,9 +86,10 @@ class Worker:
         drain_delay: float,
         grace: float,
         answers: tuple[Answers, socket.socket] | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.app, self.asgi, self.listeners, self.line = app, asgi, listeners, line
-        self.drain_delay, self.grace, self.answers = drain_delay, grace, answers
+        self.drain_delay, self.grace, self.answers, self.shares = drain_delay, grace, answers, shares
         self._writing = threading.Lock()
         self._ended = asyncio.Event()
         self._server: uvicorn.Server | None = None
@@ -126,10 +129,12 @@ class Worker:
 
     async def _join(self) -> None:
         """Accept on the lent ports once the service is ready: until then, whoever else holds them answers."""
+        from bentotool.runtime.accepting import accept_on
+
         while not (self.app.ready and self.app.problem is None and await self.app.probe("__is_ready__")):
             await asyncio.sleep(_JOIN_S)
         if self._server is not None and self.accepting():
-            accepting = [await _accept(self._server, listener) for listener in self.listeners[1:]]
+            accepting = [await accept_on(self._server, listener, None) for listener in self.listeners[1:]]
             for server in () if self.accepting() else accepting:  # it was told to end meanwhile
                 server.close()
 
@@ -165,6 +170,7 @@ class Worker:
     async def _serve_http(self) -> None:
         import uvicorn
 
+        from bentotool.runtime.accepting import make_server
         from bentotool.runtime.server_options import server_options
 
         options = server_options(self.app.service, public=self.answers is None)
@@ -182,7 +188,7 @@ class Worker:
             timeout_graceful_shutdown=max(1, round(self.grace)),
             **options,
         )
-        server = self._server = _make_server(config, self._tell_ready)
+        server = self._server = make_server(config, self._tell_ready, self.shares)
         await server.serve(sockets=self.listeners[:1])
 
     def drain(self) -> None:
@@ -247,37 +253,6 @@ class Worker:
             self.drain_delay = 0.0
             self._orphaned = True
             self.drain()
-
-
-def _make_server(config: uvicorn.Config, on_started: Callable[[], None]) -> uvicorn.Server:
-    """A uvicorn server without its signal handlers, and telling when it has started."""
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                on_started()
-
-    return Server(config)
-
-
-async def _accept(server: uvicorn.Server, listener: socket.socket) -> asyncio.Server:
-    """Let a server that has started accept on one more socket, as its own ``startup`` does."""
-
-    def create_protocol() -> asyncio.Protocol:
-        return server.config.http_protocol_class(  # type: ignore[call-arg]
-            config=server.config, server_state=server.server_state, app_state=server.lifespan.state
-        )
-
-    loop = asyncio.get_running_loop()
-    accepting = await loop.create_server(create_protocol, sock=listener, backlog=server.config.backlog)
-    server.servers.append(accepting)
-    return accepting
 
 
 _SWITCH_S = 0.0005
@@ -367,7 +342,19 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
         from bentotool.runtime.answering import Answers
 
         answers = Answers(app, peers["token"]), listeners.pop()
-    return lambda: Worker(app, asgi, listeners, line, options.drain_delay, options.grace, answers)
+    shares = _shares(options, app.workers)
+    return lambda: Worker(app, asgi, listeners, line, options.drain_delay, options.grace, answers, shares)
+
+
+def _shares(options: argparse.Namespace, workers: int) -> Shares | None:
+    """Of a socket that several workers of one service accept from."""
+    from bentotool.runtime.accepting import Shares
+    from bentotool.runtime.metricfiles import DIRECTORY
+
+    folder = os.environ.get(DIRECTORY)
+    if folder is None or workers < 2:
+        return None
+    return Shares(Path(folder, f"connections-{options.part or 'entry'}"), options.index, workers)
 
 
 def receive_sockets_of(where: str) -> list[socket.socket]:
