@@ -245,12 +245,20 @@ class Endpoint:
         self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, gone: Callable[[], bool]
     ) -> AsyncIterator[Any]:
         """The stream, for HTTP and for another service of the same graph."""
-        return iterate(self._bound(*args, **named), self.app.lane, deadline, self.timeout, gone)
+        return iterate(self._bound(*args, **named), self.app.lane, deadline, self.timeout, gone, self._keep_place)
 
     async def _call_async(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
         return await self._bound(*args, **named)
 
     async def _call_sync(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
         return await self.app.lane.run(
-            partial(self._bound, *args, **named), deadline=deadline, gone=disconnect_probe(receive)
+            partial(self._bound, *args, **named),
+            deadline=deadline,
+            gone=disconnect_probe(receive),
+            left_running=self._keep_place,
         )
+
+    def _keep_place(self, difference: int) -> None:
+        """A call that cannot be stopped counts as a request in flight until it ends, although that was answered."""
+        self._in_flight += difference
+        self.app.in_flight += difference

@@ -103,19 +103,25 @@ class _Steps:
 
 
 async def iterate(
-    produced: Any, lane: Lane, deadline: float, seconds: float, gone: Callable[[], bool]
+    produced: Any,
+    lane: Lane,
+    deadline: float,
+    seconds: float,
+    gone: Callable[[], bool],
+    left_running: Callable[[int], None],
 ) -> AsyncIterator[Any]:
     """The items of a generator, synchronous or not.
 
     The deadline holds for the first one; after that the stream lives while it is read. When the iteration ends early
-    the generator is closed: an asynchronous one at once, a synchronous one when its step has ended.
+    the generator is closed: an asynchronous one at once, a synchronous one when its step has ended. Such a step is told
+    to `left_running`, as by `Lane.run`.
     """
     steps = None if hasattr(produced, "__anext__") else _Steps(produced)
 
     async def following() -> Any:
         if steps is None:
             return await anext(produced, _END)
-        return await lane.run(steps.step, gone=gone)
+        return await lane.run(steps.step, gone=gone, left_running=left_running)
 
     try:
         item = await under_deadline(following(), deadline, seconds)

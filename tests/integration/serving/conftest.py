@@ -19,18 +19,25 @@ from typing import Any
 import pytest
 
 LIMIT = 30.0
+_ENTRY = "import sys\nfrom bentotool.runtime.__main__ import main\nsys.exit(main())"
 
 
 class Server:
     """A server in a process of its own, serving ``service.py`` of a folder.
+
+    Args:
+        prelude: statements that its first process runs before all else, such as to shorten a wait.
 
     Attributes:
         url: where it answers; ``https`` where the options make it speak TLS.
         port: of it.
     """
 
-    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "bentotool.runtime", str(folder), "--port", "0", *options]
+    def __init__(
+        self, folder: Path, *options: str, environment: dict[str, str] | None = None, prelude: str | None = None
+    ) -> None:
+        program = ["-m", "bentotool.runtime"] if prelude is None else ["-c", f"{prelude}\n{_ENTRY}"]
+        command = [sys.executable, *program, str(folder), "--port", "0", *options]
         self.folder, self._log = folder, folder / "log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -94,13 +101,13 @@ def wire() -> Any:
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[..., contextlib.AbstractContextManager[Server]]:
-    """``with serving(folder, source, *options, environment={...}) as server``."""
+    """``with serving(folder, source, *options, environment={...}, prelude="...") as server``."""
 
     @contextlib.contextmanager
-    def serve(folder: Path, source: str, *options: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    def serve(folder: Path, source: str, *options: str, **further: Any) -> Iterator[Server]:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "service.py").write_text(source)
-        server = Server(folder, *options, environment=environment)
+        server = Server(folder, *options, **further)
         try:
             yield server
         finally:
