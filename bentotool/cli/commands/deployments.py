@@ -36,6 +36,9 @@ def list_deployments(target: Target = None) -> None:
             return
         rows = [(each.name, each.target, each.status, each.tag, each.url) for each in found]
         state.console.table(("name", "target", "status", "bento", "url"), rows)
+        for each in found:
+            if each.detail:
+                state.console.note(f"{each.name}: {each.detail}")
 
     state.console.result([each.to_dict() for each in found], human)
 
