@@ -35,6 +35,11 @@ class _NotFound(ServiceError):
     http_status = 404
 
 
+class _NoUpgrade(ServiceError):
+    code = "upgrade_required"
+    http_status = 426
+
+
 class Routes:
     """The routes of one application.
 
@@ -135,6 +140,11 @@ class Routes:
 
     async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if path in self._sockets or (self._find_socket is not None and self._find_socket(path) is not None):
+            error = _NoUpgrade(f"{path} is a websocket", hint="open it with a client for websockets")
+            request_id = self._app.request_id(dict(scope["headers"]))
+            await self._app.send_failure(error, send, request_id, path, {"upgrade": "websocket"})
+            return
         if path not in self._own:
             for mounted in self.mounted:
                 if mounted.holds(path) and self._gives_way(mounted, scope):
