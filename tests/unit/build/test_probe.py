@@ -154,3 +154,10 @@ def test_a_service_with_a_websocket_gets_the_library_for_it(write: Write, store:
         source = f"import bentotool\n@bentotool.service\nclass S:\n  pass\n{more}"
         found = probe_service(write({"service.py": source}), "service:S", store=store)
         assert list(found.requirements) == needs
+
+
+def test_a_service_that_is_traced_gets_the_packages_for_it(write: Write, store: Path) -> None:
+    for options, count in (("", 0), ("(tracing={'sample_rate': 0})", 0), ("(tracing={'exporter_type': 'otlp'})", 2)):
+        source = f"import bentotool\n@bentotool.service{options}\nclass S:\n  pass\n"
+        found = probe_service(write({"service.py": source}), "service:S", store=store)
+        assert [name.startswith("opentelemetry") for name in found.requirements] == [True] * count
