@@ -5,7 +5,8 @@
 The same model, the same bytes, one worker each, the server on one core and the client on another. Peers are those of
 bentoml, litserve, mlserver and fastapi whose interpreter is given. Closed loop with 1, 64 and 256 clients; open loop at
 shares of the model's capacity under the deadline. In time means within 50 ms of the planned arrival, by the client's
-clock. Each figure is the median of the repeats, in (brackets) the spread.
+clock. Each figure is the median of the repeats, in (brackets) the spread. For us also: one client right after the
+overload, and one that calls the model without batching.
 
 ``sim`` is a device of 8 ms and 1 ms per row; ``onnx`` a perceptron with 512 inputs on one thread of onnxruntime.
 """
@@ -49,6 +50,7 @@ class Server:
 
     command: tuple[str, ...]
     path: str = "/predict"
+    unbatched: str | None = None
     ready: str = "/predict"
     env: tuple[tuple[str, str], ...] = ()
     openinference: bool = False
@@ -64,6 +66,7 @@ def servers(port: int, peers: dict[str, str], folder: Path) -> dict[str, Server]
         "bentotool": Server(
             (us, "-m", "bentotool.runtime", str(SERVERS), "--service", "bentotool_service:Predict", "--port", at),
             ready="/readyz",
+            unbatched="/single",
             deadline=True,
         ),
     }
@@ -236,6 +239,10 @@ def main() -> None:
                             str(options.seconds),
                         )
                         found.setdefault(step, []).append(done)
+                if server.unbatched is not None:
+                    for step, path in {"after burst": server.path, "unbatched": server.unbatched}.items():
+                        at = f"http://127.0.0.1:{port}{path}"
+                        found[step] = [load(at, body[False], cores[1], False, "--clients", "1", "--seconds", "2")]
             print(f"\n{label}")
             for step, runs in found.items():
                 answered, in_time = ([run[key] for run in runs] for key in ("answered", "in_time"))

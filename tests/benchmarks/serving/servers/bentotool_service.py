@@ -14,3 +14,8 @@ class Predict:
     @bentotool.api(batchable=True, max_batch_size=64)
     def predict(self, x: np.ndarray) -> np.ndarray:
         return self.model(x)
+
+    @bentotool.api
+    def single(self, x: np.ndarray) -> np.ndarray:
+        """The same without batching."""
+        return self.model(x)
