@@ -214,6 +214,10 @@ class Command:
         self._asked_at = time.monotonic()
         return self.problem is None
 
+    def doubt(self) -> None:
+        """A request found the program gone: what it said of itself holds no more."""
+        self.problem, self._asked_at = f"the command of {self._service.name} went away", -1.0
+
     async def asked(self) -> str | None:
         """Why the program is not ready, asked anew as by `is_ready`; None where it is."""
         return None if await self.is_ready() else self.problem or f"the command of {self._service.name} is starting"

@@ -121,6 +121,8 @@ class Proxy:
         except Disconnected:
             raise
         except Exception as error:
+            if isinstance(error, (OSError, h11.RemoteProtocolError)):
+                self._command.doubt()
             if not exchange.status:
                 return await self._fail(error, scope, send, request_id)
             # the connection is cut without an end, so that the caller sees that the answer is not whole

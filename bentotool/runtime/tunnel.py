@@ -97,6 +97,7 @@ class _Tunnel(asyncio.Protocol):
         self._head = b""
         self._held = b""
         self._inner: _Inner | None = None
+        self._other: Any = None
         self._borders = _Borders()
         self._answered = b""
         self._open = False
@@ -112,7 +113,9 @@ class _Tunnel(asyncio.Protocol):
         self._state.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._inner is not None:
+        if self._other is not None:
+            self._other.data_received(data)
+        elif self._inner is not None:
             self._inner.transport.write(data)
         elif not self._head:
             if self._is_own(data):
@@ -129,14 +132,21 @@ class _Tunnel(asyncio.Protocol):
                 self.transport.abort()
 
     def pause_writing(self) -> None:
-        if self._inner is not None:
+        if self._other is not None:
+            self._other.pause_writing()
+        elif self._inner is not None:
             self._inner.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._inner is not None:
+        if self._other is not None:
+            self._other.resume_writing()
+        elif self._inner is not None:
             self._inner.transport.resume_reading()
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._other is not None:
+            self._other.connection_lost(error)
+            return
         self._state.connections.discard(self)
         if self._inner is not None:
             self._inner.transport.close()
@@ -157,7 +167,8 @@ class _Tunnel(asyncio.Protocol):
         other = self.library(config=self._config, server_state=self._state, app_state=self._app_state)
         other.connection_made(self.transport)
         other.data_received(data)
-        self.transport.set_protocol(other)
+        # uvicorn makes this object the protocol after it returns: so what comes later is passed on from here
+        self._other = other
 
     # the program's side
 
