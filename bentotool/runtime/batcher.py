@@ -231,6 +231,8 @@ class Batcher:
         with self._lock:
             batch = self._take()
             self._asleep = not batch and not self._closed
+            if self._asleep:
+                self.queue.lag = 0.0  # a loop that gives nothing to do is not behind
             if not batch and self._closed:
                 return False
         if batch:

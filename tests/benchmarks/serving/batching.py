@@ -189,6 +189,21 @@ def middle(values: list[float]) -> str:
     return f"{statistics.median(values):.0f} ({max(values) - min(values):.0f})"
 
 
+def report(label: str, found: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the runs of one server, a line for each step."""
+    print(f"\n{label}")
+    for step, runs in found.items():
+        answered, in_time = ([run[key] for run in runs] for key in ("answered", "in_time"))
+        last = runs[-1]
+        print(
+            f"  {step:11} answered {middle(answered):>13}  in time {middle(in_time):>13}"
+            f"  of {last['offered']:.0f}/s"
+            f"  p50 {last['p50_ms']} p99 {last['p99_ms']} ms  refused in {last['refused_p99_ms']} ms"
+            f"  {last['statuses']}  client {last['client_cpu']} cpu",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("sim", "onnx"), default="sim")
@@ -227,33 +242,16 @@ def main() -> None:
                 for step, arguments in steps.items():
                     if label.startswith("bare") and step.startswith("open"):
                         continue
-                    for _ in range(options.repeats):
-                        told = server.deadline and step != "closed 1"
-                        done = load(
-                            url,
-                            body[server.openinference],
-                            cores[1],
-                            told,
-                            *arguments,
-                            "--seconds",
-                            str(options.seconds),
-                        )
-                        found.setdefault(step, []).append(done)
+                    told = server.deadline and step != "closed 1"
+                    further = (*arguments, "--seconds", str(options.seconds))
+                    found[step] = [
+                        load(url, body[server.openinference], cores[1], told, *further) for _ in range(options.repeats)
+                    ]
                 if server.unbatched is not None:
                     for step, path in {"after burst": server.path, "unbatched": server.unbatched}.items():
                         at = f"http://127.0.0.1:{port}{path}"
                         found[step] = [load(at, body[False], cores[1], False, "--clients", "1", "--seconds", "2")]
-            print(f"\n{label}")
-            for step, runs in found.items():
-                answered, in_time = ([run[key] for run in runs] for key in ("answered", "in_time"))
-                last = runs[-1]
-                print(
-                    f"  {step:11} answered {middle(answered):>13}  in time {middle(in_time):>13}"
-                    f"  of {last['offered']:.0f}/s"
-                    f"  p50 {last['p50_ms']} p99 {last['p99_ms']} ms  refused in {last['refused_p99_ms']} ms"
-                    f"  {last['statuses']}  client {last['client_cpu']} cpu",
-                    flush=True,
-                )
+            report(label, found)
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1))
 
