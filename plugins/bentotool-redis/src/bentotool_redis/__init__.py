@@ -1,0 +1,1 @@
+"""Tasks of bentotool services in Redis."""
