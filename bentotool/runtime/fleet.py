@@ -22,7 +22,7 @@ from bentotool.runtime.bento import Target
 from bentotool.runtime.devices import Plan, make_plan
 from bentotool.runtime.meeting import Meeting, loopback_listener
 from bentotool.runtime.parts import Part, part_from
-from bentotool.runtime.slots import Slot, why
+from bentotool.runtime.slots import PING_EVERY_S, STOPPED_S, Slot, why
 
 __all__ = ["INDEX", "SLOT", "Fleet", "Surroundings"]
 
@@ -34,6 +34,8 @@ _QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 _CRASHES = 5
 _CRASH_WINDOW = 60.0
 _LONGEST_BACKOFF = 30.0
+_HEALTHY_S = 10.0
+"""Who has had answers for so long is not part of a row of failures."""
 _START_ATTEMPTS = 3
 
 
@@ -119,11 +121,11 @@ class Fleet:
 
     def due(self) -> list[float]:
         """When something has to be looked at, on the monotonic clock."""
-        found = [slot.stopped_at + 0.3 for slot in self.slots() if slot.stopped_at is not None]
+        found = [slot.stopped_at + STOPPED_S for slot in self.slots() if slot.stopped_at is not None]
         if self.stopping:
             return found
         found += [slot.restart_at for slot in self.slots() if slot.process is None]
-        found += [slot.asked_at + 5.0 for slot in self.slots() if slot.ready]
+        found += [slot.asked_at + PING_EVERY_S for slot in self.slots() if slot.ready]
         if self.problem and self._crashes:
             found.append(self._crashes[-1] + _CRASH_WINDOW + 0.1)
         return found
@@ -228,12 +230,11 @@ class Fleet:
                     self.failure = error
             elif kind == "ready":
                 slot.ready, slot.settled = True, not message.get("waiting")
-                slot.failures = 0 if slot.settled else slot.failures
-                slot.asked_at = time.monotonic()
+                slot.asked_at = slot.settled_at = time.monotonic()
                 if slot in self._entry.slots:
                     self.service, self.scheme = message["name"], message["scheme"]
             elif kind == "settled":
-                slot.settled, slot.failures = True, 0
+                slot.settled, slot.settled_at = True, time.monotonic()
             elif kind == "failed":
                 slot.error = message["error"]
             elif kind == "note":
@@ -256,13 +257,14 @@ class Fleet:
         """A worker's line has ended: it is dead, or about to be."""
         assert slot.line is not None
         self._around.selector.unregister(slot.line)
+        settled_for = time.monotonic() - slot.settled_at if slot.settled else 0.0
         status = slot.reap()
         for path in self._around.metrics.glob(f"gauge_live*_{slot.number}.db"):
             with contextlib.suppress(OSError):
                 path.unlink()
         if self.stopping:
             return
-        slot.failures += 1
+        slot.failures = 1 if settled_for >= _HEALTHY_S else slot.failures + 1
         if not self.announced:
             self._give_up_when_hopeless(slot, status)
             if self.failure is not None:

@@ -37,6 +37,8 @@ class Slot:
         listener: where it is called by other services, if it is.
         ready: it takes requests.
         settled: it has answers to them: one whose service has a command of its own waits for that.
+        settled_at: since when, on the monotonic clock.
+        failures: deaths in a row, none of them after a healthy life.
         restart_at: when the next process may be started, on the monotonic clock.
     """
 
@@ -47,6 +49,7 @@ class Slot:
     line: socket.socket | None = None
     ready: bool = False
     settled: bool = False
+    settled_at: float = 0.0
     failures: int = 0
     restart_at: float = 0.0
     error: dict[str, Any] | None = None

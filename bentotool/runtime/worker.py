@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import BentotoolError, ServiceLoadError
 from bentotool.runtime.logs import set_up_logging, take_loggers
+from bentotool.runtime.monitoring import remember_folder
 from bentotool.sdk.dependency import use_loop
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ __all__ = ["FAILED", "main"]
 FAILED = 3
 """Exit status of a worker whose service did not start; the reason went over the line."""
 _JOIN_S = 0.1
+_LAST_S = 5.0
+"""How much longer than it may a worker takes to end, before it is ended: the supervisor gives it as much."""
 
 
 def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]:
@@ -239,8 +242,11 @@ class Worker:
                     self.tell({"type": "pong"})
                 else:
                     loop.call_soon_threadsafe(self._take, message)
+        most = self.drain_delay + self.grace + _LAST_S
         with contextlib.suppress(RuntimeError):  # the loop has ended before
             loop.call_soon_threadsafe(self._lose_supervisor)
+        time.sleep(most)
+        os._exit(1)  # the service blocks the event loop, and nobody else is left to end this process
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "drain":
@@ -297,6 +303,7 @@ def main(argv: list[str] | None = None) -> int:
     *listeners, line = receive_sockets_of(options.sockets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
     set_up_logging(options.log_format, options.quiet)
+    remember_folder()
     try:
         make = _prepare(options, listeners, line)
 
