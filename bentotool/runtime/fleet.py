@@ -100,6 +100,7 @@ class Fleet:
         self.service = ""
         self.scheme = "http"
         self.stopping = False
+        self._leave = 0.0
         self._meeting: Meeting | None = None
         self._crashes: deque[float] = deque()
         self._crash_reason = ""
@@ -341,9 +342,14 @@ class Fleet:
 
     # ending
 
-    def drain(self) -> None:
-        """Stop in order: the entry's workers now, each other group when nobody is left to call it."""
-        self.stopping = True
+    def drain(self, leave: float = 0.0) -> None:
+        """Stop in order: the entry's workers now, each other group when nobody is left to call it.
+
+        Args:
+            leave: seconds in which the callers of the entry's workers are told to connect anew, to those that replace
+                them.
+        """
+        self.stopping, self._leave = True, leave
         self.drain_next()
 
     def drain_next(self) -> None:
@@ -354,7 +360,7 @@ class Fleet:
                 for slot in group.slots:
                     if not slot.ready:
                         slot.kill()  # still loading: nothing is in flight
-                    slot.send({"type": "drain"})
+                    slot.send({"type": "drain", "leave": self._leave if group is self._entry else 0.0})
             if any(slot.process is not None for slot in group.slots):
                 return
 

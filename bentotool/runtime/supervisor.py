@@ -32,6 +32,9 @@ __all__ = ["Settings", "Supervisor"]
 
 _UNANSWERED_S = 1.0
 """After so long without a worker, the supervisor answers itself."""
+_LEAVE_S = 0.5
+"""For so long a worker that is replaced tells those connected to it to connect anew; merely cut, they would lose the
+request that is on its way just then."""
 _SETTLE_S = 0.1
 """Changes of files that come so close together are one."""
 
@@ -209,7 +212,7 @@ class Supervisor:
                 self._next = None
             elif self._next.announced:
                 if self._fleet is not None:
-                    self._fleet.drain()
+                    self._fleet.drain(_LEAVE_S)
                     self._leaving.append(self._fleet)
                 self._fleet, self._next = self._next, None
                 self._say_reloaded()

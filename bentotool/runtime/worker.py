@@ -194,6 +194,12 @@ class Worker:
         server = self._server = make_server(config, self._tell_ready, self.shares)
         await server.serve(sockets=self.listeners[:1])
 
+    def _leave(self, seconds: float) -> None:
+        """Others accept on the same socket from now on; whoever is connected has a while to go there."""
+        self.drain_delay = max(self.drain_delay, seconds)
+        for server in self._server.servers if self._server is not None and self._server.started else ():
+            server.close()
+
     def drain(self) -> None:
         """Stop in order; the second call stops at once."""
         if self._draining:
@@ -250,6 +256,8 @@ class Worker:
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "drain":
+            if message.get("leave"):
+                self._leave(message["leave"])
             self.drain()
         elif message["type"] == "problem":
             self.app.problem = message["message"]
