@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 from typing import Any
 
-from bentotool.sdk.monitor import close_all, use_options
+from bentotool.sdk.monitor import close_all, use_folder, use_options
 from bentotool.sdk.service import Service
 
-__all__ = ["close_monitors", "open_monitors"]
+__all__ = ["close_monitors", "open_monitors", "remember_folder"]
 
 _SECONDS = 10.0
 """For what is buffered when the server ends; files take milliseconds, a collector that does not answer would not."""
+
+
+def remember_folder() -> None:
+    """Before a service is imported, for which the working folder changes: relative paths are below where we started."""
+    with contextlib.suppress(OSError):
+        use_folder(Path.cwd())
 
 
 def open_monitors(service: Service[Any]) -> None:

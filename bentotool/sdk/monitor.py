@@ -18,18 +18,20 @@ import importlib
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bentotool.errors import UsageError
 from bentotool.sdk.observation import MonitoringOptions
 
-__all__ = ["MonitorBase", "NoOpMonitor", "Record", "close_all", "monitor", "use_options"]
+__all__ = ["MonitorBase", "NoOpMonitor", "Record", "base_folder", "close_all", "monitor", "use_folder", "use_options"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 _KINDS = {"default": "bentotool.sdk.monitor_files:FileMonitor", "otlp": "bentotool.sdk.monitor_otlp:OtlpMonitor"}
 _lock = threading.Lock()
 _monitors: dict[str, MonitorBase] = {}
 _defaults = [MonitoringOptions()]
+_folders: list[Path] = []
 _registered: list[bool] = []
 
 
@@ -195,6 +197,16 @@ def use_options(options: MonitoringOptions) -> None:
     """What monitors that are opened from now on do where they are not told otherwise. For the runtime."""
     with _lock:
         _defaults[:] = [options]
+
+
+def use_folder(folder: Path) -> None:
+    """Relative paths of monitors are below this folder, whatever the working folder becomes. For the runtime."""
+    _folders[:] = [folder]
+
+
+def base_folder() -> Path:
+    """What relative paths of monitors are below: where the server was started, else the working folder."""
+    return _folders[0] if _folders else Path.cwd()
 
 
 def close_all(seconds: float) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from bentotool.errors import UsageError
 from bentotool.sdk.codecs import to_plain
 from bentotool.sdk.current import server_context
-from bentotool.sdk.monitor import MonitorBase
+from bentotool.sdk.monitor import MonitorBase, base_folder
 from bentotool.sdk.monitor_buffer import Buffer
 from bentotool.sdk.requested import request_id, trace_ids
 
@@ -131,7 +131,7 @@ class FileMonitor(MonitorBase):
     """Writes files.
 
     Args:
-        log_path: the folder; a relative one is below the project.
+        log_path: the folder; a relative one is below the folder where the server was started.
         max_bytes: of a file, before it is put aside.
         backups: files put aside that are kept for each worker; None for all.
         buffer_records: that may wait to be written; more are dropped and counted.
@@ -158,7 +158,7 @@ class FileMonitor(MonitorBase):
             )
         slot = os.environ.get("BENTOTOOL_WORKER_SLOT", "")
         worker = int(slot) + 1 if slot.isdecimal() else 1  # over all services of a server, unlike the worker's index
-        folder = Path(log_path).absolute() / name
+        folder = base_folder() / log_path / name
         self._data = _File(folder / "data" / f"data.{worker}.log", max_bytes, backups)
         self._columns = _File(folder / "schema" / f"schema.{worker}.log", max_bytes, backups)
         self._schemas: list[bytes] = []

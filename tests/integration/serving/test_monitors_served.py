@@ -71,12 +71,12 @@ def test_every_record_is_in_a_file_after_sigterm(serving: Any, tmp_path: Path) -
         assert client.post("/many", json={"xs": [1, 2, 3]}).json() == 3
         server.process.send_signal(signal.SIGTERM)  # at once: what is buffered is still written
         assert server.process.wait(30) == 0
-        found = rows(tmp_path / "p" / "monitoring" / "iris")
+        found = rows(tmp_path / "monitoring" / "iris")
         assert sorted(row["request_id"] for row in found) == sorted(f"r{number}" for number in range(400))
         assert {(row["species"], row["request_id"] == f"r{int(row['x'])}") for row in found} == {("setosa", True)}
-        batches = rows(tmp_path / "p" / "monitoring" / "batches")
+        batches = rows(tmp_path / "monitoring" / "batches")
         assert [(row["x"], row["double"]) for row in batches] == [(1, 2), (2, 4), (3, 6)]
-        schemas = [path.read_text() for path in (tmp_path / "p" / "monitoring" / "iris" / "schema").iterdir()]
+        schemas = [path.read_text() for path in (tmp_path / "monitoring" / "iris" / "schema").iterdir()]
         assert all(
             json.loads(text)["schema"]
             == [
@@ -85,7 +85,7 @@ def test_every_record_is_in_a_file_after_sigterm(serving: Any, tmp_path: Path) -
             ]
             for text in schemas
         )
-        assert len({path.name for path in (tmp_path / "p" / "monitoring" / "iris" / "data").iterdir()}) > 1
+        assert len({path.name for path in (tmp_path / "monitoring" / "iris" / "data").iterdir()}) > 1
 
 
 def test_a_killed_worker_leaves_whole_lines(serving: Any, tmp_path: Path, wire: Any) -> None:
@@ -99,7 +99,7 @@ def test_a_killed_worker_leaves_whole_lines(serving: Any, tmp_path: Path, wire: 
         wire.wait_for(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
         with httpx.Client(base_url=server.url) as client:
             classify(client, 20)
-    assert len(rows(tmp_path / "p" / "monitoring" / "iris")) == 21
+    assert len(rows(tmp_path / "monitoring" / "iris")) == 21
 
 
 def test_what_finds_no_room_is_counted_and_no_request_waits(serving: Any, tmp_path: Path, wire: Any) -> None:
@@ -128,7 +128,7 @@ class Slow(FileMonitor):
                 os.close(reader)
             assert outcomes(server.url, "iris") == {"dropped": dropped, "written": 50 - dropped}
         assert "records are dropped" in server.log
-    assert len(rows(folder / "monitoring" / "iris")) == 50 - dropped
+    assert len(rows(tmp_path / "monitoring" / "iris")) == 50 - dropped
 
 
 def test_a_folder_that_cannot_be_written_fails_no_request(serving: Any, tmp_path: Path, wire: Any) -> None:
@@ -145,7 +145,13 @@ def test_a_folder_that_cannot_be_written_fails_no_request(serving: Any, tmp_path
 def test_monitoring_can_be_off(serving: Any, tmp_path: Path) -> None:
     with serving(tmp_path / "p", SERVICE % ', monitoring={"enabled": False}') as server:
         assert httpx.post(f"{server.url}/classify", json={"x": 1}).status_code == 200
-    assert not (tmp_path / "p" / "monitoring").exists()
+    assert not (tmp_path / "monitoring").exists()
+
+
+@pytest.fixture(autouse=True)
+def _started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is below the folder where the server was started, which need not be the project's."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -201,4 +207,4 @@ def test_records_reach_a_collector(serving: Any, tmp_path: Path, collector: Any)
         told = {pair["key"]: pair["value"]["stringValue"] for pair in records[0]["attributes"]}
         assert told["monitor.name"] == "iris"
         assert [column["name"] for column in json.loads(told["monitor.schema"])] == ["x", "species"]
-    assert not (tmp_path / "p" / "monitoring").exists()
+    assert not (tmp_path / "monitoring").exists()

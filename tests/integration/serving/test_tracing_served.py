@@ -201,7 +201,10 @@ class Echo:
 """
 
 
-def test_traces_go_through_services(serving: Any, tmp_path: Path, collector: Collector) -> None:
+def test_traces_go_through_services(
+    serving: Any, tmp_path: Path, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with serving(tmp_path / "p", GRAPH, environment=collector.environment) as server:
         for path in ("run", "blocking"):
             headers = {**PARENT, "x-request-id": path}
@@ -215,7 +218,7 @@ def test_traces_go_through_services(serving: Any, tmp_path: Path, collector: Col
         assert {span.trace_id.hex() for span in inner} == {TRACE}
         assert "Inner.add" in {span.name for span in inner}
     assert {resource["service.name"] for resource in collector.resources} == {"Outer", "Inner"}
-    records = (tmp_path / "p" / "monitoring" / "inner" / "data").iterdir()
+    records = (tmp_path / "monitoring" / "inner" / "data").iterdir()
     found = [json.loads(line) for path in records for line in path.read_text().splitlines()]
     assert [(row["request_id"], row["trace_id"]) for row in found] == [("run", TRACE), ("blocking", TRACE)]
 
