@@ -26,7 +26,6 @@ def mount_gradio_app(blocks: Any, path: str = "/ui", name: str = "gradio_ui") ->
         import gradio  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ConfigError(f"a Gradio page needs the package {error.name!r}", hint="pip install gradio") from error
-    base = path.rstrip("/")
-    # Gradio's own root path is where it is mounted; the application itself answers at its root
-    page = gradio.mount_gradio_app(fastapi.FastAPI(), blocks, path="/", root_path=base or None)
+    # it answers at its own root, and finds in each request where that is: below `path`, and the service's prefix
+    page = gradio.mount_gradio_app(fastapi.FastAPI(), blocks, path="/")
     return asgi_app(page, path=path, name=name)

@@ -327,3 +327,21 @@ def test_documents_of_mounted_applications(require_package):
 
     assert fields("/v1/one/items") == fields("/v1/again/items") == {"a"}
     assert {"b"} in [set(schema["properties"]) for schema in schemas.values()], "two schemas named Item"
+
+
+def test_gradio(require_package):
+    require_package("gradio")
+    import gradio
+
+    page = gradio.Interface(fn=lambda text: bentotool.get_current_service().shout(text), inputs="text", outputs="text")
+
+    @bentotool.gradio.mount_gradio_app(page, path="/ui")
+    @bentotool.service(path_prefix="/v1")
+    class Loud:
+        @bentotool.api
+        def shout(self, text: str) -> str:
+            return text.upper()
+
+    with TestClient(Loud) as client:
+        assert '"root":"http://testserver/v1/ui"' in client.get("/v1/ui/").text
+        assert client.post("/v1/shout", json={"text": "a"}).text == "A"
