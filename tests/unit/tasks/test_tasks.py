@@ -337,8 +337,8 @@ def test_an_option_of_the_decorator_is_suggested() -> None:
 
 
 def test_an_unknown_store_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BENTOTOOL_TASKS", "redis://localhost")
-    with pytest.raises(ImportError, match="bentotool-redis"):
+    monkeypatch.setenv("BENTOTOOL_TASKS", "absent://localhost")
+    with pytest.raises(ImportError, match="bentotool-absent"):
         Work.to_asgi()
 
 
