@@ -219,6 +219,8 @@ def test_a_plan_needs_no_engine(tmp_path: Path) -> None:
         ("container", "create")
     ] * 2
     assert "no Docker engine answers" in plan.blind
+    far = DockerTarget().plan(BENTO, options(f"engine=unix://{tmp_path}/none.sock", "port=8080", "address=[::1]"))
+    assert far.url == "http://[::1]:8080"
     assert json.loads(json.dumps(plan.to_dict()))["status"] == "planned"
 
 
@@ -232,6 +234,20 @@ def test_a_name_is_one_on_one_engine(tmp_path: Path) -> None:
     assert "--engine unix://" in str(caught.value.hint)
     (tmp_path / "b.sock").symlink_to(tmp_path / "a.sock")
     assert DockerTarget().plan(BENTO, asked).blind
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [("restarting", "unhealthy"), ("exited", "stopped"), ("paused", "stopped")]
+)
+def test_a_version_that_does_not_run(status: str, told: str) -> None:
+    from bentotool_docker.standing import Standing, state_of
+
+    def box(status: str) -> Any:
+        said = b"starting\nerror: no such table\nhint: make it\n"
+        return SimpleNamespace(status=status, name="bentotool-one-1", labels={}, logs=lambda tail: said)
+
+    standing = Standing("one", (box("running"),), (box(status),))
+    assert state_of(standing) == (told, f"bentotool-one-1 is {status}: no such table")
 
 
 # -- what is asked for ------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ __all__ = [
     "READY",
     "Standing",
     "deployments",
+    "http_url",
     "is_ready",
     "last_lines",
     "last_words",
@@ -127,7 +128,11 @@ def state_of(standing: Standing) -> tuple[Status, str]:
         return "stopped", f"the container that holds its port is {standing.door.status}"
     if not standing.running:
         newest = standing.versions[0] if standing.versions else None
-        return "stopped", f"{newest.name} is {newest.status}: {last_words(newest)}" if newest else "no version is there"
+        if newest is None:
+            return "stopped", "no version is there"
+        # one that ends again and again is no more stopped than it runs
+        status: Status = "unhealthy" if newest.status == "restarting" else "stopped"
+        return status, f"{newest.name} is {newest.status}: {last_words(newest)}"
     newest = standing.versions[0]
     for each in standing.running:
         if is_ready(each, python_of(each)):
@@ -171,4 +176,9 @@ def url_of(door: Container | None, engine: str) -> str:
 def _url(address: str, port: str, engine: str) -> str:
     if address in _ANY:
         address = "127.0.0.1" if is_local(engine) else urlsplit(engine).hostname or "127.0.0.1"
+    return http_url(address, port)
+
+
+def http_url(address: str, port: object) -> str:
+    """A URL; addresses of IPv6 stand in brackets."""
     return f"http://{f'[{address}]' if ':' in address else address}:{port}"

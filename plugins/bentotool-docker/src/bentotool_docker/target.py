@@ -31,7 +31,7 @@ from bentotool_docker.spec import (
     volume_name,
     where,
 )
-from bentotool_docker.standing import Standing, deployments, look, revision_of, state_of, url_of
+from bentotool_docker.standing import Standing, deployments, http_url, look, revision_of, state_of, url_of
 from bentotool_docker.update import bring_up, take_away, usable_door
 
 __all__ = ["DockerTarget"]
@@ -90,7 +90,8 @@ class DockerTarget:
             resources.append(PlannedResource("container", name, "create", spec))
         ending = (*standing.versions, *(each for each in standing.doors if door is None or each.id != door.id))
         resources += [PlannedResource("container", str(each.name), "delete") for each in ending]
-        url = url_of(door, engine) if door is not None else f"http://{where(options.values)}"
+        address, _, port = where(options.values).rpartition(":")
+        url = url_of(door, engine) if door is not None else http_url(address, port)
         return Plan(_NAME, bento, options, tuple(resources), url)
 
     def apply(self, plan: Plan, wait: bool) -> Deployment:
