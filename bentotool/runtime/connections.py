@@ -22,9 +22,11 @@ class Guarded(HttpToolsProtocol):
     Attributes:
         head_seconds: from the first byte of a request (of a new connection: from its start) until its head is there.
         head_bytes: what the request line and the headers may have together.
+        linger_seconds: for which a connection is kept, while the server ends, that nobody was told to leave.
     """
 
     head_seconds = 20.0
+    linger_seconds = 1
     head_bytes = 64 * 1024
     _timer: asyncio.TimerHandle | None = None
     _head = 0
@@ -36,6 +38,16 @@ class Guarded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._complete()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server ends. An answer whose head is out, such as a long stream, did not say that it is the last of its
+        connection: a request that was sent right after it is answered, and that answer says so.
+        """
+        cycle: Any = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete and cycle.keep_alive:
+            self.timeout_keep_alive = self.linger_seconds
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
