@@ -22,7 +22,7 @@ from bentotool.sdk.tensors import Tensor, decode_tensors, encode_tensors, tensor
 if TYPE_CHECKING:
     from bentotool.sdk.signature import MethodSpec
 
-__all__ = ["arguments_tree", "inference_tree", "render_binary", "wanted"]
+__all__ = ["arguments_tree", "inference_tree", "render_binary", "sole_array", "wanted"]
 
 
 _TENSORS, _NPY = TENSORS.encode(), NPY.encode()
@@ -75,10 +75,21 @@ def inference_tree(spec: MethodSpec, request: InferenceRequest) -> Any:
     return _tree(spec, request.tensors, {})
 
 
+def sole_array(spec: MethodSpec) -> Any:
+    """The parameter that a body of one array is: the only one, or the only array where the others have defaults."""
+    if spec.spread is not None:
+        return None
+    arrays = [parameter for parameter in spec.parameters if parameter.codec.arrays]
+    others = [parameter for parameter in spec.parameters if parameter.required and not parameter.codec.arrays]
+    if len(spec.parameters) == 1:
+        return spec.parameters[0]
+    return arrays[0] if len(arrays) == 1 and not others else None
+
+
 def _alone(spec: MethodSpec, value: Any) -> Any:
-    if len(spec.parameters) != 1 or spec.spread is not None:
+    parameter = sole_array(spec)
+    if parameter is None:
         raise InvalidArgument("$: one array is sent to an API that takes one", details={"path": "$"})
-    parameter = spec.parameters[0]
     value = _for_codec(parameter.codec, value)
     return value if spec.root else {parameter.name: value}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from bentotool.sdk.binary import sole_array
 from bentotool.sdk.npy import MEDIA_TYPE as NPY
 from bentotool.sdk.schema import input_schema, output_schema, stream_media_type
 from bentotool.sdk.signature import MethodSpec
@@ -73,7 +74,7 @@ def body_content(spec: MethodSpec, definitions: Definitions) -> dict[str, Any]:
         content["multipart/form-data"] = {"schema": schema}
     if any(parameter.codec.arrays for parameter in spec.parameters):
         content |= _binary(TENSORS)
-        if len(spec.parameters) == 1:
+        if sole_array(spec) is not None:
             content |= _binary(NPY)
     return content
 
