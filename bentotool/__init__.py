@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bentotool.sdk.dependency import depends
     from bentotool.sdk.importing import importing
     from bentotool.sdk.monitor import monitor
-    from bentotool.sdk.mounting import asgi_app, wsgi_app
+    from bentotool.sdk.mounting import asgi_app, mount_asgi_app, wsgi_app
     from bentotool.sdk.response import Response, ServerSentEvent
     from bentotool.sdk.secret import Secret
     from bentotool.sdk.service import Service, service
@@ -52,6 +52,7 @@ __all__ = [
     "metrics",
     "monitor",
     "monitoring",
+    "mount_asgi_app",
     "on_deployment",
     "on_shutdown",
     "on_startup",
@@ -84,6 +85,7 @@ _NAMES = {
     "get_current_service": "bentotool.sdk.current",
     "importing": "bentotool.sdk.importing",
     "monitor": "bentotool.sdk.monitor",
+    "mount_asgi_app": "bentotool.sdk.mounting",
     "on_deployment": "bentotool.sdk.api",
     "on_shutdown": "bentotool.sdk.api",
     "on_startup": "bentotool.sdk.api",

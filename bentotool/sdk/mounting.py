@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from bentotool.errors import ConfigError
 
-__all__ = ["Mount", "asgi_app", "declared_mounts", "make_mount", "wsgi_app"]
+__all__ = ["Mount", "asgi_app", "declared_mounts", "make_mount", "mount_asgi_app", "wsgi_app"]
 
 T = TypeVar("T")
 _MARK = "__bentotool_mounts__"
@@ -69,6 +69,10 @@ def asgi_app(app: Any, path: str = "/", name: str | None = None) -> Callable[[T]
     Routes of a FastAPI application may be methods of the service's class: ``self`` is its instance there.
     """
     return _mounting(app, path, name, wsgi=False)
+
+
+mount_asgi_app = asgi_app
+"""BentoML's other name for it."""
 
 
 def wsgi_app(app: Any, path: str = "/", name: str | None = None) -> Callable[[T], T]:

@@ -306,7 +306,7 @@ def test_documents_of_mounted_applications(require_package):
 
     same = app(a=(int, ...))
 
-    @bentotool.asgi_app(same, path="/one")
+    @bentotool.mount_asgi_app(same, path="/one")
     @bentotool.asgi_app(same, path="/again")
     @bentotool.asgi_app(app(b=(str, ...)), path="/two")
     @bentotool.asgi_app(Silent(), path="/three")

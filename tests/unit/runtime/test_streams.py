@@ -9,6 +9,7 @@ import pytest
 
 import bentotool
 from bentotool.exceptions import InvalidArgument
+from bentotool.runtime import streams
 from bentotool.runtime.streams import frame_event
 from bentotool.testing import TestClient
 
@@ -78,6 +79,15 @@ def client():
 
 
 EVENTS = {"accept": "text/event-stream"}
+
+
+def test_a_silent_stream_of_events_sends_comments(client, monkeypatch):
+    monkeypatch.setattr(streams, "_SILENCE_S", 0.01)
+    with client.stream("POST", "/waits", headers=EVENTS) as answer:
+        pieces = answer.iter_bytes()
+        assert [next(pieces) for _ in range(3)] == [b"data: first\n\n", b":\n\n", b":\n\n"]
+    with client.stream("POST", "/waits") as answer:
+        assert next(answer.iter_bytes()) == b"first", "nothing but events has room for comments"
 
 
 def test_lines_and_events(client):
