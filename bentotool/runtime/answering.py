@@ -228,7 +228,7 @@ class _Answer:
                 name.encode("latin-1", "replace"): text.encode("latin-1", "replace")
                 for name, text in head.headers.items()
             }
-            with app.tracing.call(self.where, headers) if app.tracing is not None else contextlib.nullcontext():
+            with app.tracing.call(self.where, head.headers) if app.tracing is not None else contextlib.nullcontext():
                 async for pieces in self._run(endpoint, head, value, started, headers):
                     yield pieces
             status = 200

@@ -122,12 +122,11 @@ class Tracing:
                     span.set_status(trace.StatusCode.ERROR)
 
     @contextlib.contextmanager
-    def call(self, name: str, headers: Mapping[bytes, bytes]) -> Iterator[None]:
-        """Around a call that another service of the same server has made."""
-        carried = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    def call(self, name: str, headers: Mapping[str, str]) -> Iterator[None]:
+        """Around a call that another service of the same server has made, or the run of a task."""
         with self._tracer.start_as_current_span(
             name,
-            context=self._propagate.extract(carried),
+            context=self._propagate.extract(headers),
             kind=self._trace.SpanKind.SERVER,
             attributes={"rpc.system": "bentotool", "rpc.method": name},
         ):

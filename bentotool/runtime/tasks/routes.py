@@ -21,6 +21,7 @@ from bentotool.runtime.inputs import Inputs
 from bentotool.runtime.tasks.records import CANCELED, ENDED, Message, NewTask, QueueFull, TaskConflict, TaskRecord
 from bentotool.runtime.tasks.replay import Replay
 from bentotool.runtime.tasks.runner import TaskRunner
+from bentotool.sdk.calling import carried
 from bentotool.sdk.exceptions import InvalidArgument, NotFound, ServiceError, ServiceUnavailable
 from bentotool.sdk.signature import MethodSpec
 from bentotool.sdk.task import PRIORITIES, TaskOptions
@@ -210,7 +211,7 @@ class Tasks:
         finally:
             self.app.bodies.give_back(held)
         kept = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
-        kept = {name: value for name, value in kept.items() if name not in _DROPPED}
+        kept = {**{name: value for name, value in kept.items() if name not in _DROPPED}, **carried()}
         request = Message(kept, body, query=scope.get("query_string", b"").decode("latin-1"))
         key = headers.get(b"idempotency-key", b"").decode("latin-1") or None
         if key is not None and len(key) > _LONGEST_KEY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -208,13 +209,21 @@ class TaskRunner:
             self.clerk.running.add(claim.id)
             run.work = asyncio.get_running_loop().create_task(self._work(run))
 
+    def _traced(self, claim: Claim) -> contextlib.AbstractContextManager[None]:
+        """A span around a run, in the trace of the request that submitted the task."""
+        tracing = self.app.tracing
+        return (
+            contextlib.nullcontext() if tracing is None else tracing.call(f"task {claim.name}", claim.request.headers)
+        )
+
     async def _work(self, run: _Run) -> None:
         claim, kind = run.claim, run.kind
         started = time.monotonic()
         try:
             enter(run.run)
             replay = Replay(claim.request, kind.path, run.run)
-            await kind.endpoint(replay.scope, replay.receive, replay.send)
+            with self._traced(claim):
+                await kind.endpoint(replay.scope, replay.receive, replay.send)
             run.ended = True
             state = await self._record(run, replay.answer)
         except asyncio.CancelledError:

@@ -245,6 +245,38 @@ def test_clients_carry_the_request_they_work_for(
         assert told.split("-")[2] == SPAN, "where nothing is traced the caller's context goes on as it came"
 
 
+TASKS = """
+import logging
+import bentotool
+
+log = logging.getLogger(__name__)
+
+@bentotool.service
+class Tasks:
+    @bentotool.task
+    def work(self, x: int) -> int:
+        log.info("working")
+        return x
+"""
+
+
+def test_a_task_runs_in_the_trace_of_its_submission(serving: Any, tmp_path: Path, collector: Collector) -> None:
+    environment = {**collector.environment, "BENTOTOOL_TASKS": str(tmp_path / "tasks")}
+    with serving(tmp_path / "p", TASKS, environment=environment) as server, httpx.Client(base_url=server.url) as client:
+        submitted = client.post("/work/submit", json={"x": 1}, headers=PARENT)
+        task = submitted.json()["task_id"]
+        end = time.monotonic() + 30
+        while client.get("/work/status", params={"task_id": task}).json()["status"] != "completed":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        server.stop()
+    (request,) = collector.named("POST /work/submit")
+    (run,) = collector.named("task work")
+    assert (run.trace_id.hex(), run.parent_span_id) == (TRACE, request.span_id)
+    said = next(line for line in server.log.splitlines() if line.startswith("INFO service: working"))
+    assert f"request_id={submitted.headers['x-request-id']} trace_id={TRACE}" in said
+
+
 def test_nothing_is_loaded_when_off(serving: Any, tmp_path: Path, require_package: Any) -> None:
     require_package("opentelemetry")
     with serving(tmp_path / "p", SERVICE % "") as server:
