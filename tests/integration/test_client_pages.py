@@ -30,12 +30,15 @@ def test_the_programs_of_the_page_run(
     assert len(programs) >= 2
     (tmp_path / "service.py").write_text(service, encoding="utf-8")
     environment = {**os.environ, "BENTOTOOL_TASKS": str(tmp_path / "tasks"), "PYTHONDONTWRITEBYTECODE": "1"}
-    with bentotool.serve(tmp_path, environment=environment) as server:
+    with bentotool.serve(tmp_path, environment=environment, grace=1.0) as server:
         for program in programs:
             generate = re.search(r"^# after: bentotool (client gen .*)$", program, re.MULTILINE)
             if generate:
                 words = generate[1].replace(ADDRESS, server.url).split()
                 run([sys.executable, "-m", "bentotool", *words], tmp_path, environment)
+                offline = [sys.executable, "-m", "bentotool", "client", "gen", ".", "-o", "from_folder.py"]
+                run(offline, tmp_path, environment)
+                assert (tmp_path / "from_folder.py").read_bytes() == (tmp_path / words[-1]).read_bytes()
             source = program.replace(ADDRESS, server.url)
             run([sys.executable, "-W", "error", "-c", source], tmp_path, environment)
 
