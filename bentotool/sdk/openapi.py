@@ -37,6 +37,7 @@ _ERROR = {
 _FAILURES = {
     "400": "The input does not have the declared form",
     "403": "A page of another site may not send this",
+    "408": "The body did not come in time",
     "413": "The body is too large",
     "415": "The body is of a type that is not read",
     "429": "Too many requests in flight",
@@ -127,4 +128,24 @@ def openapi_document(service: Service[Any]) -> dict[str, Any]:
         "components": {"schemas": definitions.found},
     }
     add_mounts(document, service.mounts, service.path_prefix)
+    _add_keys(document, service)
     return document
+
+
+def _add_keys(document: dict[str, Any], service: Service[Any]) -> None:
+    """Say how callers show who they are, and what they get when they do not."""
+    keys = service.config.api_keys
+    if keys is None and not hasattr(service.inner, "__authenticate__"):
+        return
+    if keys is not None:
+        schemes = document["components"].setdefault("securitySchemes", {})
+        schemes["BearerKey"] = {"type": "http", "scheme": "bearer"}
+        schemes["HeaderKey"] = {"type": "apiKey", "in": "header", "name": keys.header}
+        document["security"] = [{"BearerKey": []}, {"HeaderKey": []}]
+    open_paths = {f"{service.path_prefix}/{probe}" for probe in ("livez", "readyz", "healthz")}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            if path in open_paths:
+                operation["security"] = []
+            elif isinstance(operation, dict) and "responses" in operation:
+                operation["responses"].setdefault("401", _failure("The caller is not known"))
