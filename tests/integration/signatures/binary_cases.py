@@ -20,7 +20,7 @@ def file_cases(zoo):
 
     @case("'abcabc'", f=FILE + "abc", n=2)
     def file_and_number(self, f: pathlib.Path, n: int = 1) -> str:
-        return f.read_text() * n
+        return f.read_text() * min(n, 9)
 
     @case("[1, 2]", fs=[FILE + "a", FILE + "bb"])
     def files(self, fs: list[pathlib.Path]) -> list[int]:
