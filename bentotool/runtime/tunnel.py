@@ -14,6 +14,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from bentotool.sdk.exceptions import DeadlineExceeded
+
 if TYPE_CHECKING:
     from bentotool.runtime.app import Application
 
@@ -262,9 +264,13 @@ class _Tunnel(asyncio.Protocol):
 
         Raises:
             OSError: it cannot be reached.
+            DeadlineExceeded: not in time.
         """
         connecting = self._loop.create_connection(lambda: _Inner(self), "127.0.0.1", port)
-        _, inner = await asyncio.wait_for(connecting, seconds)
+        try:
+            _, inner = await asyncio.wait_for(connecting, seconds)
+        except asyncio.TimeoutError as error:
+            raise DeadlineExceeded(f"the command took no connection within {seconds:g} seconds") from error
         lines = [b"GET " + target + b" HTTP/1.1", *(name + b": " + value for name, value in headers)]
         lines += [b"connection: Upgrade", b"upgrade: websocket", b"", b""]
         inner.transport.write(b"\r\n".join(lines) + self._held)
