@@ -31,15 +31,16 @@ class _Text(logging.Formatter):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         found: dict[str, Any] = {
             "time": f"{now}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": record.getMessage() if fields is None else "{method} {path} {status}".format(**fields),
             "worker": os.environ.get("BENTOTOOL_WORKER_SLOT"),
             **{name: getattr(record, name, None) for name in _MARKS},
-            **getattr(record, "fields", {}),
+            **(fields or {}),
         }
         if record.exc_info:
             found["traceback"] = self.formatException(record.exc_info)

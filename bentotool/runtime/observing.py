@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bentotool.runtime.accesslog import AccessLog, Exchange
 from bentotool.runtime.deadlines import Receive, Scope, Send
 from bentotool.sdk.observation import override_access_log
+from bentotool.sdk.requested import REQUEST
 
 if TYPE_CHECKING:
     from bentotool.runtime.app import Application
@@ -35,7 +36,7 @@ def observing(app: Application) -> Observing | None:
         MissingDependencyError: the service asks for tracing, which is not installed.
     """
     options = override_access_log(app.service.config.access_log, os.environ.get("BENTOTOOL_ACCESS_LOG"))
-    log = AccessLog(options) if options.enabled else None
+    log = AccessLog(options, app.answer.template) if options.enabled else None
     return None if log is None and app.tracing is None else Observing(app, log, app.tracing)
 
 
@@ -64,26 +65,29 @@ class Observing:
         if tracing is None and log is None:
             await self._app(scope, receive, send)
             return
-        exchange, scope = self._begin(scope)
+        exchange = Exchange(scope)
         started = time.monotonic()
         try:
             if tracing is None:
+                REQUEST.set(None)  # of a request before, on the same connection
                 await self._app(scope, receive, self._noticing(exchange, send))
             else:
-                with tracing.request(exchange) as exchange.trace:
+                scope = exchange.scope = self._named(exchange)
+                with tracing.request(exchange, self._app.answer.template(scope)) as exchange.trace:
                     await self._app(scope, receive, self._noticing(exchange, send))
         finally:
             if log is not None:
+                exchange.request_id = (REQUEST.get() or (b"",))[0]
                 log.write(exchange, time.monotonic() - started)
 
-    def _begin(self, scope: Scope) -> tuple[Exchange, Scope]:
-        """The request, and its scope with the id that all of it goes by."""
-        headers = dict(scope["headers"])
-        request_id = self._app.request_id(headers)
-        if headers.get(_ID) != request_id:
-            others = [(name, value) for name, value in scope["headers"] if name != _ID]
-            scope = {**scope, "headers": [*others, (_ID, request_id)]}
-        return Exchange(scope, headers, request_id, self._app.answer.template(scope)), scope
+    def _named(self, exchange: Exchange) -> Scope:
+        """The request with the id that all of it goes by, which its span tells too."""
+        headers = exchange.headers
+        request_id = exchange.request_id = self._app.request_id(headers)
+        if headers.get(_ID) == request_id:
+            return exchange.scope
+        others = [(name, value) for name, value in exchange.scope["headers"] if name != _ID]
+        return {**exchange.scope, "headers": [*others, (_ID, request_id)]}
 
     def _noticing(self, exchange: Exchange, send: Send) -> Send:
         tell = self._tell_trace
@@ -93,13 +97,10 @@ class Observing:
             if kind == "http.response.body":
                 exchange.size += len(message.get("body", b""))
             elif kind in ("http.response.start", "websocket.http.response.start"):
-                exchange.status = message["status"]
-                for name, value in message.get("headers", ()):
-                    if bytes(name).lower() == b"content-type":
-                        exchange.content_type = bytes(value)
+                exchange.status, exchange.answer = message["status"], message.get("headers", ())
                 if tell and exchange.trace is not None:
                     told = (b"x-bentoml-trace-id", b"%032x" % exchange.trace[0])
-                    message = {**message, "headers": [*message.get("headers", ()), told]}
+                    message = {**message, "headers": [*exchange.answer, told]}
             elif kind == "websocket.accept":
                 exchange.status = _SWITCHED
             elif kind == "websocket.close" and exchange.status != _SWITCHED:

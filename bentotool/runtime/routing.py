@@ -156,6 +156,7 @@ class Routes:
                 return
         if path == self._root or self._is_own(path):
             _reach(scope)
+        send = _with_id(self._app.request_id(dict(scope["headers"])), send)
         if scope["method"] == "HEAD":  # all there is answers GET; the same without its body
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         await self._pages(scope, receive, send)
@@ -190,6 +191,17 @@ class Routes:
 
         await receive()  # websocket.connect
         await refuse_websocket(self._app, _NotFound(f"no websocket is at {path}"), scope, send)
+
+
+def _with_id(request_id: bytes, send: Send) -> Send:
+    """The pages of Litestar know nothing of ids."""
+
+    async def send_named(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"x-request-id", request_id)]}
+        await send(message)
+
+    return send_named
 
 
 def _reach(scope: Scope) -> None:

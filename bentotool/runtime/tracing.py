@@ -86,19 +86,23 @@ class Tracing:
         return path not in self._skipped and not any(pattern.search(path) for pattern in self._excluded)
 
     @contextlib.contextmanager
-    def request(self, exchange: Exchange) -> Iterator[tuple[int, int]]:
-        """Around a request: gives the ids of its trace and its span."""
+    def request(self, exchange: Exchange, route: str) -> Iterator[tuple[int, int]]:
+        """Around a request: gives the ids of its trace and its span.
+
+        Args:
+            route: as it was declared; empty where none answers the path.
+        """
         scope, trace = exchange.scope, self._trace
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()}
         method = scope.get("method", "GET")
-        name = f"{method} {exchange.route}" if exchange.route else method
+        name = f"{method} {route}" if route else method
         client, server = scope.get("client"), scope.get("server")
         attributes: dict[str, Any] = {
             "http.request.method": method,
             "url.path": scope["path"],
             "url.scheme": scope.get("scheme", "http"),
             "network.protocol.version": scope.get("http_version", "1.1"),
-            "http.route": self._prefix + exchange.route if exchange.route else None,
+            "http.route": self._prefix + route if route else None,
             "client.address": client[0] if client else None,
             "server.address": server[0] if server else None,
             "server.port": server[1] if server else None,

@@ -68,7 +68,7 @@ def test_ids_hold_from_the_caller_to_the_lines_of_the_service(logged: Any) -> No
             ] not in (odd, *made)
         client.post("/stream", json={"n": 2}, headers={"x-request-id": "streaming"})
         client.post("/broken", headers={"x-request-id": "breaking"})
-        client.get("/nowhere", headers={"x-request-id": "lost"})
+        assert client.get("/nowhere", headers={"x-request-id": "lost"}).headers["x-request-id"] == "lost"
     lines = server.log.splitlines()
     assert "INFO service: sync a [request_id=from-outside]" in lines
     assert "WARNING some.library: heard [request_id=from-outside]" in lines

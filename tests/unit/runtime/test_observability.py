@@ -97,14 +97,14 @@ def test_the_variable_of_the_access_log() -> None:
 
 
 def test_paths_that_are_not_logged_are_whole() -> None:
-    log = AccessLog(read_access_log({"enabled": True}, "S"))
+    log = AccessLog(read_access_log({"enabled": True}, "S"), str)
     assert [log.skips(path) for path in ("/livez", "/livez/deep", "/livezone", "/")] == [True, True, False, False]
 
 
 def test_a_line_of_the_access_log_cannot_be_forged(caplog: pytest.LogCaptureFixture) -> None:
-    scope = {"type": "http", "method": "GET", "path": "/a\nINFO bentotool.access: all is well", "client": None}
+    scope = {"type": "http", "method": "GET", "path": "/a\nINFO bentotool.access: all is well", "headers": []}
     with caplog.at_level("INFO", "bentotool.access"):
-        AccessLog(read_access_log({"enabled": True}, "S")).write(Exchange(scope, {}, b"id", ""), 0.1)
+        AccessLog(read_access_log({"enabled": True}, "S"), lambda _scope: "").write(Exchange(scope), 0.1)
     assert "\n" not in caplog.messages[0]
     assert "'/a\\nINFO" in caplog.messages[0]
 
