@@ -26,6 +26,7 @@ from bentotool.runtime.bento import Target
 from bentotool.runtime.fleet import Fleet, Surroundings
 from bentotool.runtime.leftovers import MetricsFolder, sweep
 from bentotool.runtime.lobby import Lobby
+from bentotool.runtime.orphans import reap
 from bentotool.runtime.slots import Slot
 
 __all__ = ["Settings", "Supervisor"]
@@ -184,6 +185,13 @@ class Supervisor:
         for fleet in self._fleets():
             fleet.tick(now)
         self._follow(now)
+        reap(self._children())
+
+    def _children(self) -> set[int]:
+        """Processes whose end this one waits for."""
+        slots = [slot for fleet in self._fleets() for slot in fleet.slots()]
+        slots += [self._watcher] if self._watcher is not None else []
+        return {slot.process.pid for slot in slots if slot.process is not None}
 
     def _follow(self, now: float) -> None:
         """Everything that follows from what the workers have said or done."""

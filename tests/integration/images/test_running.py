@@ -36,14 +36,24 @@ pytestmark = [
 ]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 SERVICE = """
-import os
+import os, subprocess, sys
 import bentotool
+
+CHILD = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', '']).pid)"
 
 @bentotool.service
 class Who:
     @bentotool.api
     def predict(self, x: float) -> dict[str, float]:
         return {"x": 2 * x, "uid": os.getuid(), "pid": os.getppid(), "writable": float(os.access("/", os.W_OK))}
+
+    @bentotool.api
+    def orphan(self) -> int:
+        return int(subprocess.run([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, check=True).stdout)
+
+    @bentotool.api
+    def there(self, pid: int) -> bool:
+        return os.path.exists(f"/proc/{pid}")
 """
 PARTS = ("libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1", "libgcc_s.so.1", "libstdc++.so.6")
 LEFT_OUT = re.compile(r"(^|/)(__pycache__|test|tests|idlelib|tkinter|ensurepip|site-packages|config-[^/]*)(/|$)|\.a$")
@@ -195,6 +205,10 @@ def test_the_image_answers_as_a_container(
         check = ["chroot", str(root), *config["Healthcheck"]["Test"][1:]]
         env = {"PORT": str(port), "LD_LIBRARY_PATH": "/usr/local/lib", "PATH": os.environ["PATH"]}
         assert subprocess.run(check, env=env, timeout=30).returncode == 0
+        orphan, end = ask(f"http://127.0.0.1:{port}/orphan", {}), time.monotonic() + 20
+        while ask(f"http://127.0.0.1:{port}/there", {"pid": orphan}):
+            assert time.monotonic() < end, "process 1 does not wait for the children of others"
+            time.sleep(0.1)
         os.kill(child_of(server), signal.SIGTERM)
         assert server.wait(30) == 0
     assert subprocess.run(check, env=env, timeout=30).returncode == 1
