@@ -168,7 +168,7 @@ def _store(
     descriptor = Descriptor(MANIFEST, put.digest, put.size, platform={"os": system, "architecture": architecture})
     of_base = [ImageLayer("base", layer.digest, layer.size, True) for layer in base.layers]
     size = stored.size + sum(layer.size for layer in manifest.layers)
-    return BuiltImage(plan.platform, descriptor, plan.base, base.digest, size, (*of_base, *ours))
+    return BuiltImage(plan.platform, descriptor, base.reference, base.digest, size, (*of_base, *ours))
 
 
 def _models(layout: Layout, bento: StoredBento) -> list[Descriptor]:
