@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # engines share the machine with other tests
 CA_CANARY = "# canary-of-the-bundle"
 HOSTILE = (
     "a;b && $(touch /evil)",
@@ -214,6 +216,18 @@ def test_a_base_without_that_python(simple: str, request_of: Callable[..., Any])
 
     with pytest.raises(BuildError, match=r"base image .* has no Python 3\.99"):
         BuildkitBuilder().build(request_of(simple, python="3.99"))
+
+
+def test_the_base_that_is_named_is_the_distributions(kit: Any, builds: Any, engine: Any) -> None:
+    tag = builds.bento("ubuntu", {**kit.PLAIN, "docker": {"distro": "ubuntu"}}, {"service.py": kit.SIMPLE})
+    engine.images.get(kit.BASE).tag("ubuntu", "24.04")  # stands in for it, and has that Python
+    try:
+        image = builds.made("containerize", tag)["images"][0]
+    finally:
+        engine.images.remove("ubuntu:24.04")
+    assert image["base"] == "docker.io/library/ubuntu:24.04"
+    annotations = json.loads(builds.blob(image["digest"]))["annotations"]
+    assert annotations["org.opencontainers.image.base.name"] == image["base"]
 
 
 def test_docker_without_buildx(
