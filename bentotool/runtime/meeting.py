@@ -33,18 +33,23 @@ class Meeting:
         """A listening socket and its address, ``unix:PATH`` or ``tcp:HOST:PORT``."""
         self._number += 1
         if sys.platform != "win32" and not os.environ.get(_TCP):
-            path = str(self._private() / f"{self._number}.sock")
-            if len(os.fsencode(path)) <= _LONGEST_PATH:
+            path = self._private(f"{self._number}.sock")
+            if path is not None:
                 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 listener.bind(path)
                 listener.listen(2048)
                 return listener, f"unix:{path}"
         return loopback_listener("tcp:{}:{}")
 
-    def _private(self) -> Path:
+    def _private(self, name: str) -> str | None:
+        """A path in our folder; None where there is no room for one, or it would be too long."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="bentotool-calls-"))  # made with mode 0700
-        return self._folder
+            try:
+                self._folder = Path(tempfile.mkdtemp(prefix="bentotool-calls-"))  # made with mode 0700
+            except OSError:
+                return None
+        path = str(self._folder / name)
+        return path if len(os.fsencode(path)) <= _LONGEST_PATH else None
 
     def close(self) -> None:
         """Remove the folder."""
