@@ -200,7 +200,7 @@ def test_ctrl_c_gives_130(serve):
 
 
 def test_draining_finishes_what_is_in_flight(serve):
-    server = serve("--drain-delay", "0.3")
+    server = serve("--drain-delay", "3")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         slow = pool.submit(httpx.post, f"{server.url}/slow", json={"seconds": 1}, timeout=LIMIT)
         stream = pool.submit(httpx.post, f"{server.url}/ticks", json={"n": 20}, timeout=LIMIT)
