@@ -83,7 +83,6 @@ class Application:
         self.workers = workers
         self._admission = self.share_of(config.max_concurrency)
         self.bodies = BodyRoom(config.max_queue_bytes)
-        self.access_log: Callable[[Scope, int, float, bytes], None] | None = None
         self.request_id = make_request_ids()
         self.composed = bool(service.dependencies)  # then calls to others take the deadline along
         self._endpoints = [Endpoint(spec, self) for spec in service.apis.values()]

@@ -189,7 +189,10 @@ class Batcher:
         assert outbox is not None
         assert patience is not None
         future: asyncio.Future[Any] = loop.create_future()
-        entry = Entry(value, units, key, deadline, lambda: future.done() or gone(), outbox.settler(future))
+        entry = Entry(
+            value, units, key, deadline, lambda: future.done() or gone(), outbox.settler(future),
+            origin=self._observer.origin(),
+        )  # fmt: skip
         with self._lock:
             if self._closed:
                 raise ServiceUnavailable("the service is shutting down", retry_after=1.0)
@@ -270,16 +273,22 @@ class Batcher:
     def _execute(self, batch: list[Entry]) -> None:
         started = self._begin(batch)
         try:
-            results = contextvars.Context().run(self._function, [entry.value for entry in batch])
+            results = contextvars.Context().run(self._run, batch)
             self._finish(batch, results, started)
         except BaseException as error:  # the executor outlives whatever a model raises
             for half in self._after_failure(batch, error):
                 self._execute(half)
 
+    def _run(self, batch: list[Entry]) -> Any:
+        with self._observer.running(batch):
+            return self._function([entry.value for entry in batch])
+
     async def _execute_async(self, batch: list[Entry]) -> None:
         started = self._begin(batch)
         try:
-            self._finish(batch, await self._function([entry.value for entry in batch]), started)
+            with self._observer.running(batch):
+                results = await self._function([entry.value for entry in batch])
+            self._finish(batch, results, started)
         except asyncio.CancelledError:
             for entry in batch:
                 entry.settle(None, ServiceUnavailable("the batch was cancelled", retry_after=1.0))

@@ -18,7 +18,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ class Entry:
         settle: called exactly once with (result, None) or (None, error).
         arrived: when it was put into the queue.
         at_once: nothing ran and nothing waited when it came.
+        origin: what `Observer.origin` gave for it.
     """
 
     value: Any
@@ -53,6 +55,7 @@ class Entry:
     settle: Callable[[Any, BaseException | None], None]
     arrived: float = 0.0
     at_once: bool = False
+    origin: Any = None
     number: int = field(default_factory=lambda: next(_numbers))
 
     def __lt__(self, other: Entry) -> bool:
@@ -70,6 +73,13 @@ class Observer:
 
     def shed(self, cause: str) -> None:
         """An item was refused or dropped."""
+
+    def origin(self) -> Any:
+        """What an item brings along for `running`; asked where the item is put in."""
+
+    def running(self, batch: Sequence[Entry]) -> AbstractContextManager[None]:
+        """Around the run of a batch."""
+        return nullcontext()
 
 
 class Policy(Protocol):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_origin
 from urllib.parse import parse_qsl
 
 from bentotool.runtime.batched import BatchedCall
-from bentotool.runtime.batchqueue import Observer
+from bentotool.runtime.batchwatch import watch_batches
 from bentotool.runtime.body import Disconnected, check_headers, in_time, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
 from bentotool.runtime.headers import merged
@@ -34,6 +34,8 @@ _TYPE, _JSON = b"content-type", b"application/json"
 _TIMEOUT_HEADER = b"x-request-timeout-ms"
 _IN_QUERY = ("GET", "DELETE")
 _SEVERAL = (list, tuple, set, frozenset)
+_COUNTED = 0
+"""In place of the status of an answer that is in the metrics already."""
 _SMALL_DIGITS = 5
 """Digits of a length that is not counted: even the longest queue of such bodies is small."""
 
@@ -72,7 +74,7 @@ class Endpoint:
         """Take the service's instance; start the batcher."""
         self._bound = self.spec.func.__get__(instance)
         if self.spec.options.batchable:
-            observer = self.app.metrics.batch(self.spec.route) if self.app.metrics else Observer()
+            observer = watch_batches(self.app, self.spec)
             self.batched = BatchedCall(self.spec, self._bound, self.app.service.config.max_queue, observer)
             self._invoke = self.batched
 
@@ -117,7 +119,7 @@ class Endpoint:
             except Exception as error:
                 status = await app.send_failure(error, send, request_id, self.spec.name)
         finally:
-            self._leave(scope, status, started, request_id, held)
+            self._leave(status, started, held)
             if context is not None or folder is not None:
                 await self._finish(context, folder)
 
@@ -150,7 +152,7 @@ class Endpoint:
         named[self.spec.context] = context
         return context
 
-    def _leave(self, scope: Scope, status: int, started: float, request_id: bytes, held: int) -> None:
+    def _leave(self, status: int, started: float, held: int) -> None:
         app, metrics = self.app, self.metrics
         app.in_flight -= 1
         self._in_flight -= 1
@@ -158,9 +160,8 @@ class Endpoint:
             app.bodies.give_back(held)
         if metrics is not None:
             metrics.in_progress.dec()
-            metrics.done(status, time.monotonic() - started)
-        if app.access_log is not None:
-            app.access_log(scope, status, time.monotonic() - started, request_id)
+            if status:
+                metrics.done(status, time.monotonic() - started)
 
     async def _finish(self, context: Context | None, folder: RequestFolder | None) -> None:
         """What comes after the answer."""
@@ -233,9 +234,11 @@ class Endpoint:
         if context is not None:
             status = context.response.status_code
             start = merged(start, context.response.raw_headers())
+        if self.metrics is not None:  # before it is sent: who has an answer finds it counted, even if we are killed now
+            self.metrics.done(status, time.monotonic() - started)
         await send({"type": "http.response.start", "status": status, "headers": start})
         await send({"type": "http.response.body", "body": payload})
-        return status
+        return _COUNTED
 
     def run(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Awaitable[Any]:
         """The result for another service of the same graph: the same lanes and batches, without HTTP."""

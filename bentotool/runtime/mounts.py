@@ -118,8 +118,6 @@ class Mounted:
             if self._metrics is not None:
                 self._metrics.in_progress.dec()
                 self._metrics.done(status, time.monotonic() - started)
-            if app.access_log is not None:
-                app.access_log(scope, status, time.monotonic() - started, request_id)
 
 
 async def _redirect(scope: Scope, send: Send) -> None:

@@ -104,8 +104,6 @@ class Proxy:
             if self._metrics is not None:
                 self._metrics.in_progress.dec()
                 self._metrics.done(status, time.monotonic() - started)
-            if app.access_log is not None and scope["type"] == "http":
-                app.access_log(scope, status, time.monotonic() - started, request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> int:
         """Give the status. Raises: Disconnected."""

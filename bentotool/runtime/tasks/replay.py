@@ -96,7 +96,6 @@ class Backstage:
     """The application as a task's endpoint sees it: without limits on requests, their metrics and their threads."""
 
     metrics = None
-    access_log = None
 
     def __init__(self, app: Any, lane: CountingLane) -> None:
         self._app, self.lane, self.in_flight = app, lane, 0

@@ -149,8 +149,6 @@ class _Route:
         finally:
             if self._metrics is not None:
                 self._metrics.done(status, time.monotonic() - started)
-            if self._app.access_log is not None:
-                self._app.access_log(scope, status, time.monotonic() - started, request_id)
 
     @staticmethod
     async def _send(message: Message, send: Send, request_id: bytes) -> None:
