@@ -1,6 +1,6 @@
 """Ten thousand tasks: how fast they are submitted and run, what a server needs for it.
 
-    python tests/benchmarks/serving/tasks.py [--tasks 10000] [--body 100]
+    python tests/benchmarks/serving/tasks.py [--tasks 10000] [--body 100] [--address redis://127.0.0.1:6379/0]
 
 prints a line for each figure. Everything is on this machine: the callers take their share of the processors.
 """
@@ -93,12 +93,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--body", type=int, default=100)
+    parser.add_argument("--address", help="of another store, as redis://127.0.0.1:6379/0")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "project"
         folder.mkdir()
         (folder / "service.py").write_text(SERVICE)
-        environment = {"PLACE": str(Path(place) / "tasks"), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        environment = {
+            "PLACE": given.address or str(Path(place) / "tasks"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }
         body = json.dumps({"text": "x" * given.body}).encode()
         with bentotool.serve(folder, environment=environment) as server:
             port = int(server.url.rpartition(":")[2])

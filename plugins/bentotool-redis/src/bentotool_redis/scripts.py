@@ -53,17 +53,17 @@ _BODIES = {
     # id, name, priority, ttl, key, fingerprint, most that may wait, is a form, head, body
     "submit": """
 local id, name, key = ARGV[1], ARGV[2], ARGV[5]
-if redis.call('EXISTS', task(id)) == 1 then return {'known', id} end
+if redis.call('EXISTS', task(id)) == 1 then return {'known', id, ''} end
 local keyed = prefix .. ':key:' .. name .. ':' .. key
 if key ~= '' then
   local found = redis.call('GET', keyed)
   if found and redis.call('EXISTS', task(found)) == 1 then
-    if ARGV[8] == '1' or redis.call('HGET', task(found), 'fingerprint') == ARGV[6] then return {'known', found} end
-    return {'conflict', ''}
+    if ARGV[8] == '1' or redis.call('HGET', task(found), 'fingerprint') == ARGV[6] then return {'known', found, ''} end
+    return {'conflict', '', ''}
   end
 end
 local number = redis.call('ZCARD', waiting(name)) + redis.call('ZCARD', later(name))
-if number >= tonumber(ARGV[7]) then return {'full', tostring(number)} end
+if number >= tonumber(ARGV[7]) then return {'full', tostring(number), ''} end
 local order = redis.call('INCR', prefix .. ':number')
 local score = string.format('%.0f', (100 - tonumber(ARGV[3])) * 17592186044416 + order)
 redis.call('HSET', task(id), 'name', name, 'state', 'pending', 'priority', ARGV[3], 'ttl', ARGV[4], 'key', key,
@@ -72,7 +72,7 @@ redis.call('HSET', task(id), 'name', name, 'state', 'pending', 'priority', ARGV[
 redis.call('ZADD', waiting(name), score, id)
 redis.call('SADD', prefix .. ':names', name)
 if key ~= '' then redis.call('SET', keyed, id) end
-return {'new', id}
+return {'new', id, text(now)}
 """,
     # name, owner, limit, seconds
     "claim": """

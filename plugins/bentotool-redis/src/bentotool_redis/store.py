@@ -9,6 +9,7 @@ from typing import Any
 
 from bentotool.runtime.tasks.records import (
     MAX_LOSSES,
+    PENDING,
     Claim,
     Message,
     NewTask,
@@ -54,17 +55,25 @@ class RedisStore:
         return self._scripts[script](keys=[self._prefix], args=arguments)
 
     def submit(self, tasks: Sequence[NewTask]) -> list[TaskRecord | QueueFull | TaskConflict]:
-        return [self._submit(task) for task in tasks]
+        pipeline = self._client.pipeline(transaction=False)  # all are sent, and then all answers are read
+        for task in tasks:
+            self._submit(task, pipeline)
+        return [self._outcome(task, answer) for task, answer in zip(tasks, pipeline.execute(), strict=True)]
 
-    def _submit(self, task: NewTask) -> TaskRecord | QueueFull | TaskConflict:
+    def _submit(self, task: NewTask, pipeline: Any) -> None:
         kind = task.request.headers.get("content-type", "").partition(";")[0]
         fingerprint = hashlib.sha256(kind.encode() + b"\n" + task.request.body).hexdigest() if task.key else ""
         is_form = str(int(kind == "multipart/form-data"))  # whose boundary is another each time
-        outcome, found = self._run(
-            "submit",
+        arguments = (
             *(task.id, task.name, task.priority, task.ttl, task.key or "", fingerprint, task.max_waiting, is_form),
             *(_head(task.request), task.request.body),
         )
+        self._scripts["submit"](keys=[self._prefix], args=arguments, client=pipeline)
+
+    def _outcome(self, task: NewTask, answer: Sequence[bytes]) -> TaskRecord | QueueFull | TaskConflict:
+        outcome, found, created = answer
+        if outcome == b"new":
+            return TaskRecord(task.id, task.name, PENDING, task.priority, float(created), None, None, 0, None, None)
         if outcome == b"full":
             return QueueFull(int(found))
         record = None if outcome == b"conflict" else self.get(task.name, found.decode())
