@@ -161,7 +161,7 @@ def serving(library, folder, prefix=""):
 
 
 def _wait(process, url, log):
-    end = time.monotonic() + 50
+    end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:
         try:
             urllib.request.urlopen(f"{url}/readyz", timeout=5).close()

@@ -16,7 +16,7 @@ import bentotool
 DOCUMENT = Path(__file__).parents[3] / "docs/signatures.md"
 PACKAGES = [package for package, _ in zoo.GROUPS]
 pytestmark = [
-    pytest.mark.timeout(180),  # a server of all of them starts once: torch and pandas take their time
+    pytest.mark.timeout(400),  # a server of all of them starts once: torch and pandas take their time
     pytest.mark.filterwarnings("default"),  # what those packages and BentoML warn of
 ]
 
