@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["Answers"]
 
 _log = logging.getLogger("bentotool.service")
+_GREETING_S = 5.0
+"""Whoever connects has shown the token by then, or goes."""
 
 
 class _Asked:
@@ -108,6 +110,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._known = False
+        self._greeting: asyncio.TimerHandle | None = None
         self._leaving = False
         self._asked: _Asked | None = None
         self.task: asyncio.Task[None] | None = None
@@ -115,9 +118,12 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._answers.connections.add(self)
+        self._greeting = asyncio.get_running_loop().call_later(_GREETING_S, transport.abort)  # type: ignore[attr-defined]
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._answers.connections.discard(self)
+        if self._greeting is not None:
+            self._greeting.cancel()
         self._writable.set()
         if self._asked is not None:
             self._asked.disconnected = True
@@ -170,6 +176,8 @@ class _Connection(asyncio.BufferedProtocol):
         if not hmac.compare_digest(hello.token.encode(), self._answers.token.encode()) or hello.service != ours:
             raise WireError("a caller without the right token")
         self._known = True
+        if self._greeting is not None:
+            self._greeting.cancel()
         self._reader.limit = MAX_MESSAGE
         self._write(frame(WELCOME))
 

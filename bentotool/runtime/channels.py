@@ -18,7 +18,7 @@ import msgspec
 
 from bentotool.runtime.wire import HELLO, MAX_MESSAGE, WELCOME, Frame, FrameReader, Hello, WireError, frame
 
-__all__ = ["IDLE", "Awaiting", "Blocking", "Channel", "Lost", "greeting"]
+__all__ = ["IDLE", "Awaiting", "Blocking", "Channel", "Lost", "Undelivered", "greeting"]
 
 IDLE = 64
 """Connections that are kept, frames that are read ahead."""
@@ -26,6 +26,10 @@ IDLE = 64
 
 class Lost(Exception):
     """The connection ended."""
+
+
+class Undelivered(Lost):
+    """It had ended before all of the call was written: nobody has begun with it."""
 
 
 class Channel:
@@ -110,7 +114,8 @@ class Awaiting(asyncio.BufferedProtocol):
         self._transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._error = self._error or Lost()
+        # the other end of a call that was written whole is known by reading, never by writing
+        self._error = self._error or (Undelivered() if isinstance(error, BrokenPipeError) else Lost())
         self._writable.set()
         self._wake()
 

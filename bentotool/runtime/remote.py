@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from bentotool.runtime.channels import IDLE, Awaiting, Blocking, Channel, Lost, greeting
+from bentotool.runtime.channels import IDLE, Awaiting, Blocking, Channel, Lost, Undelivered, greeting
 from bentotool.runtime.typedcalls import TypedCall
 from bentotool.runtime.wire import (
     CALL,
@@ -118,6 +118,17 @@ class RemotePeer:
     @staticmethod
     def _lost(typed: TypedCall) -> RemoteException:
         return RemoteException(f"{typed.where}: its worker was lost", 503, retry_after=1.0)
+
+    def _close(self) -> None:
+        """Close what is kept. An API may have the name without the underscore."""
+        for channel in self._channels:
+            awaiting = [connection for idle in channel.idle.values() for connection in idle]
+            for blocking in channel.sockets:
+                blocking.close()
+            for connection in awaiting:
+                connection.close()
+            channel.sockets.clear()
+            channel.idle.clear()
 
     # synchronous callers
 
@@ -252,31 +263,42 @@ class RemotePeer:
         else:
             connection.close()
 
-    async def _acall(self, typed: TypedCall, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    async def _begin(
+        self, typed: TypedCall, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Channel, Awaiting, Frame]:
+        """Send a call; give the first message that answers it, and the connection, which counts as busy from now on.
+
+        A call that could not be written whole goes to another worker.
+        """
         pieces, seconds = self._message(typed, args, named)
-        channel, connection = await self._take(time.monotonic() + (_PATIENCE_S if seconds is None else seconds))
-        channel.busy += 1
-        try:
-            await connection.send(pieces)
-            received = await connection.receive()
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, (Lost, OSError)):
-                raise self._lost(typed) from None
-            raise
-        finally:
-            channel.busy -= 1
+        deadline = time.monotonic() + (_PATIENCE_S if seconds is None else seconds)
+        while True:
+            channel, connection = await self._take(deadline)
+            channel.busy += 1
+            try:
+                await connection.send(pieces)
+                return channel, connection, await connection.receive()
+            except BaseException as error:
+                channel.busy -= 1
+                connection.close()
+                if isinstance(error, Undelivered) and time.monotonic() < deadline:
+                    continue
+                if isinstance(error, (Lost, OSError)):
+                    raise self._lost(typed) from None
+                raise
+
+    async def _acall(self, typed: TypedCall, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        channel, connection, received = await self._begin(typed, args, named)
+        channel.busy -= 1
         self._keep(channel, connection)
         return _result(typed, received)
 
     async def _astream(self, typed: TypedCall, args: tuple[Any, ...], named: dict[str, Any]) -> AsyncIterator[Any]:
-        pieces, seconds = self._message(typed, args, named)
-        channel, connection = await self._take(time.monotonic() + (_PATIENCE_S if seconds is None else seconds))
-        channel.busy += 1
+        channel, connection, received = await self._begin(typed, args, named)
         try:
-            await connection.send(pieces)
-            while (received := await connection.receive()).kind != END:
+            while received.kind != END:
                 yield _item(typed, received)
+                received = await connection.receive()
         except BaseException as error:
             connection.close()
             if isinstance(error, (Lost, OSError)):
