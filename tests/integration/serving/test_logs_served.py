@@ -150,6 +150,37 @@ def test_a_service_that_sets_up_logging_keeps_its_own(serving: Any, tmp_path: An
     assert server.log.count("sync a") == 1
 
 
+BATCHED = """
+import logging, threading, time
+import bentotool
+
+log = logging.getLogger(__name__)
+
+@bentotool.service
+class Batched:
+    @bentotool.api(batchable=True)
+    def double(self, rows: list[int]) -> list[int]:
+        time.sleep(0.3)
+        log.info("doubled %s", rows)
+        return [2 * row for row in rows]
+"""
+
+
+def test_a_batch_names_its_requests(serving: Any, tmp_path: Any, together: Any) -> None:
+    with serving(tmp_path / "p", BATCHED) as server:
+
+        def ask(number: int) -> None:
+            headers = {"x-request-id": f"r{number}"}
+            assert httpx.post(f"{server.url}/double", json={"rows": [number]}, headers=headers, timeout=30).is_success
+
+        together(*[lambda n=n: ask(n) for n in range(6)])
+    found = [line for line in server.log.splitlines() if "doubled" in line]
+    assert len(found) < 6
+    for line in found:
+        rows, ids = line.removeprefix("INFO service: doubled [").removesuffix("]").split("] [request_id=")
+        assert [f"r{row}" for row in rows.split(", ")] == ids.split(",")
+
+
 def test_a_level_for_all_loggers(logged: Any) -> None:
     with logged('logging={"level": "info"}') as server:
         httpx.post(f"{server.url}/sync", json={"name": "a"})

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 import bentotool
-from bentotool.errors import ConfigError, UsageError
+from bentotool.errors import ConfigError, MissingDependencyError, UsageError
 from bentotool.runtime.accesslog import AccessLog, Exchange
 from bentotool.runtime.metricfiles import use_slot
 from bentotool.sdk.config import parse_config
@@ -85,6 +85,22 @@ def test_options_of_tracing_in_bentomls_form() -> None:
     assert [pattern.pattern for pattern in found.excluded] == ["readyz", "internal/.*"]
     assert not parse_config("S", {"tracing": {"sample_rate": 0}}).tracing.asked
     assert not parse_config("S", {}).tracing.asked
+
+
+def test_tracing_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from bentotool.runtime import tracing
+
+    monkeypatch.setattr(tracing.importlib.util, "find_spec", lambda _name: None)
+    asked = bentotool.service(type("S", (), {}), tracing={"exporter_type": "console"})
+    with pytest.raises(MissingDependencyError) as caught:
+        tracing.make_tracing(asked)
+    assert "bentotool[tracing]" in (caught.value.hint or "")
+    silent = bentotool.service(type("S", (), {}))
+    assert tracing.make_tracing(silent) is None
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    with caplog.at_level("WARNING"):
+        assert tracing.make_tracing(silent) is None
+    assert "not installed" in caplog.text
 
 
 def test_the_variable_of_the_access_log() -> None:
