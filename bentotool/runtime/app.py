@@ -160,7 +160,7 @@ class Application:
         self, error: Exception, send: Send, request_id: bytes, where: str, extra: Mapping[str, str] | None = None
     ) -> int:
         """Answer with the error envelope; give the status."""
-        status = error.http_status if isinstance(error, BentotoolError) else 500
+        status = error.http_status if isinstance(error, BentotoolError) and 400 <= error.http_status <= 599 else 500
         if isinstance(error, BentotoolError) and (isinstance(error, ServiceError) or status < _CLIENT_ERRORS):
             document = error.to_dict()
             if status == _CLIENT_ERRORS:

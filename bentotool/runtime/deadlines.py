@@ -16,6 +16,7 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _LOOK_S = 0.25
+_ENDING = (asyncio.CancelledError, SystemExit, KeyboardInterrupt)
 _TICK_S = 0.001
 """Timers of uvloop count milliseconds, and would else be early by a part of one."""
 
@@ -86,6 +87,11 @@ class _Watch:
     def end(self) -> None:
         self._timer.cancel()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody cancelled the task. Python 3.10 does not know: there it is taken to be so."""
+        return sys.version_info < (3, 11) or (self._task is not None and self._task.cancelling() > 0)
+
     def forgive(self) -> None:
         """The cancellation was our own."""
         if sys.version_info >= (3, 11) and self._task is not None:
@@ -105,20 +111,27 @@ async def under_deadline(
     Raises:
         DeadlineExceeded: the deadline passed first; `work` was cancelled.
         ClientGone: the caller left first; `work` was cancelled.
+        RuntimeError: `work` raised what ends tasks or processes: a cancellation of its own making, `SystemExit`.
     """
     try:
         first = work.send(None)
     except StopIteration as end:
         return end.value
+    except _ENDING as error:
+        raise RuntimeError(f"it raised {type(error).__name__}") from error
     watch = _Watch(deadline, gone)
     try:
         return await _Rest(work, first)
     except asyncio.CancelledError:
         if watch.reason is None:
-            raise
+            if watch.cancelled:
+                raise
+            raise RuntimeError("it raised CancelledError") from None
         watch.forgive()
         if watch.reason is ClientGone:
             raise ClientGone("the client went away before its answer was there") from None
         raise DeadlineExceeded(f"no answer within {seconds:g} seconds") from None
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"it raised {type(error).__name__}") from error
     finally:
         watch.end()

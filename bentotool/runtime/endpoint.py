@@ -13,7 +13,7 @@ from bentotool.runtime.batched import BatchedCall
 from bentotool.runtime.batchwatch import watch_batches
 from bentotool.runtime.body import Disconnected, check_headers, in_time, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
-from bentotool.runtime.headers import merged
+from bentotool.runtime.headers import BODILESS, merged, without_length
 from bentotool.runtime.inputs import Inputs
 from bentotool.runtime.outputs import is_binary, render, send_rendered
 from bentotool.runtime.responses import is_response, send_response
@@ -234,6 +234,8 @@ class Endpoint:
         if context is not None:
             status = context.response.status_code
             start = merged(start, context.response.raw_headers())
+            if status in BODILESS:
+                start, payload = without_length(start), b""
         if self.metrics is not None:  # before it is sent: who has an answer finds it counted, even if we are killed now
             self.metrics.done(status, time.monotonic() - started)
         await send({"type": "http.response.start", "status": status, "headers": start})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import ServiceLoadError
-from bentotool.runtime.deadlines import Receive, Scope, Send
+from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe
 from bentotool.runtime.gate import ASGI, refuse_websocket
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def around(inner: ASGI, make: Callable[[Any], Any], name: str, app: Application)
 
         try:
             await made(scope, receive, noticing)
+            if not started and scope["type"] == "http" and not disconnect_probe(receive)():
+                raise RuntimeError(f"middleware {name} answered nothing")
         except Exception as error:
             if started:
                 raise  # the server cuts the connection: the caller sees that the answer is not whole

@@ -109,6 +109,8 @@ class Mounted:
             check_size(headers, self._limit, compressed=True)
             bounded = _Bounded(receive, self._limit)
             await _first_within(self._inner(scope, bounded.receive, noticing), self._timeout, give_up)
+            if not begun and not bounded.disconnected:
+                raise RuntimeError("the application answered nothing")
         except Exception as error:
             if begun:
                 raise  # the server cuts the connection: the caller sees that the answer is not whole

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from bentotool.runtime.deadlines import Send
-from bentotool.runtime.headers import merged
+from bentotool.runtime.headers import BODILESS, merged, without_length
 from bentotool.sdk.answers import render_answer
 from bentotool.sdk.binary import render_binary, wanted
 from bentotool.sdk.context import Context
@@ -75,6 +75,10 @@ async def send_rendered(
         if context is not None:
             status = context.response.status_code
             start = merged(start, context.response.raw_headers())
+        if status in BODILESS:
+            await send({"type": "http.response.start", "status": status, "headers": without_length(start)})
+            await send({"type": "http.response.body", "body": b""})
+            return status
         await send({"type": "http.response.start", "status": status, "headers": start})
         if file is not None:
             await _send_file(file, size, send, gone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from bentotool.runtime.deadlines import Receive, Scope, Send
@@ -11,6 +12,7 @@ from bentotool.sdk.response import is_response_type
 
 __all__ = ["is_response", "send_response"]
 
+_log = logging.getLogger("bentotool.service")
 _known: dict[type, bool] = {}
 _MEMORY = 1024
 
@@ -34,17 +36,23 @@ async def send_response(
         from litestar import Request
 
         response = response.to_asgi_response(None, Request(scope))  # type: ignore[arg-type]
-    status = 500
+    status, begun = 500, False
 
     async def noticing(message: dict[str, Any]) -> None:
-        nonlocal status
+        nonlocal status, begun
         if message["type"] == "http.response.start":
             status = message["status"]
             own = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
             beside = context.response.raw_headers() if context is not None else []
             headers = replaced([(b"x-request-id", request_id), *beside], own)
             message = {**message, "headers": headers}
+            begun = True
         await send(message)
 
-    await response(scope, receive, noticing)
+    try:
+        await response(scope, receive, noticing)
+    except Exception:
+        if not begun:
+            raise
+        _log.exception("an answer broke off")  # it is not ended properly, so that the server cuts the connection
     return status

@@ -93,6 +93,8 @@ class _Answer:
         return self.put
 
     def put(self, piece: bytes) -> None:
+        if not isinstance(piece, bytes):
+            raise TypeError(f"the WSGI application gave {type(piece).__name__} where bytes belong")
         if not self._begun:
             if self._start is None:
                 raise RuntimeError("the WSGI application did not call start_response")

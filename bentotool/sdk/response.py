@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -11,14 +12,24 @@ from typing import Any, Literal
 __all__ = ["Background", "Response", "ResponseOptions", "ServerSentEvent", "is_response_type"]
 
 _log = logging.getLogger("bentotool.service")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SameSite = Literal["lax", "strict", "none"]
 
 
 def _clean(name: str, value: str) -> tuple[bytes, bytes]:
     """A header as it goes out. A line break would start a header of the caller's own."""
-    if any(sign in text for text in (name, value) for sign in "\r\n\0"):
-        raise ValueError(f"header {name!r} holds a line break or a zero byte")
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not the name of a header")
+    if _CONTROL.search(value) is not None:
+        raise ValueError(f"header {name!r} holds a line break or a control character")
     return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+def check_status(status: int) -> None:
+    """Raises: ValueError: no status that an answer may have."""
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"{status!r} is not the status of an answer")
 
 
 def _cookie(name: str, value: str, attributes: Mapping[str, Any]) -> str:
@@ -125,8 +136,9 @@ class ResponseOptions:
         """Headers and cookies as they go out.
 
         Raises:
-            ValueError: a name or value that cannot be in a header.
+            ValueError: a name or value that cannot be in a header, or a status that is none.
         """
+        check_status(self.status_code)
         found = [_clean(name, str(value)) for name, value in self.headers.items()]
         return found + [_clean("set-cookie", cookie) for cookie in self.cookies]
 
@@ -168,11 +180,16 @@ class Response:
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Send it."""
         content, media_type = self.body()
+        check_status(self.status_code)
+        if self.status_code in (204, 304):
+            content, media_type = b"", None
         headers = [_clean(name, value) for name, value in self.headers.items()]
         names = {name for name, _ in headers}
         if media_type is not None and b"content-type" not in names:
             headers.append(_clean("content-type", media_type))
-        if b"content-length" not in names and self.status_code not in (204, 304):
+        if self.status_code in (204, 304):
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+        elif b"content-length" not in names:
             headers.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": content})
