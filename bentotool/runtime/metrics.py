@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bentotool.runtime.batcher import Observer
 from bentotool.runtime.deadlines import Receive, Send
 from bentotool.sdk.current import bento_value
-from bentotool.sdk.metrics import generate_latest, whole_registry
+from bentotool.sdk.metrics import whole_exposition
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
@@ -185,4 +185,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text exposition of the whole server, metrics of the service's own included."""
-        return b"".join(map(generate_latest, whole_registry(also=self.registry)))
+        return whole_exposition(also=self.registry)

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bentotool.sdk.exposition import exposition
+
 if TYPE_CHECKING:
     from prometheus_client import (
         CONTENT_TYPE_LATEST,
@@ -113,8 +115,22 @@ def generate_latest(registry: CollectorRegistry | None = None) -> bytes:
     """The text exposition format: of the whole server, all its workers, or of the registry given."""
     import prometheus_client
 
-    registries = [registry] if registry is not None else whole_registry()
-    return b"".join(map(prometheus_client.generate_latest, registries))
+    if registry is not None:
+        return prometheus_client.generate_latest(registry)
+    return whole_exposition()
+
+
+def whole_exposition(*, also: CollectorRegistry | None = None) -> bytes:
+    """The text exposition format of the whole server.
+
+    Args:
+        also: see `whole_registry`.
+    """
+    if folder := os.environ.get(DIRECTORY):
+        return exposition(Path(folder))
+    import prometheus_client
+
+    return b"".join(map(prometheus_client.generate_latest, whole_registry(also=also)))
 
 
 def make_wsgi_app(**options: Any) -> Any:

@@ -17,6 +17,7 @@ from bentotool.errors import ConfigError, MissingDependencyError, UsageError
 from bentotool.runtime.accesslog import AccessLog, Exchange
 from bentotool.runtime.metricfiles import use_slot
 from bentotool.sdk.config import parse_config
+from bentotool.sdk.exposition import exposition
 from bentotool.sdk.metrics import DIRECTORY
 from bentotool.sdk.monitor import MonitorBase, close_all
 from bentotool.sdk.observation import override_access_log, read_access_log
@@ -163,6 +164,37 @@ def test_files_of_a_slot_are_taken_over(tmp_path: Path, monkeypatch: pytest.Monk
     assert found[f'h_bucket{{le="2.0",who="{"é" * 5000}"}}'] == "3.0"
     assert [found[f'c_total{{n="{n}"}}'] for n in (0, 1999)] == ["2.0", "2.0"]
     assert 'pid="0x"' not in text
+
+
+def test_the_text_is_what_prometheus_client_would_write(tmp_path: Path) -> None:
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
+    from prometheus_client.parser import text_string_to_metric_families
+
+    code = """
+import math
+for mode in ("all", "liveall", "livesum", "livemax", "sum", "max", "min", "mostrecent", "livemostrecent"):
+    Gauge("g_" + mode, "of " + mode, ["a"], multiprocess_mode=mode).labels("x").set(%s)
+Counter("c", "line 1\\nline \\\\ 2", ["odd"]).labels('a"b\\n\\\\é,{}').inc(2.5)
+h = Histogram("h", "x", ["b", "a"], buckets=(0.005, 1, 1e6))
+for n in range(7): h.labels("1", "2").observe(10.0 ** (n - 3))
+Histogram("empty", "x")
+s = Summary("s", "x"); s.observe(math.inf)
+Gauge("n", "x", multiprocess_mode="livesum").set(-math.inf)
+"""
+    for slot in ("0", "1", "2"):
+        _run(tmp_path, slot, code.replace("%s", slot))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(tmp_path))  # type: ignore[no-untyped-call]
+
+    def samples(text: bytes) -> Any:
+        families = list(text_string_to_metric_families(text.decode()))
+        found = {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+        return found, sorted((family.name, family.type, family.documentation) for family in families)
+
+    theirs, ours = samples(generate_latest(registry)), samples(exposition(tmp_path))
+    assert len(ours[0]) > 30
+    assert ours == theirs
 
 
 def test_a_new_slot_needs_nothing(tmp_path: Path) -> None:
