@@ -18,6 +18,8 @@ from bentotool.sdk.exceptions import ServiceError
 __all__ = ["Folder", "decode_item", "decode_value", "takes_tensors"]
 
 _TENSORS = "application/vnd.bentotool.tensors"
+_NUMBERS = ["bool", "float16", "float32", "float64", "complex64", "complex128"]
+_NUMBERS += [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -61,8 +63,8 @@ def _array(value: Any, schema: Mapping[str, Any]) -> Any:
     import numpy as np
 
     # null stands for NaN, which JSON does not have
-    dtype = schema.get("dtype")
-    array = np.asarray(value, dtype=dtype if isinstance(dtype, str) else float if _has_null(value) else None)
+    dtype = schema.get("dtype") if schema.get("dtype") in _NUMBERS else float if _has_null(value) else None
+    array = np.asarray(value, dtype=dtype)
     if not isinstance(dtype, str) and schema.get("format") == "torch-tensor" and array.dtype.kind == "f":
         array = array.astype(np.float32)  # as torch makes tensors of numbers
     return _made(array, schema)
@@ -90,6 +92,8 @@ def convert(value: Any, schema: Any) -> Any:
             return _frame(value, schema)
     except ImportError:
         return value
+    except (ValueError, TypeError, OverflowError) as error:
+        raise RemoteError(f"a part of the answer is no {kind}, as it was said to be: {error}"[:500]) from error
     if kind == "array" and isinstance(value, list) and isinstance(schema.get("items"), Mapping):
         return [convert(item, schema["items"]) for item in value]
     if kind == "object" and isinstance(value, dict) and isinstance(schema.get("properties"), Mapping):
