@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,6 +91,7 @@ def _tell_changes(state: State, name: str, values: Mapping[str, Any], env: Mappi
 def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., ImageMaker]) -> DeployBento:
     """The Bento that is meant: one of the store, or that of a folder, built now."""
     from bentotool.build.bentos import BentoStore
+    from bentotool.errors import NotFoundError
     from bentotool.targetspec import DeployBento
 
     reference = text
@@ -105,4 +107,6 @@ def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., ImageM
         if not dry_run:
             state.console.note(f"built {built.tag}")
         reference = built.tag
+    elif text.startswith((".", "/", "~")) or text.endswith(("/", os.sep)):  # no name starts or ends so
+        raise NotFoundError(f"no folder {text}", hint="name a folder with a project, or a Bento: bentotool list")
     return of_stored(BentoStore(state.layout).get(reference), maker)

@@ -380,6 +380,37 @@ def test_a_volume_of_another(project: Any, engine: Any, name: str) -> None:
         volume.remove()
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("--network", "nowhere"), 3, "network nowhere not found"),
+        (("--user", "nobody-here"), 5, "nobody-here"),
+        (("--cpus", "5000"), 2, "CPUs"),
+    ],
+)
+def test_what_the_engine_does_not_have(
+    project: Any, engine: Any, name: str, tools: SimpleNamespace, options: tuple[str, ...], status: int, said: str
+) -> None:
+    failed = project.deploy(name, "--port", "0", *options, ok=False)
+    error = json.loads(failed.err.splitlines()[-1])["error"]
+    assert (failed.status, said in error["message"]) == (status, True), error
+    assert error["hint"]
+    assert tools.made(engine, name) == set()
+
+
+def test_a_container_of_another(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
+    other = engine.containers.create("python:3.11-slim", "true", name=f"bentotool-{name}-1")
+    try:
+        failed = project.deploy(name, "--port", "0", ok=False)
+        error = json.loads(failed.err.splitlines()[-1])["error"]
+        assert (failed.status, error["code"]) == (1, "conflict")
+        assert error["message"] == f"there is a container bentotool-{name}-1 that is not of this deployment"
+        assert {each for each in tools.made(engine, name) if "door" in each} == set()
+        other.reload()
+    finally:
+        other.remove()
+
+
 def test_too_little_memory(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
     failed = project.deploy(name, "--port", "0", "--memory", "12m", ok=False)
     assert failed.status == 1

@@ -58,9 +58,14 @@ def test_back_to_what_was_deployed_before(project: Any, engine: Any, name: str, 
     assert (back.document["digest"], back.document["url"]) == (first["digest"], first["url"])
     held = engine.containers.get(back.document["facts"]["container"])
     assert held.attrs["HostConfig"]["Memory"] == 256 << 20
+    engine.images.remove(second.document["facts"]["image_id"], force=True)
+    again = project.run("--json", "deployment", "rollback", name, "--base", f"oci-archive:{project.base}")
+    assert again.status == 0, again.err  # its image is made again
+    assert (again.document["digest"], again.document["facts"]["image_made"]) == (second.document["digest"], True)
+    assert tools.call(first["url"], "version") == "2"
     history = project.run("--json", "deployment", "history", name).document
     assert [(each["revision"], each["reason"], each["env"]["VERSION"]) for each in history] == [
-        (3, "rollback to 1", "1"), (2, "", "2"), (1, "", "1"),
+        (4, "rollback to 2", "2"), (3, "rollback to 1", "1"), (2, "", "2"), (1, "", "1"),
     ]  # fmt: skip
 
 

@@ -394,6 +394,7 @@ def test_what_is_not_recorded_is_found_by_its_target(
         (("attic", ".", "--env", "A=1", "--env", "A=2"), 2, "--env A is given twice"),
         (("attic", ".", "--name", "No_Name"), 2, "'No_Name' is no name for a deployment"),
         (("attic", "nothing"), 3, "nothing"),
+        (("attic", "./nothing"), 3, "no folder ./nothing"),
     ],
 )
 def test_what_deploy_refuses(

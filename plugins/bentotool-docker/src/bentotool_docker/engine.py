@@ -212,7 +212,7 @@ def _refused(action: str, port: str, error: docker.errors.DockerException) -> Be
             f"{action}: {said}", hint="another deployment of this name is under way: try again after it"
         )
     if status == 404:
-        return NotFoundError(f"{action}: {said}")
+        return NotFoundError(f"{action}: {said}", hint="docker network ls" if said.startswith("network ") else None)
     if status == 400:
         return UsageError(f"{action}: {said}")
     return RemoteError(f"{action}: {said}")

@@ -105,7 +105,8 @@ class DockerTarget:
             def commit(version: Container, door: Container) -> None:
                 door.reload()
                 facts: dict[str, JSON] = {
-                    "engine": engine, "image": image.reference, "image_id": image.id, "container": str(version.name),
+                    "engine": engine, "image_name": image.reference, "image_id": image.id,
+                    "container": str(version.name),
                     "image_made": image.made or _made_before(plan.options.previous, image),
                     "stop_seconds": stop_seconds(values),
                 }  # fmt: skip

@@ -87,6 +87,8 @@ def bring_up(
     body = version_body(plan.bento, options, image, revision, socket, local=is_local(engine))
     policy = body["HostConfig"]["RestartPolicy"]
     body["HostConfig"]["RestartPolicy"] = {"Name": "no"}  # what does not start is not repeated
+    if not (image.entrypoint or image.command):
+        raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
     attempt = Attempt(client, plan.name)
     try:
         # made first, as nobody else can then make one for this revision, and started last
@@ -154,8 +156,10 @@ def _ensure_door(client: docker.DockerClient, plan: Plan, image: Image, attempt:
     try:
         _start_door(door, port)
         _await_door(door, image)
-    except NotFoundError:  # it was that of an attempt that is taken back just now
-        raise under_way(plan.name) from None
+    except NotFoundError:
+        if any(each.id == door.id for each in look(client, plan.name).doors):
+            raise
+        raise under_way(plan.name) from None  # it was that of an attempt that is taken back just now
     return door
 
 
