@@ -75,6 +75,7 @@ def set_up_logging(form: str, quiet: bool) -> None:
     logger.propagate = False
     logging.getLogger("uvicorn").addHandler(handler)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").propagate = False  # `take_loggers` hears the rest
     if quiet:
         return
     logging.getLogger("bentotool.access").setLevel(logging.INFO)

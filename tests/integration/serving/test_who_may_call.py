@@ -169,6 +169,7 @@ def test_a_middleware_that_fails_is_answered_at_once(plain: Any) -> None:
     with pytest.raises(httpx.RemoteProtocolError):  # its caller sees that it is not whole
         httpx.post(f"{plain.url}/name?after", json={}, timeout=5)
     assert "RuntimeError: secret" in plain.log
+    assert plain.log.count("Exception in ASGI application") == 1, "each failure is told once"
 
 
 @pytest.fixture(scope="module")
