@@ -368,6 +368,14 @@ def test_an_image_without_our_runtime(project: Any, engine: Any, name: str, tool
     error = json.loads(failed.err.splitlines()[-1])["error"]
     assert (failed.status, error["message"]) == (1, "image python:3.11-slim has no runtime that can be lent a port")
     assert tools.made(engine, name) == set()
+    empty = engine.api.import_image_from_data(b"\0" * 1024, repository="no-python", tag=name, changes=['CMD ["/x"]'])
+    try:
+        failed = project.deploy(name, "--port", "0", "--image", f"no-python:{name}", ok=False)
+        error = json.loads(failed.err.splitlines()[-1])["error"]
+        assert error["message"] == f"image no-python:{name} has no runtime that can be lent a port", empty
+        assert tools.made(engine, name) == set()
+    finally:
+        engine.images.remove(f"no-python:{name}")
 
 
 def test_a_volume_of_another(project: Any, engine: Any, name: str) -> None:

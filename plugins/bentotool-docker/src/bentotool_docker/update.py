@@ -50,6 +50,10 @@ class UnhealthyError(BentotoolError):
     code = "unhealthy"
 
 
+def _no_runtime(image: Image) -> UnhealthyError:
+    return UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+
+
 def usable_door(standing: Standing, values: Any) -> Container | None:
     """The door that already holds the port that is asked for; any port where 0 is."""
     door = standing.door
@@ -88,7 +92,7 @@ def bring_up(
     policy = body["HostConfig"]["RestartPolicy"]
     body["HostConfig"]["RestartPolicy"] = {"Name": "no"}  # what does not start is not repeated
     if not (image.entrypoint or image.command):
-        raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+        raise _no_runtime(image)
     attempt = Attempt(client, plan.name)
     try:
         # made first, as nobody else can then make one for this revision, and started last
@@ -160,6 +164,10 @@ def _ensure_door(client: docker.DockerClient, plan: Plan, image: Image, attempt:
         if any(each.id == door.id for each in look(client, plan.name).doors):
             raise
         raise under_way(plan.name) from None  # it was that of an attempt that is taken back just now
+    except BentotoolError as error:
+        if "executable file not found" not in error.message:
+            raise
+        raise _no_runtime(image) from None
     return door
 
 
@@ -195,7 +203,7 @@ def _await_door(door: Container, image: Image) -> None:
         time.sleep(_POLL_S)
     said = last_words(door)
     if "No module named" in said or "executable file not found" in said:
-        raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+        raise _no_runtime(image)
     raise UnhealthyError(f"{door.name} does not hold the port: {said}", hint=f"docker logs {door.name}")
 
 
@@ -229,7 +237,7 @@ def _await_ready(version: Container, image: Image, plan: Plan) -> None:
     with explained(f"look at {version.name}"):
         able = version.exec_run([image.python, "-c", "import bentotool.runtime.door"]).exit_code == 0
     if not able:
-        raise UnhealthyError(f"image {image.reference} has no runtime that can be lent a port", hint=_OLDER)
+        raise _no_runtime(image)
 
 
 def _ended(version: Container, plan: Plan) -> BentotoolError:
