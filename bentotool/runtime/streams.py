@@ -6,13 +6,14 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from bentotool.runtime.deadlines import Receive, Send, under_deadline
+from bentotool.runtime.deadlines import Receive, Send, disconnect_probe, under_deadline
 from bentotool.runtime.headers import merged
 from bentotool.runtime.lane import Lane
 from bentotool.sdk.codecs import Codec, to_plain
@@ -30,6 +31,8 @@ _ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
 _CLIENT_LEFT = 499
 _SILENCE_S = 15.0
 """After so long without an event a comment is sent: many proxies cut a connection that is silent for a minute."""
+_TURN_S = 0.01
+"""A generator that never waits, for a reader that never lets it, gives way to everybody else after so long."""
 _END: Any = object()
 
 
@@ -124,9 +127,14 @@ async def iterate(
         return await lane.run(steps.step, gone=gone, left_running=left_running)
 
     try:
-        item = await under_deadline(following(), deadline, seconds)
+        item, turn = await under_deadline(following(), deadline, seconds), time.monotonic()
         while item is not _END:
             yield item
+            if gone():
+                return
+            if time.monotonic() - turn > _TURN_S:
+                await asyncio.sleep(0)
+                turn = time.monotonic()
             item = await following()
     finally:
         if steps is None:
@@ -224,21 +232,20 @@ async def send_stream(
     watch, voice = _Watch(receive), None
     try:
         item = await anext(items, _END)
-        status = context.response.status_code if context else 200
-        start = [(b"content-type", media.encode()), (b"x-request-id", request_id), (b"cache-control", b"no-cache")]
-        if media.startswith(_EVENTS):
-            start.append((b"x-accel-buffering", b"no"))  # nginx would gather the events
-        if context is not None:
-            start = merged(start, context.response.raw_headers())
-        await send({"type": "http.response.start", "status": status, "headers": start})
+        start = _head(media, request_id, context)
+        await send(start)
         voice = _Voice(send) if media.startswith(_EVENTS) else None
         whole = await _send_items(partial(_piece, media=media, codec=codec), media, item, items, voice or send)
         watch.done()
         if voice is not None:
             voice.end()
+        if watch.left:
+            await asyncio.sleep(0)  # the cancellation is on its way: here is where it is to arrive
+        if disconnect_probe(receive)():
+            return _CLIENT_LEFT
         if whole:
             await send({"type": "http.response.body", "body": b""})
-        return status
+        return int(start["status"])
     except asyncio.CancelledError:
         if not watch.left:
             raise
@@ -249,6 +256,16 @@ async def send_stream(
         if voice is not None:
             voice.end()
         await items.aclose()  # type: ignore[attr-defined]
+
+
+def _head(media: str, request_id: bytes, context: Context | None) -> dict[str, Any]:
+    headers = [(b"content-type", media.encode()), (b"x-request-id", request_id), (b"cache-control", b"no-cache")]
+    if media.startswith(_EVENTS):
+        headers.append((b"x-accel-buffering", b"no"))  # nginx would gather the events
+    if context is not None:
+        headers = merged(headers, context.response.raw_headers())
+    status = context.response.status_code if context else 200
+    return {"type": "http.response.start", "status": status, "headers": headers}
 
 
 async def _send_items(
