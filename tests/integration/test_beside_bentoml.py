@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -178,6 +179,13 @@ class Zoo:
         path.write_bytes(f.read_bytes()[::-1])
         return path
 """
+
+
+@pytest.fixture(autouse=True)
+def _what_its_clients_leave_is_found_here() -> Iterator[None]:
+    """BentoML's clients never remove their folders; what says so is not to fail another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
