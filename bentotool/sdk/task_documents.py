@@ -29,7 +29,7 @@ TASK_SCHEMAS: dict[str, Any] = {
     }
 }
 """Definitions that the operations refer to."""
-_ID = {"name": "task_id", "in": "query", "required": True, "schema": {"type": "string"}}
+_ID = {"name": "task_id", "in": "query", "required": True, "schema": {"type": "string", "minLength": 1}}
 _SUBMITTING = [
     {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "maxLength": 255}},
     {
