@@ -111,9 +111,9 @@ def structured_cases(zoo):
     def a_list(self, x: list[int]) -> list[int]:
         return [item * 2 for item in x]
 
-    @case("{'a': 2.0}", x={"a": 1})
+    @case("{'a': 0.5}", x={"a": 1})
     def a_dict(self, x: dict[str, float]) -> dict[str, float]:
-        return {key: value * 2 for key, value in x.items()}
+        return {key: value / 2 for key, value in x.items()}
 
     @case("[1, 'a']", x=[1, "a"])
     def a_tuple(self, x: tuple[int, str]) -> tuple[int, str]:
