@@ -12,7 +12,7 @@ from bentotool.sdk.service import Service
 
 __all__ = ["close_monitors", "open_monitors", "remember_folder"]
 
-_SECONDS = 10.0
+_SECONDS = 3.0
 """For what is buffered when the server ends; files take milliseconds, a collector that does not answer would not."""
 
 

@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
 _EXPORTER = "OTEL_TRACES_EXPORTER"
 _OWN = ("/livez", "/readyz", "/healthz", "/metrics")
 _FAILED = 500
-_FLUSH_MS = 5000
+_FLUSH_S = 3.0
 
 
 def make_tracing(service: Service[Any]) -> Tracing | None:
@@ -166,10 +167,11 @@ class Tracing:
             yield
 
     def close(self) -> None:
-        """Send what is still to be sent, for a few seconds at most."""
+        """Send what is still to be sent, for a few seconds at most: a collector that is away holds nobody up."""
         if self._own is not None:
-            self._own.force_flush(_FLUSH_MS)
-            self._own.shutdown()
+            ending = threading.Thread(target=self._own.shutdown, name="tracing", daemon=True)
+            ending.start()
+            ending.join(_FLUSH_S)
 
 
 def _make_provider(service: Service[Any], options: TracingOptions, exporter: str) -> Any:

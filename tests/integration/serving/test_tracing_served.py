@@ -277,6 +277,15 @@ def test_a_task_runs_in_the_trace_of_its_submission(serving: Any, tmp_path: Path
     assert f"request_id={submitted.headers['x-request-id']} trace_id={TRACE}" in said
 
 
+def test_a_collector_that_is_away_holds_nobody_up(serving: Any, tmp_path: Path, require_package: Any) -> None:
+    require_package("opentelemetry")
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    with serving(tmp_path / "p", SERVICE % "", "--grace", "2", environment=environment) as server:
+        assert [httpx.get(f"{server.url}/items/{item}").json() for item in range(20)] == list(range(20))
+        assert server.stop() == 0
+    assert "ended (" not in server.log, "no worker had to be killed"
+
+
 def test_nothing_is_loaded_when_off(serving: Any, tmp_path: Path, require_package: Any) -> None:
     require_package("opentelemetry")
     with serving(tmp_path / "p", SERVICE % "") as server:
