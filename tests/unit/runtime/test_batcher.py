@@ -253,6 +253,23 @@ def test_the_cost_model_survives_outliers_and_one_size_repeated():
     assert cost(30) == pytest.approx(0.038, rel=0.15)
 
 
+def test_sizes_that_were_never_seen_are_believed_at_once():
+    cost = CostModel()
+    for _ in range(20):
+        cost.observe(8, 0.16)
+    cost.observe(64, 0.72)
+    assert cost(64) == pytest.approx(0.72, rel=0.1)
+    assert cost(8) == pytest.approx(0.16, rel=0.1)
+
+
+@pytest.mark.parametrize("factor", [3.0, 1 / 3])
+def test_a_device_that_has_become_slower_or_faster_is_noticed(factor: float):
+    cost = linear_cost(0.08, 0.01)
+    for units in (16, 48) * 10:
+        cost.observe(units, factor * (0.08 + 0.01 * units))
+    assert cost(32) == pytest.approx(factor * 0.4, rel=0.25)
+
+
 def test_one_odd_request_fails_alone():
     """Group by what can be batched, and let the bad item fail by itself (STYLE d.22)."""
     calls = []
