@@ -18,6 +18,7 @@ import msgspec
 from bentotool.errors import BentotoolError
 from bentotool.runtime.deadlines import under_deadline
 from bentotool.runtime.endpoint import Endpoint
+from bentotool.runtime.readiness import why_not_ready
 from bentotool.runtime.typedcalls import TypedCall
 from bentotool.runtime.wire import (
     CALL,
@@ -26,6 +27,7 @@ from bentotool.runtime.wire import (
     HELLO,
     ITEM,
     MAX_MESSAGE,
+    READY,
     RESULT,
     WELCOME,
     CallHead,
@@ -221,6 +223,9 @@ class _Answer:
         app = self._answers.app
         head, value = unpack(self._received)
         assert head is not None
+        if head.api == READY:
+            yield pack(RESULT, await why_not_ready(app))
+            return
         endpoint = app.endpoint(head.api)
         self.where = f"{app.service.name}.{head.api[:100]}"
         if endpoint is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from litestar import Litestar, Request, Response, get
 from litestar.exceptions import HTTPException, NotFoundException
 
+from bentotool.runtime.readiness import why_not_ready
 from bentotool.sdk.exceptions import ServiceError
 
 if TYPE_CHECKING:
@@ -74,13 +75,9 @@ def _probes(app: Application) -> list[Any]:
 
     @get(paths("readyz"), media_type="text/plain")
     async def readyz() -> str:
-        problem = app.problem or (await app.command.asked() if app.command is not None else None)
+        problem = await why_not_ready(app)
         if problem is not None:
             raise ServiceError(problem, 503)
-        if not app.ready:
-            raise ServiceError("the server is starting or shutting down", 503)
-        if not await app.probe("__is_ready__"):
-            raise ServiceError("the service says that it is not ready", 503)
         return ""
 
     @get("/metrics")  # Litestar adds the charset to the type

@@ -23,6 +23,7 @@ from bentotool.runtime.wire import (
     END,
     ERROR,
     ITEM,
+    READY,
     RESULT,
     WELCOME,
     Frame,
@@ -42,6 +43,7 @@ __all__ = ["RemotePeer"]
 
 _PATIENCE_S = 30.0  # for a worker, where the caller has no deadline
 _FIRST_WAIT_S = 0.25
+_ASK_S = 2.0  # for a service to say whether it is ready
 _LATE_S = 1.0  # the other side keeps the deadline; this is for one that cannot
 
 
@@ -72,12 +74,38 @@ class RemotePeer:
         return _Methods(self._blocking)
 
     def is_ready(self) -> bool:
-        """Whether one of its workers takes calls now."""
-        with contextlib.suppress(ServiceUnavailable):
-            channel, connection = self._take_blocking(time.monotonic() + 1.0)
+        """Whether one of its workers takes calls now, and says that it is ready."""
+        with contextlib.suppress(ServiceUnavailable, Lost, OSError):
+            channel, connection = self._sent(pack(CALL, [[], {}], (READY, _ASK_S, {})), _ASK_S)
+            try:
+                answer = connection.receive(_ASK_S)
+            except BaseException:
+                connection.close()
+                raise
             self._give_back(channel, connection)
-            return True
+            return answer.kind == RESULT and unpack(answer)[1] is None
         return False
+
+    async def why_not_ready(self) -> str | None:
+        """Why it is not ready; None where it is."""
+        name = self._service.name
+        try:
+            return await asyncio.wait_for(self._why_not_ready(), _ASK_S)
+        except asyncio.TimeoutError:
+            return f"service {name} does not say whether it is ready"
+        except (ServiceUnavailable, Lost, OSError):
+            return f"no worker of {name} is ready"
+
+    async def _why_not_ready(self) -> str | None:
+        channel, connection = await self._take(time.monotonic() + _ASK_S)
+        try:
+            await connection.send(pack(CALL, [[], {}], (READY, _ASK_S, {})))
+            answer = await connection.receive()
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(channel, connection)
+        return str(said) if (said := unpack(answer)[1]) is not None else None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         typed = self._api(name)

@@ -28,6 +28,7 @@ __all__ = [
     "HELLO",
     "ITEM",
     "MAX_MESSAGE",
+    "READY",
     "RESULT",
     "WELCOME",
     "CallHead",
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 HELLO, WELCOME, CALL, RESULT, ITEM, END, ERROR = range(1, 8)
+READY = "/readyz"
+"""In the place of an API's name: the question whether the service is ready, answered with why not, or null."""
 MAX_MESSAGE = 4 << 30
 """Bytes of one message at most."""
 MAX_HEAD = 256 << 20

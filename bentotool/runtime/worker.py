@@ -134,7 +134,9 @@ class Worker:
         """Accept on the lent ports once the service is ready: until then, whoever else holds them answers."""
         from bentotool.runtime.accepting import accept_on
 
-        while not (self.app.ready and self.app.problem is None and await self.app.probe("__is_ready__")):
+        from bentotool.runtime.readiness import why_not_ready
+
+        while await why_not_ready(self.app) is not None:
             await asyncio.sleep(_JOIN_S)
         if self._server is not None and self.accepting():
             accepting = [await accept_on(self._server, listener, None) for listener in self.listeners[1:]]

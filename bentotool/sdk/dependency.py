@@ -21,7 +21,18 @@ from bentotool.errors import ConfigError
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["VARIABLE", "Dependency", "Handle", "Peer", "depends", "graph", "provide", "use_loop", "withdraw"]
+__all__ = [
+    "VARIABLE",
+    "Dependency",
+    "Handle",
+    "Peer",
+    "depends",
+    "graph",
+    "provide",
+    "provided",
+    "use_loop",
+    "withdraw",
+]
 
 T = TypeVar("T")
 VARIABLE = "BENTOTOOL_DEPENDS"
@@ -48,6 +59,9 @@ class Peer(Protocol):
     def is_ready(self) -> Any:
         """Whether it answers calls now."""
 
+    async def why_not_ready(self) -> str | None:
+        """Why it does not; None where it does."""
+
 
 _PROVIDED: dict[str, Peer] = {}
 _LOOP: list[asyncio.AbstractEventLoop] = []
@@ -61,6 +75,11 @@ def provide(name: str, peer: Peer) -> None:
 def use_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Say which loop asynchronous methods of dependencies in this process run on, when synchronous code calls them."""
     _LOOP[:] = [loop]
+
+
+def provided(name: str) -> Peer | None:
+    """What `provide` was told of a service."""
+    return _PROVIDED.get(name)
 
 
 def withdraw() -> None:

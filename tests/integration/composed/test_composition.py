@@ -175,6 +175,22 @@ def test_an_entry_worker_killed_under_load(folder: Path) -> None:
         assert set(outcomes) <= {200, 0}
 
 
+@pytest.mark.parametrize("options", [[], ["--development"]])
+def test_ready_is_who_can_be_called_and_says_so(folder: Path, tmp_path: Path, options: list[str]) -> None:
+    sign = tmp_path / "sign"
+    with bentotool.serve(folder, options=options, environment={"NOT_READY": str(sign)}) as server:
+        assert CLIENT.get(f"{server.url}/front/readyz").status_code == 200
+        sign.touch()
+        answer = CLIENT.get(f"{server.url}/front/readyz")
+        assert answer.status_code == 503
+        expected = "service Numbers: the service says that it is not ready"
+        assert answer.json()["error"]["message"] == expected
+        if not options:
+            assert call(server, "ready") is False
+        sign.unlink()
+        assert CLIENT.get(f"{server.url}/front/readyz").status_code == 200
+
+
 def test_in_development_all_is_one_process(folder: Path) -> None:
     with bentotool.serve(folder, options=["--development"]) as server:
         assert len(set(call(server, "where"))) == 1

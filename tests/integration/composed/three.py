@@ -27,6 +27,9 @@ class Numbers:
     def __init__(self) -> None:
         self.cancelled = 0
 
+    def __is_ready__(self) -> bool:
+        return not os.path.exists(os.environ.get("NOT_READY", "-"))
+
     @bentotool.api
     async def wait(self, seconds: float) -> int:
         try:
