@@ -133,7 +133,6 @@ class Worker:
     async def _join(self) -> None:
         """Accept on the lent ports once the service is ready: until then, whoever else holds them answers."""
         from bentotool.runtime.accepting import accept_on
-
         from bentotool.runtime.readiness import why_not_ready
 
         while await why_not_ready(self.app) is not None:
