@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,5 +215,6 @@ def close_all(seconds: float) -> None:
     with _lock:
         open_ones = list(_monitors.values())
         _monitors.clear()
+    end = time.monotonic() + seconds
     for one in open_ones:
-        one.close(seconds)
+        one.close(max(0.0, end - time.monotonic()))
