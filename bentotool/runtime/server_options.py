@@ -20,6 +20,10 @@ from bentotool.sdk.transport_options import TlsOptions, read_tls
 
 __all__ = ["server_options", "tls_context"]
 
+_KEPT_S = 75
+"""Seconds that a silent connection is kept. Balancers keep theirs for 60; were the server the first to close one, the
+request that is just being sent on it is lost."""
+
 _log = logging.getLogger("bentotool.service")
 
 
@@ -77,6 +81,7 @@ def server_options(
         "ws": websocket_protocol(service),
         "ws_max_size": service.config.max_body_bytes,
         "ws_per_message_deflate": False,  # a few bytes could unfold to any size
+        "timeout_keep_alive": _KEPT_S,
     }
     known = inspect.signature(uvicorn.Config).parameters
     if "reset_contextvars" in known and sys.version_info >= (3, 11):

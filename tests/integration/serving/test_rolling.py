@@ -234,3 +234,16 @@ def test_twenty_rolling_restarts_lose_nothing(serving: Any, wire: Any, tmp_path:
         assert len(load.pids) >= RESTARTS, "each of them has answered"
         assert not [pid for pid in load.pids if exists(pid)]
         assert [server.log for server in replicas] == [""] * len(replicas)
+
+
+def test_a_silent_connection_is_kept_for_longer_than_balancers_keep_theirs() -> None:
+    import bentotool
+    from bentotool.runtime.server_options import server_options
+
+    @bentotool.service
+    class Kept:
+        @bentotool.api
+        def call(self) -> int:
+            return 1
+
+    assert server_options(Kept, variables={})["timeout_keep_alive"] > 60
