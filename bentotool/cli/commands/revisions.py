@@ -25,7 +25,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use no network to buil
 
 
 def history_deployment(name: DeploymentName) -> None:
-    """List what was deployed under a name, the newest first"""
+    """List what was deployed under a name"""
     from bentotool.deploy.earlier import changed_settings
     from bentotool.deploy.records import Records
 
