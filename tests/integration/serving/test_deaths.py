@@ -290,3 +290,57 @@ def test_a_server_that_is_told_to_end_while_it_loads_ends_at_once(tmp_path: Path
     finally:
         process.kill()
         process.communicate()
+
+
+GRAPH = """
+import asyncio, os, pathlib, signal, time
+import bentotool
+
+FOLDER = pathlib.Path(__file__).parent
+
+@bentotool.service(workers=2, traffic={"timeout": 40})
+class Inner:
+    @bentotool.api
+    async def hold(self, name: str) -> int:
+        (FOLDER / name).write_text(str(os.getpid()))
+        while not (FOLDER / "released").exists():
+            await asyncio.sleep(0.02)
+        return os.getpid()
+
+    @bentotool.api
+    async def pid(self) -> int:
+        return os.getpid()
+
+@bentotool.service(traffic={"timeout": 40})
+class Outer:
+    inner = bentotool.depends(Inner)
+
+    @bentotool.api
+    async def hold(self, name: str) -> int:
+        return await self.inner.hold(name)
+
+    @bentotool.api
+    async def pid(self) -> int:
+        return await self.inner.pid()
+"""
+
+
+def test_callers_of_a_service_behind_another_get_an_answer(serving: Any, tmp_path: Path, wire: Any) -> None:
+    with serving(tmp_path / "graph", GRAPH, "--service", "service:Outer") as server:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            first, second = (pool.submit(ask, server.url, "hold", name=name) for name in ("first", "second"))
+            holding = {}
+            for name in ("first", "second"):
+                wire.wait_for(lambda name=name: server.said(name))
+                holding[name] = int(server.said(name)[0])
+            assert holding["first"] != holding["second"], "each worker has one call"
+            os.kill(holding["first"], signal.SIGKILL)
+            answer = first.result()
+            assert answer.status_code == 503, "an answer, and no broken connection"
+            assert int(answer.headers["retry-after"]) >= 1
+            for _ in range(20):
+                assert ask(server.url, "pid").status_code == 200, "others are answered meanwhile"
+            (server.folder / "released").touch()
+            assert second.result().json() == holding["second"]
+        wire.wait_for(lambda: len({ask(server.url, "pid").json() for _ in range(8)}) == 2)
+        assert ready(server.url)[0] == 200
