@@ -11,6 +11,8 @@ import re
 import signal
 from typing import Any
 
+import pytest
+
 SERVICE = """
 import asyncio, os, threading
 import bentotool
@@ -154,6 +156,7 @@ def test_labels_are_routes_and_buckets_as_configured(serving: Any, tmp_path: Any
         assert bounds == ["0.1", "1.0", "10.0", "+Inf"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process is forked here")
 def test_a_process_that_a_service_forks_counts_for_itself(serving: Any, tmp_path: Any) -> None:
     with serving(tmp_path / "p", SERVICE, "--workers", "1") as server:
         assert ask(server.port, "POST", "/forked")[0] == 200
