@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import socketserver
 import ssl
 import subprocess
@@ -103,7 +104,8 @@ def test_nothing_of_it_stays(
 ) -> None:
     require_tool(program)
     python = {"version": "3.11", "packages": ["secretpkg"]}
-    config = {**kit.PLAIN, "python": python, "docker": {"commands": [f'python3 -c "{ASK}" > /hello-{program}']}}
+    step = f'python3 -c "{ASK}" > /hello # {os.urandom(8).hex()}'  # never one that the engine knows already
+    config = {**kit.PLAIN, "python": python, "docker": {"commands": [step]}}
     tag = builds.bento(f"proxied-{program}", config, {"service.py": kit.SIMPLE})
     proxy.known |= _index(builds.folder / f"proxied-{program}" / "bento.lock", index, tmp_path)
     bundle, output = tmp_path / "ca.pem", tmp_path / "image"
