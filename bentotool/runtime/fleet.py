@@ -19,10 +19,11 @@ from typing import Any
 
 from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UnsafeError, UsageError
 from bentotool.runtime.bento import Target
+from bentotool.runtime.causes import Causes
 from bentotool.runtime.devices import Plan, make_plan
 from bentotool.runtime.meeting import Meeting, loopback_listener
 from bentotool.runtime.parts import Part, part_from
-from bentotool.runtime.slots import PING_EVERY_S, STOPPED_S, Slot, why
+from bentotool.runtime.slots import PING_EVERY_S, STOPPED_S, Slot
 
 __all__ = ["INDEX", "SLOT", "Fleet", "Surroundings"]
 
@@ -104,6 +105,7 @@ class Fleet:
         self._meeting: Meeting | None = None
         self._crashes: deque[float] = deque()
         self._crash_reason = ""
+        self._causes = Causes()
         self._told: dict[int, str | None] = {}
 
     # what is known
@@ -259,7 +261,7 @@ class Fleet:
         assert slot.line is not None
         self._around.selector.unregister(slot.line)
         settled_for = time.monotonic() - slot.settled_at if slot.settled else 0.0
-        status = slot.reap()
+        why = self._causes.why(slot.reap())
         for path in self._around.metrics.glob(f"gauge_live*_{slot.number}.db"):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -267,7 +269,7 @@ class Fleet:
             return
         slot.failures = 1 if settled_for >= _HEALTHY_S else slot.failures + 1
         if not self.announced:
-            self._give_up_when_hopeless(slot, status)
+            self._give_up_when_hopeless(slot, why)
             if self.failure is not None:
                 return  # whoever started the server is told, and that alone
         now = time.monotonic()
@@ -276,7 +278,7 @@ class Fleet:
             self._crashes.popleft()
         delay = 0.0 if slot.failures == 1 else min(_LONGEST_BACKOFF, 0.25 * 2.0 ** (slot.failures - 2))
         slot.restart_at = now + delay
-        reason = slot.error["message"] if slot.error else why(status)
+        reason = slot.error["message"] if slot.error else why
         if self.failure is None:
             self._around.note(f"worker {self._called(slot)} ended ({reason}); restarting in {delay:g} s")
         self._crash_reason = reason
@@ -285,7 +287,7 @@ class Fleet:
         group = next(group for group in self.groups if slot in group.slots)
         return f"{slot.index} of {group.name}" if len(self.groups) > 1 else str(slot.index)
 
-    def _give_up_when_hopeless(self, slot: Slot, status: int) -> None:
+    def _give_up_when_hopeless(self, slot: Slot, why: str) -> None:
         """Before the server was ever ready, a failure to start is final."""
         if slot.error is not None:
             message, hint = slot.error["message"], slot.error.get("hint")
@@ -296,7 +298,7 @@ class Fleet:
             known = {key: value for key, value in slot.error.items() if key not in ("code", "message", "hint")}
             self.failure = ServiceLoadError(message, hint=hint, details=known)
         elif slot.failures >= _START_ATTEMPTS:
-            self.failure = ServiceLoadError(f"the service does not start: its worker ended ({why(status)})")
+            self.failure = ServiceLoadError(f"the service does not start: its worker ended ({why})")
 
     # looking after them
 

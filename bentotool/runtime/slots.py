@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 
 from bentotool.runtime.handover import spawn
 
-__all__ = ["Slot", "why"]
+__all__ = ["Slot"]
 
 PING_EVERY_S = 5.0
 """How often a worker is asked whether it lives."""
@@ -148,11 +147,3 @@ def _was_stopped(pid: int) -> bool:
 
 
 _is_stopped = _was_stopped  # nothing takes the news away, and going on again does
-
-
-def why(status: int) -> str:
-    """How a process ended."""
-    if status < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-status).name}"
-    return f"exit status {status}"

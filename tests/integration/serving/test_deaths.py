@@ -219,6 +219,18 @@ def test_no_memory_is_one_answer_and_no_death(mortal: Any, wire: Any) -> None:
         assert "MemoryError" in server.log
 
 
+def test_a_worker_that_the_system_ended_for_want_of_memory(mortal: Any, wire: Any, tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\noom 0\noom_kill 3\noom_group_kill 0\n")
+    prelude = f"import pathlib\nfrom bentotool.runtime import causes\ncauses.FILES = (pathlib.Path({str(events)!r}),)"
+    with mortal(prelude=prelude) as server:
+        assert status_of(server.url, "end", how="SIGKILL") == 0
+        wire.wait_for(lambda: "(killed by SIGKILL)" in server.log and pids(server.url, 1))
+        events.write_text("low 0\noom 1\noom_kill 4\noom_group_kill 0\n")
+        assert status_of(server.url, "end", how="SIGKILL") == 0
+        wire.wait_for(lambda: "(killed by SIGKILL, since memory ran out)" in server.log)
+
+
 def test_workers_that_crash_again_and_again_are_reported(mortal: Any, wire: Any) -> None:
     """Five deaths within a minute are a loop; here the minute is shorter."""
     prelude = "from bentotool.runtime import fleet\nfleet._CRASH_WINDOW = 15.0"
