@@ -78,6 +78,11 @@ class Attempt:
                 )
         return under_way(self._name)
 
+    def remove(self, container: Container) -> None:
+        """Take away one that was made, and is of no use."""
+        with explained(f"remove {container.name}"):
+            container.remove(force=True, v=True)
+
     def check_volume(self, options: Any) -> None:
         """Make the volume, or find the one that was made.
 

@@ -7,9 +7,12 @@ end.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
+import secrets
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ __all__ = [
     "door_body",
     "door_name",
     "door_socket",
+    "free_port",
     "parse_size",
     "secret_files",
     "stop_seconds",
@@ -54,6 +58,7 @@ VARIABLE = "BENTOTOOL_DOOR"
 """In a version's environment: where it is lent its port."""
 
 _PORT = 3000
+_FIRST_FREE, _FREE = 49152, 16384  # RFC 6335, section 6: what nobody is given for good
 _PLACE = "/run/bentotool"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -188,6 +193,15 @@ def where(values: Mapping[str, Any]) -> str:
         UsageError: it is no address.
     """
     return f"{_address(values)}:{int(values['port'])}"
+
+
+def free_port(address: str) -> int:
+    """A port that is free at an address of this machine just now; some port, where the engine runs elsewhere."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+    return _FIRST_FREE + secrets.randbelow(_FREE)
 
 
 def door_body(bento: DeployBento, options: DeployOptions, image: Image, revision: int) -> dict[str, Any]:

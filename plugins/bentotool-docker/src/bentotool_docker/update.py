@@ -29,6 +29,7 @@ from bentotool_docker.spec import (
     door_body,
     door_name,
     door_socket,
+    free_port,
     stop_seconds,
     version_body,
     where,
@@ -149,19 +150,18 @@ def _socket_to_be(plan: Plan, standing: Standing) -> str:
 
 def _ensure_door(client: docker.DockerClient, plan: Plan, image: Image, attempt: Attempt) -> Container:
     """The door at the port that is asked for: the one that stands, or a new one beside it."""
-    port, standing = where(plan.options.values), look(client, plan.name)
+    standing = look(client, plan.name)
     door = usable_door(standing, plan.options.values)
-    if door is None:
-        revision = _next_door(standing)
-        body = door_body(plan.bento, plan.options, image, revision)
-        door = attempt.create(door_name(plan.name, revision), body)
-    elif door.status == "running":
+    if door is not None and door.status == "running":
         return door
     try:
-        _start_door(door, port)
+        if door is None:
+            door = _new_door(plan, image, attempt, _next_door(standing))
+        else:
+            _start(door, where(plan.options.values))
         _await_door(door, image)
     except NotFoundError:
-        if any(each.id == door.id for each in look(client, plan.name).doors):
+        if door is None or any(each.id == door.id for each in look(client, plan.name).doors):
             raise
         raise under_way(plan.name) from None  # it was that of an attempt that is taken back just now
     except BentotoolError as error:
@@ -171,16 +171,31 @@ def _ensure_door(client: docker.DockerClient, plan: Plan, image: Image, attempt:
     return door
 
 
-def _start_door(door: Container, port: str) -> None:
-    """Start what publishes a port. A free one that the engine chose may be taken just then: it chooses again."""
-    for left in reversed(range(_TRIES if port.endswith(":0") else 1)):
+def _new_door(plan: Plan, image: Image, attempt: Attempt, revision: int) -> Container:
+    """A door that is started. A free port is chosen here: one that the engine chose would be another whenever the
+    container is started again. It may be taken just then, and another is chosen.
+    """
+    port, name = where(plan.options.values), door_name(plan.name, revision)
+    body = door_body(plan.bento, plan.options, image, revision)
+    free = port.endswith(":0")
+    for left in reversed(range(_TRIES if free else 1)):
+        for binding in (each for bound in body["HostConfig"]["PortBindings"].values() for each in bound):
+            binding["HostPort"] = str(free_port(binding["HostIp"])) if free else binding["HostPort"]
+        door = attempt.create(name, body)
         try:
-            with explained(f"start {door.name}", port=port):
-                door.start()
-            return
+            _start(door, port)
         except ConflictError:
             if not left:
                 raise
+            attempt.remove(door)
+        else:
+            return door
+    raise AssertionError("a door needs at least one try")
+
+
+def _start(door: Container, port: str) -> None:
+    with explained(f"start {door.name}", port=port):
+        door.start()
 
 
 def _await_door(door: Container, image: Image) -> None:
