@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,12 @@ async def _look(asker: Caller) -> dict[str, Any]:
     return {**found, "tasks": tasks}
 
 
-async def soak(port: int, requests: int, clients: int, looks: int) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _silent(_look: dict[str, Any]) -> None: ...
+
+
+async def soak(
+    port: int, requests: int, clients: int, looks: int, note: Callable[[dict[str, Any]], None] = _silent
+) -> tuple[list[dict[str, Any]], Counter[str]]:
     """Send so many requests in `looks` rounds; what the worker held after each, and how often each kind was sent."""
     callers = [Caller(port, seed) for seed in range(clients)]
     seen: Counter[str] = Counter()
@@ -206,6 +212,7 @@ async def soak(port: int, requests: int, clients: int, looks: int) -> tuple[list
 
         await asyncio.gather(*(work(caller) for caller in callers))
         found.append({"requests": sum(seen.values()), **await _look(callers[0])})
+        note(found[-1])
     return found, seen
 
 
@@ -244,10 +251,10 @@ def main() -> None:
     options = parser.parse_args()
     begun = time.monotonic()
     with contextlib.nullcontext(options.port) if options.port else _server() as port:
-        looks, seen = asyncio.run(soak(port, options.requests, options.clients, options.looks))
+        looks, seen = asyncio.run(
+            soak(port, options.requests, options.clients, options.looks, lambda look: print(look, flush=True))
+        )
     names = [name for name in looks[0] if name not in ("requests", "pid")]
-    for look in looks:
-        print(look)
     slopes = {name: round(slope(looks, name), 3) for name in names}
     print({"seconds": round(time.monotonic() - begun), "per 1000": slopes, "sent": dict(seen), "cpus": os.cpu_count()})
     if options.json:
