@@ -83,6 +83,8 @@ class Soaked:
         return len(asyncio.all_tasks())
 """
 _BOUNDARY = "b0undary"
+_AT_REST = 3
+"""Tasks of a worker that does nothing but answer how many there are."""
 
 
 def _request(path: str, body: bytes, kind: str = "application/json") -> bytes:
@@ -185,10 +187,10 @@ async def _look(asker: Caller) -> dict[str, Any]:
     """What the worker holds once nothing is under way."""
     tasks = await asker.ask("/tasks")
     for _ in range(200):  # those whose callers have left are looked after within a moment
-        await asyncio.sleep(0.05)
-        before, tasks = tasks, await asker.ask("/tasks")
-        if before <= tasks <= 8:
+        if tasks <= _AT_REST:
             break
+        await asyncio.sleep(0.05)
+        tasks = await asker.ask("/tasks")
     found: dict[str, Any] = await asker.ask("/vitals")
     return {**found, "tasks": tasks}
 
