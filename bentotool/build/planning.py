@@ -29,6 +29,7 @@ from bentotool.build.requirements import RUNTIME_REQUIREMENTS, Requirements, gat
 from bentotool.build.result import BuildOptions
 from bentotool.build.room import Room
 from bentotool.build.serviceimage import check_image_files, read_service_image, with_image
+from bentotool.build.taskstores import task_store_requirements
 from bentotool.build.wheel import as_text, cached_runtime_wheel
 from bentotool.errors import BuildError, ConfigError, NotFoundError, UsageError
 from bentotool.interfaces import PlanAddition
@@ -122,7 +123,7 @@ class Work:
             addition = plugins.plan_build(config=asdict(config), models=models)
         with self.step("lock"):
             needs = [line for _, model in stored for line in model.details.requirements]
-            extra = (*probe.requirements, *addition.requirements, *needs)
+            extra = (*probe.requirements, *addition.requirements, *task_store_requirements(config.envs), *needs)
             requirements, lock = self.lock(project, extra)
         with self.step("files"):
             files, journal = self.collect(project, probe, addition, packed=bool(lock.wheels))
