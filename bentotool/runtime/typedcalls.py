@@ -53,8 +53,12 @@ class TypedCall:
     def __init__(self, service: str, spec: MethodSpec) -> None:
         self.spec, self.where = spec, f"{service}.{spec.name}"
         signature = inspect.signature(spec.func)
-        kept = [p for n, p in list(signature.parameters.items())[1:] if n != spec.context]
+        names = list(signature.parameters)[1:]
+        kept = [signature.parameters[name] for name in names if name != spec.context]
         self._signature = signature.replace(parameters=kept)
+        at = names.index(spec.context) if spec.context is not None else len(kept)
+        # what stands behind the context is given by name, as the context is
+        self._by_name = [p.name for p in kept[at:] if p.kind is p.POSITIONAL_OR_KEYWORD]
         try:
             self._hints = get_type_hints(spec.func)
         except Exception:  # an annotation that is not defined here says nothing
@@ -96,7 +100,8 @@ class TypedCall:
                 bound.arguments[name] = self._argument(name, given)
             except ValueError as error:
                 raise InvalidArgument(f"$.{name}: {error}", details={"path": f"$.{name}"}) from None
-        return bound.args, bound.kwargs
+        named = {name: bound.arguments.pop(name) for name in self._by_name if name in bound.arguments}
+        return bound.args, bound.kwargs | named
 
     def _argument(self, name: str, given: Any) -> Any:
         kind, hint = self._signature.parameters[name].kind, self._hints.get(name, Any)

@@ -207,7 +207,9 @@ def _parameters(
             required, default = default.is_required(), default.get_default(call_default_factory=True)
         codec = _codec(annotation, f"parameter {name!r} of {where}")
         text = _description(annotation)
-        found.append(Parameter(name, codec, required, default, parameter.kind is parameter.KEYWORD_ONLY, text))
+        # what stands behind the context is given by name, as the context is
+        by_name = parameter.kind is parameter.KEYWORD_ONLY or context is not None
+        found.append(Parameter(name, codec, required, default, by_name, text))
     if roots and (roots != 1 or len(found) != 1):
         raise ConfigError(f"{where}: a positional-only parameter is the whole body, so it stands alone")
     return found, bool(roots), context

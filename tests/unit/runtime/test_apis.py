@@ -7,6 +7,7 @@ import pytest
 
 import bentotool
 from bentotool.errors import ConfigError
+from bentotool.runtime.typedcalls import TypedCall
 from bentotool.testing import TestClient
 
 done = []
@@ -185,6 +186,34 @@ def test_the_context(client):
     assert answer.cookies[1].startswith('old=""')
     assert "Max-Age=0" in answer.cookies[1]
     assert done == ["sync", "async"]
+
+
+def test_the_context_stands_anywhere_among_the_parameters():
+    @bentotool.service
+    class First:
+        @bentotool.api
+        def first(self, ctx: bentotool.Context, a: int, b: int = 2) -> dict:
+            return {"a": a, "b": b, "path": ctx.request.url.rsplit("/")[-1]}
+
+        @bentotool.api
+        def between(self, a: int, ctx: bentotool.Context, *, b: int = 2) -> dict:
+            return {"a": a, "b": b, "path": ctx.request.url.rsplit("/")[-1]}
+
+    with TestClient(First) as client:
+        for name in ("first", "between"):
+            assert client.post(f"/{name}", json={"a": 1}).json() == {"a": 1, "b": 2, "path": name}
+            assert client.post(f"/{name}", json={"a": 1, "b": 3}).json() == {"a": 1, "b": 3, "path": name}
+    for name in ("first", "between"):  # a call from another service
+        call = TypedCall("First", First.apis[name])
+        args, named = call.incoming([[1], {"b": 3}])
+        assert First.apis[name].func(None, *args, **named, ctx=Named(name)) == {"a": 1, "b": 3, "path": name}
+    args, named = TypedCall("First", First.apis["first"]).incoming([[1, 3], {}])
+    assert First.apis["first"].func(None, *args, **named, ctx=Named("first")) == {"a": 1, "b": 3, "path": "first"}
+
+
+class Named:
+    def __init__(self, url):
+        self.request, self.url = self, url
 
 
 def test_a_header_of_the_context_cannot_start_another(client):
