@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Union, get_args, get_origin
 
 import pydantic
 
-from bentotool.sdk.codecs import Codec, annotate, as_read, family_of, foreign_codec, split_annotated
+from bentotool.sdk.codecs import Codec, annotate, as_read, family_of, foreign_codec, list_batching, split_annotated
 
 __all__ = ["make", "plain"]
 
@@ -186,6 +186,7 @@ def make(tp: Any, metadata: tuple[Any, ...]) -> Codec:
     return Codec(
         Any,
         describe,
+        batching=list_batching if (get_origin(tp) or tp) in (list, Sequence) else None,
         load=_loader(adapter),
         dump=lambda value: adapter.dump_python(checked(value), mode="json"),
         prepare=lambda value: adapter.dump_python(checked(value), mode="python"),

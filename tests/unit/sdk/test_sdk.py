@@ -14,6 +14,7 @@ import pytest
 import bentotool
 from bentotool.errors import ConfigError
 from bentotool.exceptions import InvalidArgument, InvalidOutput
+from bentotool.testing import TestClient
 from bentotool.validators import DType, Shape
 
 
@@ -314,3 +315,32 @@ def test_importing_is_tolerant_only_while_probing(monkeypatch):
     monkeypatch.setenv("BENTOTOOL_PROBE", "1")
     with bentotool.importing():
         import absent_package_for_sure  # noqa: F401
+
+
+def test_lists_that_pydantic_validates_can_be_batched(require_package):
+    require_package("pydantic")
+    import pydantic
+
+    class Item(pydantic.BaseModel):
+        n: int = pydantic.Field(ge=0)
+
+    calls = []
+
+    @bentotool.service
+    class Batched:
+        @bentotool.api(batchable=True)
+        def items(self, items: list[Item]) -> list[Item]:
+            calls.append(len(items))
+            return [Item(n=item.n + 1) for item in items]
+
+        @bentotool.api(batchable=True)
+        def words(self, words: list[str] = pydantic.Field(description="words", max_length=2)) -> list[int]:  # noqa: B008
+            return [len(word) for word in words]
+
+    with TestClient(Batched) as client:
+        assert client.post("/items", json={"items": [{"n": 1}, {"n": 2}]}).json() == [{"n": 2}, {"n": 3}]
+        error = client.post("/items", json={"items": [{"n": 1}, {"n": -1}]}).json()["error"]
+        assert (error["code"], error["path"]) == ("invalid_input", "$.items[1].n")
+        assert client.post("/words", json={"words": ["a", "bc"]}).json() == [1, 2]
+        assert client.post("/words", json={"words": ["a", "b", "c"]}).status_code == 400
+    assert calls == [2]
