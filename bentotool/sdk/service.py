@@ -142,7 +142,12 @@ class Service(Generic[T]):
         """
         found = {name: value for name, value in self._attributes().items() if hook_of(value) == kind}
         for name, value in found.items():
-            if kind == "deployment" and not isinstance(value, (staticmethod, classmethod)):
+            # a plain function that takes nothing is called on the class, as BentoML's documentation has it
+            if (
+                kind == "deployment"
+                and not isinstance(value, (staticmethod, classmethod))
+                and inspect.signature(value).parameters
+            ):
                 raise ConfigError(
                     f"{self.name}.{name} runs before there is an instance", hint="write @staticmethod above it"
                 )

@@ -116,6 +116,7 @@ def test_a_life(serving: Any, wire: Any, tmp_path: Path) -> None:
         ("on_warmup", "RuntimeError: no weights"),
         ("on_deployment", "write @staticmethod above it"),
         ("on_deployment\n    @staticmethod", "RuntimeError: no weights"),
+        ("on_deployment  # no static method", "RuntimeError: no weights"),
     ],
 )
 def test_a_hook_that_fails_is_one_line_and_no_loop(tmp_path: Path, hook: str, words: str) -> None:
@@ -221,3 +222,14 @@ def test_a_deployment_hook_needs_no_instance() -> None:
     with pytest.raises(ConfigError, match=r"Wrong\.deploy") as raised:
         Wrong.prepare()
     assert "@staticmethod" in json.dumps(raised.value.to_dict())
+
+    prepared = []
+
+    @bentotool.service
+    class Plain:
+        @bentotool.on_deployment
+        def deploy() -> None:  # type: ignore[misc]  # as BentoML's documentation writes it
+            prepared.append(1)
+
+    Plain.prepare()
+    assert prepared == [1]
