@@ -129,7 +129,7 @@ class Proxy:
 
     async def _fail(self, error: Exception, scope: Scope, send: Send, request_id: bytes) -> int:
         if isinstance(error, (OSError, h11.RemoteProtocolError)):
-            what = "went away" if isinstance(error, OSError) else "sent what is no answer"
+            what = "went away" if isinstance(error, OSError) else "sent no answer that can be read"
             error = _BadGateway(f"the command of {self._app.service.name} {what}", retry_after=1.0)
         elif isinstance(error, h11.LocalProtocolError):
             error = InvalidArgument("the request cannot be passed on")

@@ -96,7 +96,8 @@ class Routes:
         elif not known:
             found = find(path) if find is not None else None
             mounted = next((f"{one.path}/{{path}}" for one in self.mounted if one.holds(path)), "")
-            path = found[0] if found is not None else mounted
+            proxied = f"{self._prefix}/{{path}}" if self._app.proxy is not None else ""
+            path = found[0] if found is not None else mounted or proxied
         return path.removeprefix(self._prefix)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,6 +153,7 @@ class Routes:
                     await mounted(scope, receive, send)
                     return
             if self._app.proxy is not None:
+                _reach(scope)
                 await self._app.proxy(scope, receive, send)
                 return
         if path == self._root or self._is_own(path):

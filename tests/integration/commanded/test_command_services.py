@@ -158,6 +158,7 @@ def test_metrics(client: httpx.Client) -> None:
     text = client.get("/metrics").text
     assert 'endpoint="/{path}"' in text
     assert "anything" not in text
+    assert "unmatched" not in text, "it is counted once"
 
 
 def test_what_the_program_inherits(client: httpx.Client) -> None:
