@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ __all__ = ["CarriedError", "by_code", "carry", "revive"]
 
 _Scalar = None | bool | int | float | str
 _MESSAGE = 65536
+_E = TypeVar("_E", bound=Exception)
 
 
 class CarriedError(msgspec.Struct, omit_defaults=True):
@@ -29,12 +30,14 @@ class CarriedError(msgspec.Struct, omit_defaults=True):
     Attributes:
         names: ``module:qualified name`` of its class and the bases, most special first.
         arguments: of an exception of another family, where they are plain.
+        attributes: what its class keeps in it besides, where it is plain.
         ours: it is a `BentotoolError`, so what follows holds.
     """
 
     names: list[str]
     message: str
     arguments: list[_Scalar] = []
+    attributes: dict[str, _Scalar] = {}
     ours: bool = False
     code: str = ""
     status: int = 500
@@ -51,20 +54,26 @@ def _plain(value: object) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
+def _short(value: Any) -> _Scalar:
+    return value[:_MESSAGE] if isinstance(value, str) else value
+
+
 def carry(error: BaseException) -> CarriedError:
     """An exception in the form in which it travels."""
     bases = [cls for cls in type(error).__mro__ if issubclass(cls, Exception) and cls is not Exception]
     names = [_name(cls) for cls in bases]
     message = str(error)[:_MESSAGE]
+    attributes = {k: _short(v) for k, v in vars(error).items() if _plain(v) and not k.startswith("__")}
     if not isinstance(error, BentotoolError):
         arguments: list[_Scalar] = [message]
         if all(_plain(value) for value in error.args):
-            arguments = [v if not isinstance(v, str) else v[:_MESSAGE] for v in error.args]
-        return CarriedError(names, message, arguments)
+            arguments = [_short(value) for value in error.args]
+        return CarriedError(names, message, arguments, attributes)
     details = {str(key): value if _plain(value) else str(value) for key, value in error.details.items()}
     return CarriedError(
         names,
         error.message[:_MESSAGE],
+        attributes=attributes,
         ours=True,
         code=error.code,
         status=error.http_status,
@@ -109,6 +118,12 @@ def _fill(cls: type[BentotoolError], carried: CarriedError) -> BentotoolError:
         BentotoolError.__init__(error, carried.message, hint=carried.hint, details=carried.details)
     if carried.code and error.code != carried.code:
         error.code = carried.code
+    return _complete(error, carried)
+
+
+def _complete(error: _E, carried: CarriedError) -> _E:
+    for name, value in carried.attributes.items():
+        vars(error).setdefault(name, value)
     return error
 
 
@@ -132,7 +147,7 @@ def revive(carried: CarriedError, where: str) -> Exception:
             continue
         error = cls.__new__(cls)
         error.args = tuple(carried.arguments)
-        return error
+        return _complete(error, carried)
     kind = carried.names[0].partition(":")[2] if carried.names else "error"
     if carried.ours:
         return _fill(ServiceError, carried)

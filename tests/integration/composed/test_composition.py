@@ -79,6 +79,8 @@ def test_exceptions_keep_their_type(server: Server) -> None:
     assert call(server, "caught", how="quota") == "quota 429: that is enough"
     assert call(server, "caught", how="value") == "ValueError('wrong')"
     assert call(server, "caught", how="key") == "KeyError('wrong')"
+    assert call(server, "caught", how="worn") == "belt after 70 hours: belt, 70"
+    assert call(server, "caught", how="limit") == "429: limit of rows: rows"
     assert "too many positional arguments" in call(server, "wrong_call")
     refused = post(server, "passed_on", how="quota")
     assert (refused.status_code, refused.json()["error"]["message"]) == (429, "that is enough")

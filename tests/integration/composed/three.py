@@ -17,6 +17,18 @@ class Quota(BentoMLException):
     error_code = 429
 
 
+class Worn(Exception):
+    def __init__(self, part: str, *, hours: int) -> None:
+        super().__init__(f"{part} after {hours} hours")
+        self.part, self.hours = part, hours
+
+
+class Limit(Quota):
+    def __init__(self, of: str) -> None:
+        super().__init__(f"limit of {of}")
+        self.of = of
+
+
 class Point(msgspec.Struct):
     x: float
     y: float
@@ -58,6 +70,10 @@ class Numbers:
     async def fail(self, how: str) -> None:
         if how == "quota":
             raise Quota("that is enough")
+        if how == "worn":
+            raise Worn("belt", hours=70)
+        if how == "limit":
+            raise Limit("rows")
         raise {"value": ValueError, "key": KeyError}[how]("wrong")
 
     @bentotool.api
@@ -133,6 +149,10 @@ class Front:
     async def caught(self, how: str) -> str:
         try:
             await self.numbers.fail(how)
+        except Worn as error:
+            return f"{error}: {error.part}, {error.hours}"
+        except Limit as error:
+            return f"{error.http_status}: {error}: {error.of}"
         except Quota as error:
             return f"quota {error.http_status}: {error}"
         except (ValueError, KeyError) as error:
