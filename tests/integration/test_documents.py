@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,51 @@ def test_a_build_attaches_each_document_once(
     definition = statement["predicate"]["buildDefinition"]
     assert definition["externalParameters"] == {"config": "bentofile.yaml"}
     assert model.digest[7:] in {each.get("digest", {}).get("sha256") for each in definition["resolvedDependencies"]}
+
+
+SHELF = """
+from bentotool.hookspecs import hookimpl
+from bentotool.targetspec import Deployment, Plan, PlannedResource, TargetDecl
+
+@hookimpl
+def bentotool_targets():
+    return [TargetDecl("shelf", __name__ + ":Shelf", "A shelf")]
+
+class Shelf:
+    def plan(self, bento, options):
+        return Plan("shelf", bento, options, (PlannedResource("box", options.name, "create", {}),), url="")
+    def apply(self, plan, wait):
+        return Deployment(plan.name, "shelf", "ready", plan.url, plan.bento.tag, plan.bento.digest)
+    status = logs = delete = list = apply  # never asked
+"""
+
+
+@pytest.fixture
+def _shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A target to deploy to."""
+    info = tmp_path / "site" / "shelf-1.dist-info"
+    info.mkdir(parents=True)
+    (info.parent / "shelf_plugin.py").write_text(SHELF)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shelf\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[bentotool]\nshelf = shelf_plugin\n")
+    monkeypatch.syspath_prepend(str(info.parent))
+    yield
+    sys.modules.pop("shelf_plugin", None)
+
+
+@pytest.mark.usefixtures("_shelf")
+def test_a_folder_that_is_deployed_is_built_as_by_build(
+    project: Path, layout: Layout, run: Callable[..., tuple[int, str, str]], printed: Callable[..., Any]
+) -> None:
+    assert printed("deploy", "shelf", project, "--dry-run")["status"] == "planned"
+    assert BentoStore(layout).list() == []
+    deployed = printed("deploy", "shelf", project)
+    assert kinds(layout, deployed["digest"]) == EVERY
+    assert "attached" not in printed("build", project)
+
+    (project / "bentofile.yaml").write_text("service: service:Double\npython: {packages: [no-such-package-of-ours]}\n")
+    status, _, err = run("deploy", "shelf", project, "--offline")
+    assert (status, "requirements cannot be resolved offline" in err) == (1, True), err
 
 
 def test_a_build_of_nothing_new_and_one_without_bills_import_no_library(project: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +12,6 @@ from bentotool.cli.formats import count, shown_argument
 from bentotool.cli.registries import talks_to_registry
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from bentotool.build.result import BuildOptions, BuildResult
     from bentotool.cli.state import State
 
@@ -50,8 +46,9 @@ def build(
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to an OCI archive too.")] = None,
 ) -> None:
     """Build a Bento from a project."""
-    from bentotool.build.api import BuildOptions, build_bento
+    from bentotool.build.api import BuildOptions
     from bentotool.build.arguments import parse_pairs
+    from bentotool.cli.building import build_project
     from bentotool.cli.delivery import check_delivery, deliver
     from bentotool.cli.state import current
 
@@ -66,51 +63,11 @@ def build(
     if check:
         _check(state, directory, options)
         return
-    started, wanted = _start(), (not no_sbom, not no_provenance)
-    result = build_bento(
-        directory, layout=state.layout, plugins=state.plugins, options=options, note=state.console.note
-    )
-    if result.plan is None and _lacks(state, result, wanted):
-        options = dataclasses.replace(options, fresh=True)
-        result = build_bento(directory, layout=state.layout, plugins=state.plugins, options=options)
+    result, attached = build_project(state, directory, options, sbom=not no_sbom, provenance=not no_provenance)
     document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run and result.plan else {})}
-    if result.plan is not None and not dry_run:
-        document["attached"] = _attach(state, directory, options, result, started, wanted)
+    if attached is not None:
+        document["attached"] = attached
     deliver(state, document, lambda: _show(state, result), push, output)
-
-
-def _start() -> datetime:
-    """The time now. A set time that the documents could not state is refused before anything is built."""
-    from datetime import datetime, timezone
-
-    if os.environ.get("SOURCE_DATE_EPOCH"):
-        from bentotool.trust.moments import source_date
-
-        source_date()
-    return datetime.now(timezone.utc)
-
-
-def _lacks(state: State, built: BuildResult, wanted: tuple[bool, bool]) -> bool:
-    """Whether a Bento that was built before lacks a document; only a plan knows what stands in one."""
-    from bentotool.build.documents import lacks_documents
-
-    return lacks_documents(state.layout, built.digest, sbom=wanted[0], provenance=wanted[1])
-
-
-def _attach(
-    state: State,
-    directory: Path,
-    options: BuildOptions,
-    built: BuildResult,
-    started: datetime,
-    wanted: tuple[bool, bool],
-) -> list[dict[str, str]]:
-    from bentotool.trust.attached import attach_documents
-
-    sbom, provenance = wanted
-    return attach_documents(
-        state.layout, built, directory, options, started, sbom=sbom, provenance=provenance, note=state.console.note
-    )
 
 
 def _show(state: State, built: BuildResult) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,8 +67,8 @@ def deploy(
     values = option_values(decl, [*(set_ or ()), *state.options.target])
     variables = environment(env or ())
     chosen = check_deployment_name(name) if name is not None else None
-    subject = _subject(state, bento, dry_run or diff, lambda found: image_maker(
-        state, found, base=base, builder=builder, offline=offline))  # fmt: skip
+    maker = partial(image_maker, state, base=base, builder=builder, offline=offline)
+    subject = _subject(state, bento, maker, dry_run=dry_run or diff, offline=offline)
     deployed = chosen or usual_name(subject.name)
     plan = make_plan(state.layout, state.plugins, target, subject, DeployOptions(deployed, values, variables))
     _tell_changes(state, deployed, values, variables)
@@ -88,7 +89,7 @@ def _tell_changes(state: State, name: str, values: Mapping[str, Any], env: Mappi
         state.console.note(line)
 
 
-def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., ImageMaker]) -> DeployBento:
+def _subject(state: State, text: str, maker: Callable[..., ImageMaker], *, dry_run: bool, offline: bool) -> DeployBento:
     """The Bento that is meant: one of the store, or that of a folder, built now."""
     from bentotool.build.bentos import BentoStore
     from bentotool.errors import NotFoundError
@@ -96,12 +97,10 @@ def _subject(state: State, text: str, dry_run: bool, maker: Callable[..., ImageM
 
     reference = text
     if Path(text).is_dir():
-        from bentotool.build.api import BuildOptions, build_bento
+        from bentotool.build.api import BuildOptions
+        from bentotool.cli.building import build_project
 
-        built = build_bento(
-            Path(text), layout=state.layout, plugins=state.plugins, options=BuildOptions(dry_run=dry_run),
-            note=state.console.note,
-        )  # fmt: skip
+        built, _ = build_project(state, Path(text), BuildOptions(dry_run=dry_run, offline=offline))
         if dry_run and not any(each.ref == built.tag for each in BentoStore(state.layout).list(built.name)):
             return DeployBento(built.name, built.version, built.digest)
         if not dry_run:
