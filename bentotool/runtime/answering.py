@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bentotool.errors import BentotoolError
 from bentotool.runtime.deadlines import under_deadline
 from bentotool.runtime.endpoint import Endpoint
 from bentotool.runtime.readiness import why_not_ready
@@ -206,7 +205,7 @@ class _Connection(asyncio.BufferedProtocol):
 
 
 def _failure(error: Exception, where: str) -> bytes:
-    if not isinstance(error, BentotoolError):
+    if not isinstance(error, ServiceError):
         _log.error("%s failed", where, exc_info=error)
     return msgspec.msgpack.encode(carry(error))
 
@@ -246,7 +245,7 @@ class _Answer:
                     yield pieces
             status = 200
         except Exception as error:
-            status = error.http_status if isinstance(error, BentotoolError) else 500
+            status = error.http_status if isinstance(error, ServiceError) else 500
             raise
         finally:
             app.in_flight -= 1

@@ -161,12 +161,13 @@ class Application:
     ) -> int:
         """Answer with the error envelope; give the status."""
         status = error.http_status if isinstance(error, BentotoolError) and 400 <= error.http_status <= 599 else 500
-        if isinstance(error, BentotoolError) and (isinstance(error, ServiceError) or status < _CLIENT_ERRORS):
+        if isinstance(error, ServiceError):
             document = error.to_dict()
             if status == _CLIENT_ERRORS:
                 _log.error("%s: %s", where, error.message)
         else:
             _log.error("%s failed", where, exc_info=error)
+            status = max(status, _CLIENT_ERRORS)  # a model that is not in the store is no fault of the caller
             document = {"error": {"code": "internal", "message": "the service failed; its log says why", "hint": None}}
         body = msgspec.json.encode(document, enc_hook=str)
         headers = [

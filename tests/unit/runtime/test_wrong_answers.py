@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import bentotool
+from bentotool.errors import RemoteError
 from bentotool.exceptions import ServiceError
 from bentotool.testing import TestClient
 
@@ -54,6 +55,17 @@ class Answers:
     @bentotool.api
     def failing(self, n: int) -> None:
         raise ServiceError("odd", n)
+
+    @bentotool.api
+    def careless(self, what: str) -> str:
+        if what == "model":
+            return bentotool.models.get("absent:v1").tag
+        if what == "remote":
+            raise RemoteError("10.0.0.1 does not answer")
+        with bentotool.monitor("uneven") as mon:
+            mon.log_batch([1, 2], name="a", role="feature", data_type="numerical")
+            mon.log_batch([1], name="b", role="feature", data_type="numerical")
+        return "logged"
 
     @bentotool.api
     async def ends(self, wait: bool, how: str) -> None:
@@ -138,3 +150,12 @@ def test_what_is_no_answer(client, method, path, body):
 
 def test_an_empty_wsgi_answer(client):
     assert (client.get("/old/nothing").content, client.get("/old/written").content) == (b"", b"b")
+
+
+@pytest.mark.parametrize(("what", "status"), [("model", 500), ("monitor", 500), ("remote", 502)])
+def test_what_the_service_did_wrong_with_us_is_not_told_to_its_caller(what, status, caplog):
+    with TestClient(Answers) as client:
+        answer = client.post("/careless", json={"what": what})
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"] == "the service failed; its log says why"
+    assert "careless failed" in caplog.text
