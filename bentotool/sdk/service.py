@@ -26,6 +26,25 @@ T = TypeVar("T")
 _OWN = ("name", "image", "description", "path_prefix", "envs", "labels", "cmd")
 
 
+def _envs(service: str, given: Any) -> list[dict[str, Any]]:
+    if not isinstance(given, (list, tuple, type(None))):
+        raise ConfigError(f"{given!r} is not a list of variables", path=(f"service {service}", "envs"))
+    for number, entry in enumerate(given or ()):
+        if not (isinstance(entry, Mapping) and isinstance(entry.get("name"), str) and entry["name"]):
+            raise ConfigError(
+                f"{entry!r} names no variable",
+                path=(f"service {service}", "envs", str(number)),
+                hint='as {"name": "NAME", "value": "text"}',
+            )
+    return [dict(entry) for entry in given or ()]
+
+
+def _labels(service: str, given: Any) -> dict[str, str]:
+    if not isinstance(given, (Mapping, type(None))):
+        raise ConfigError(f"{given!r} is not a table of texts", path=(f"service {service}", "labels"))
+    return dict(given or {})
+
+
 class Service(Generic[T]):
     """A declared service. Nothing of the class runs until it is called.
 
@@ -52,8 +71,8 @@ class Service(Generic[T]):
             self.name, {key: value for key, value in options.items() if key not in _OWN}, declared=_OWN
         )
         self.image: Any = own.get("image")
-        self.envs: list[dict[str, Any]] = [dict(entry) for entry in own.get("envs") or ()]
-        self.labels: dict[str, str] = dict(own.get("labels") or {})
+        self.envs: list[dict[str, Any]] = _envs(self.name, own.get("envs"))
+        self.labels: dict[str, str] = _labels(self.name, own.get("labels"))
         self.cmd: list[str] | None = own.get("cmd")
         self.path_prefix: str = (own.get("path_prefix") or "").rstrip("/")
         if not re.fullmatch(r"(/[A-Za-z0-9_.~-]+)*", self.path_prefix):

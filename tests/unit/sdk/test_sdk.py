@@ -344,3 +344,18 @@ def test_lists_that_pydantic_validates_can_be_batched(require_package):
         assert client.post("/words", json={"words": ["a", "bc"]}).json() == [1, 2]
         assert client.post("/words", json={"words": ["a", "b", "c"]}).status_code == 400
     assert calls == [2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"envs": ["A=1"]}, "envs → 0: 'A=1' names no variable"),
+        ({"envs": [{"nme": "A"}]}, "names no variable"),
+        ({"envs": {"A": "1"}}, "is not a list of variables"),
+        ({"labels": ["a"]}, "labels: ['a'] is not a table of texts"),
+    ],
+)
+def test_wrong_variables_and_labels(options, words):
+    with pytest.raises(ConfigError) as raised:
+        bentotool.service(**options)(type("S", (), {}))
+    assert words in str(raised.value)
