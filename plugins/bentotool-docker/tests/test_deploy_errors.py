@@ -325,6 +325,26 @@ def test_failures_of_the_engine_in_a_line(status: int, said: str, kind: type[Ben
     assert caught.value.message.isprintable()
 
 
+def test_an_image_for_another_platform_is_not_run() -> None:
+    from bentotool_docker.images import DIGEST, image_of
+
+    def image(identity: str, architecture: str) -> SimpleNamespace:
+        config = {"Labels": {DIGEST: BENTO.digest}}
+        return SimpleNamespace(id=identity, attrs={"Config": config, "Architecture": architecture})
+
+    def engine(tagged: SimpleNamespace, *others: SimpleNamespace) -> Any:
+        there = {BENTO.tag: tagged, **{each.id: each for each in (tagged, *others)}}
+        images = SimpleNamespace(get=there.__getitem__, list=lambda filters: [tagged, *others])
+        return SimpleNamespace(images=images, version=lambda: {"Arch": "x86_64"})
+
+    arm, own, unsaid = image("arm", "arm64"), image("own", "amd64"), image("unsaid", "")
+    for client, expected in (
+        (engine(own, arm), "own"), (engine(arm, own), "own"), (engine(arm), None), (engine(unsaid), "unsaid"),
+    ):  # fmt: skip
+        found = image_of(client, BENTO)
+        assert (found.id if found is not None else None) == expected
+
+
 def test_an_image_that_does_not_load() -> None:
     import docker.errors
     from bentotool_docker.engine import explained

@@ -33,6 +33,7 @@ class Image:
         entrypoint: what it starts; the first word is its Python.
         user: ``uid[:gid]``, empty for root.
         made: whether it was made and loaded just now.
+        architecture: what it is for, as ``amd64``; empty where the engine does not say.
     """
 
     reference: str
@@ -42,6 +43,7 @@ class Image:
     user: str
     labels: dict[str, str]
     made: bool = False
+    architecture: str = ""
 
     @property
     def python(self) -> str:
@@ -65,6 +67,7 @@ def find_image(client: docker.DockerClient, reference: str) -> Image | None:
         tuple(config.get("Cmd") or ()),
         str(config.get("User") or ""),
         dict(config.get("Labels") or {}),
+        architecture=str(found.attrs.get("Architecture") or ""),
     )
 
 
@@ -97,13 +100,21 @@ def ensure_image(
 
 
 def image_of(client: docker.DockerClient, bento: DeployBento) -> Image | None:
-    """The image that the engine has of a very Bento: under its tag, or without one, where another took that."""
+    """The image of a very Bento for the engine itself: under its tag, or without one, where another took that."""
+    ours = _architecture(client)
     found = find_image(client, bento.tag)
-    if found is not None and found.labels.get(DIGEST) == bento.digest:
+    if found is not None and found.labels.get(DIGEST) == bento.digest and found.architecture in ("", ours):
         return found
     with explained(f"look for an image of {bento.tag}"):
         others = client.images.list(filters={"label": f"{DIGEST}={bento.digest}"}) if bento.digest else []
-    return find_image(client, str(others[0].id)) if others else None
+    there = (find_image(client, str(each.id)) for each in others)
+    return next((each for each in there if each is not None and each.architecture in ("", ours)), None)
+
+
+def _architecture(client: docker.DockerClient) -> str:
+    with explained("ask the engine for its platform"):
+        named = str(client.version().get("Arch", "amd64"))
+    return _ARCHITECTURES.get(named, named)
 
 
 def unused_images(client: docker.DockerClient, candidates: Mapping[str, str]) -> dict[str, str]:
@@ -143,9 +154,7 @@ def _make(client: docker.DockerClient, bento: DeployBento, note: Callable[[str],
             f"neither the engine has an image of {bento.tag} nor the store the Bento",
             hint="pull the Bento, or build it again",
         )
-    with explained("ask the engine for its platform"):
-        architecture = str(client.version().get("Arch", "amd64"))
-    platform = f"linux/{_ARCHITECTURES.get(architecture, architecture)}"
+    platform = f"linux/{_architecture(client)}"
     note(f"make the image of {bento.tag} for {platform}")
     archive = bento.make_image(platform)
     note("load it into the engine")
