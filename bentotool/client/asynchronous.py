@@ -85,9 +85,12 @@ class AsyncHTTPClient(Base):
     async def is_ready(self, timeout: float | None = None) -> bool:
         """Whether the service answers calls now."""
         try:
-            return bool((await self._client.get("/readyz", timeout=timeout or self.timeout)).status_code == 200)
-        except self._httpx.HTTPError:
+            answer = await self._client.get("/readyz", timeout=timeout or self.timeout)
+        except self._httpx.HTTPError as error:
+            self._last_word = str(error) or type(error).__name__
             return False
+        self._last_word = f"/readyz answers {answer.status_code}"
+        return bool(answer.status_code == 200)
 
     async def wait_until_server_ready(self, timeout: float | None = None) -> None:
         """Raises: RemoteError: not ready within `timeout` seconds."""

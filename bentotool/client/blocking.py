@@ -67,9 +67,12 @@ class SyncHTTPClient(Base):
             timeout: seconds to wait for its word.
         """
         try:
-            return bool(self._client.get("/readyz", timeout=timeout or self.timeout).status_code == 200)
-        except self._httpx.HTTPError:
+            answer = self._client.get("/readyz", timeout=timeout or self.timeout)
+        except self._httpx.HTTPError as error:
+            self._last_word = str(error) or type(error).__name__
             return False
+        self._last_word = f"/readyz answers {answer.status_code}"
+        return bool(answer.status_code == 200)
 
     def wait_until_server_ready(self, timeout: float | None = None) -> None:
         """Raises: RemoteError: not ready within `timeout` seconds."""

@@ -204,6 +204,7 @@ class Base:
         self._folder = Folder(self._settings.media_dir)
         self._routes: Routes | None = None
         self._binary = True
+        self._last_word = "no answer"  # of /readyz
         if service is not None:
             from bentotool.client.routes import read_routes
 
@@ -264,7 +265,7 @@ class Base:
         from bentotool.client.errors import typed
         from bentotool.sdk.exceptions import ServiceUnavailable
 
-        message = f"{self.url} is not ready after {seconds:g} seconds"
+        message = f"{self.url} is not ready after {seconds:g} seconds: {self._last_word}"
         return typed(ServiceUnavailable)(message, status=503)
 
     def _value(self, route: Route, response: httpx.Response) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import socketserver
 import ssl
 import sys
@@ -18,6 +19,7 @@ import pytest
 import bentotool
 from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
 from bentotool.errors import AuthenticationError, RemoteError, UsageError
+from bentotool.exceptions import ServiceUnavailable
 
 pytest.importorskip("httpx")
 SCHEMA = {
@@ -195,3 +197,18 @@ def test_pickles_are_not_sent() -> None:
         SyncHTTPClient("http://localhost", media_type="application/vnd.bentoml+pickle")
     with pytest.raises(UsageError, match="not a time above 0"):
         SyncHTTPClient("http://localhost", timeout=0)
+
+
+def test_why_a_service_is_not_ready_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    client = SyncHTTPClient(f"http://127.0.0.1:{port}", server_ready_timeout=0.1)
+    with client, pytest.raises(ServiceUnavailable, match=r"is not ready after 0\.1 seconds: .*refused"):
+        client.anything()
+
+    async def wait() -> None:
+        async with AsyncHTTPClient(f"http://127.0.0.1:{port}", server_ready_timeout=0.1):
+            pass
+
+    with pytest.raises(ServiceUnavailable, match=r"is not ready after 0\.1 seconds: .*(refused|attempts failed)"):
+        asyncio.run(wait())
