@@ -63,6 +63,25 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+def _without_index(columns: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    """Columns as ``DataFrame.to_json()`` writes them: values by index."""
+    first = next(iter(columns.values()))
+    if any(column.keys() != first.keys() for column in columns.values()):
+        raise ValueError("expected columns with the same index")
+    return {name: [column[key] for key in first] for name, column in columns.items()}
+
+
+def _checked_columns(value: dict[str, Any]) -> dict[str, Any]:
+    value = {name: item.numpy() if isinstance(item, Tensor) else item for name, item in value.items()}
+    if value and all(isinstance(item, dict) for item in value.values()):
+        value = _without_index(value)
+    if not all(hasattr(item, "__len__") and not isinstance(item, (str, bytes, dict)) for item in value.values()):
+        raise ValueError("expected columns, each a list")
+    if len({len(item) for item in value.values()}) > 1:
+        raise ValueError("expected columns of equal length")
+    return value
+
+
 def _table(value: Any, wanted: tuple[str, ...] | None) -> Any:
     """Rows or columns, checked to be such; columns are arrays where they came as tensors.
 
@@ -70,11 +89,7 @@ def _table(value: Any, wanted: tuple[str, ...] | None) -> Any:
         ValueError: neither, or a declared column is not there.
     """
     if isinstance(value, dict):
-        value = {name: item.numpy() if isinstance(item, Tensor) else item for name, item in value.items()}
-        if not all(hasattr(item, "__len__") and not isinstance(item, (str, bytes, dict)) for item in value.values()):
-            raise ValueError("expected columns, each a list")
-        if len({len(item) for item in value.values()}) > 1:
-            raise ValueError("expected columns of equal length")
+        value = _checked_columns(value)
         names = set(value)
     elif isinstance(value, list):
         for index, row in enumerate(value):

@@ -16,6 +16,7 @@ import pytest
 
 import bentotool
 from bentotool.exceptions import InvalidArgument, InvalidOutput
+from bentotool.sdk.codecs import codec_for
 from bentotool.validators import DataframeSchema, DType, Shape
 
 
@@ -204,6 +205,24 @@ def test_frames_are_described_as_rows_and_columns(require_package):
     service = declare(Annotated[pd.DataFrame, DataframeSchema(columns=["a"])])
     body = service.openapi()["paths"]["/call"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert [choice["type"] for choice in body["properties"]["value"]["anyOf"]] == ["array", "object"]
+
+
+def test_frames_are_read_as_pandas_writes_them(require_package):
+    require_package("pandas")
+    import pandas as pd
+
+    load = codec_for(pd.DataFrame).load
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+    for orient in ("columns", "records", "index"):
+        text = json.loads(frame.to_json(orient=orient))
+        if orient == "index":  # its keys look like columns
+            assert list(load(text).columns) == ["0", "1"]
+        else:
+            assert load(text).to_dict("list") == frame.to_dict("list")
+    with pytest.raises(ValueError, match="the same index"):
+        load({"a": {"0": 1}, "b": {"1": 2}})
+    with pytest.raises(ValueError, match="each a list"):
+        load({"a": {"0": 1}, "b": [2]})
 
 
 def test_structs_keep_their_defaults():
