@@ -156,12 +156,18 @@ def _one_line(error: pydantic.ValidationError) -> ValueError:
     return ValueError(f"{text} - at `${where}`")
 
 
+def _cause(error: pydantic.ValidationError) -> Exception | None:
+    """What the reader of a file or an array raised, which decides on the status."""
+    found = error.errors(include_url=False, include_input=False)[0].get("ctx", {}).get("error")
+    return found if isinstance(found, Exception) else None
+
+
 def _loader(adapter: pydantic.TypeAdapter[Any]) -> Callable[[Any], Any]:
     def load(value: Any) -> Any:
         try:
             return adapter.validate_python(value)
         except pydantic.ValidationError as error:
-            raise _one_line(error) from None
+            raise _one_line(error) from _cause(error)
 
     return load
 

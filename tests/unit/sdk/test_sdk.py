@@ -6,6 +6,7 @@ import enum
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
 import msgspec
@@ -13,7 +14,7 @@ import pytest
 
 import bentotool
 from bentotool.errors import ConfigError
-from bentotool.exceptions import InvalidArgument, InvalidOutput
+from bentotool.exceptions import InvalidArgument, InvalidOutput, UnprocessableEntity
 from bentotool.testing import TestClient
 from bentotool.validators import DType, Shape
 
@@ -230,6 +231,22 @@ def test_pydantic_models(require_package):
         decoded(spec, {"item": {"count": 0}})
     assert raised.value.details["path"] == "$.item.count"
     assert spec.encode(Item(count=3)) == b'{"count":3}'
+
+
+def test_an_address_inside_a_pydantic_model_is_not_fetched_either(require_package):
+    require_package("pydantic")
+    import pydantic
+
+    class Document(pydantic.BaseModel):
+        pages: list[Path]
+
+    def call(self, document):
+        return None
+
+    call.__annotations__ = {"document": Document}
+    with pytest.raises(UnprocessableEntity) as raised:
+        decoded(declare(call), {"document": {"pages": ["https://example.com/a"]}})
+    assert raised.value.details["path"] == "$.document.pages[0]"
 
 
 @pytest.mark.parametrize(
