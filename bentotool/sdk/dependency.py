@@ -17,9 +17,12 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from bentotool.errors import ConfigError
+from bentotool.sdk.calling import CURRENT
+from bentotool.sdk.context import Context, Request
 
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
+    from bentotool.sdk.signature import MethodSpec
 
 __all__ = [
     "VARIABLE",
@@ -211,6 +214,28 @@ class Handle:
         return getattr(self._instance, name)
 
 
+class _Supplied:
+    """A service in its own process, whose APIs get the `Context` that they ask for."""
+
+    def __init__(self, instance: object, specs: Mapping[str, MethodSpec], state: dict[str, Any]) -> None:
+        self._instance, self._specs, self._state = instance, specs, state
+
+    def __getattr__(self, name: str) -> Any:
+        found, spec = getattr(self._instance, name), self._specs.get(name)
+        if spec is None or spec.context is None:
+            return found
+        call = CURRENT.get()
+        scope = {
+            "type": "http",
+            "method": spec.options.method,
+            "path": spec.route,
+            "headers": list(call.headers.items()) if call is not None else [],
+            "query_string": b"",
+            "client": None,
+        }
+        return functools.partial(found, **{spec.context: Context(Request(scope), self._state)})
+
+
 class Dependency(Generic[T]):
     """A class attribute that gives the other service.
 
@@ -230,6 +255,7 @@ class Dependency(Generic[T]):
     ) -> None:
         self.on, self.url, self.deployment, self.cluster = on, url, deployment, cluster
         self._elsewhere: tuple[str, Any] | None = None
+        self._state: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -264,7 +290,9 @@ class Dependency(Generic[T]):
         address = self.address
         if address is None:
             assert self.on is not None
-            return Handle(self.on.shared_instance(), _LOOP[0] if _LOOP else None)
+            specs = {spec.func.__name__: spec for spec in self.on.apis.values() if spec.context is not None}
+            instance = self.on.shared_instance()
+            return Handle(_Supplied(instance, specs, self._state) if specs else instance, _LOOP[0] if _LOOP else None)
         if self._elsewhere is None or self._elsewhere[0] != address:
             from bentotool.sdk.elsewhere import Elsewhere
 

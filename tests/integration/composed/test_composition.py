@@ -73,6 +73,7 @@ def test_values_keep_their_types(server: Server) -> None:
     assert call(server, "scale", values=[1, 2.5]) == [3.0, 7.5]
     assert call(server, "mirror", x=1, y=2) == [2.0, 1.0]
     assert call(server, "twice", word="ab") == "abab"
+    assert call(server, "told") == ["1 /told", "2 /told"]
 
 
 def test_exceptions_keep_their_type(server: Server) -> None:
@@ -197,6 +198,7 @@ def test_in_development_all_is_one_process(folder: Path) -> None:
     with bentotool.serve(folder, options=["--development"]) as server:
         assert len(set(call(server, "where"))) == 1
         assert call(server, "scale", values=[1, 2]) == [3.0, 6.0]
+        assert call(server, "told") == ["1 /told", "2 /told"]
         assert call(server, "twice", word="ab") == "abab"
         assert call(server, "lines", n=2) == [[0, 0], [1, 1]]
         assert call(server, "caught", how="quota") == "quota 429: that is enough"

@@ -77,6 +77,11 @@ class Numbers:
         raise {"value": ValueError, "key": KeyError}[how]("wrong")
 
     @bentotool.api
+    def told(self, a: int, ctx: bentotool.Context) -> str:
+        ctx.response.status_code = 201
+        return f"{a} {ctx.request.path}"
+
+    @bentotool.api
     async def count(self, n: int) -> AsyncIterator[str]:
         for number in range(n):
             yield f"{number}"
@@ -144,6 +149,10 @@ class Front:
     @bentotool.api
     def twice(self, word: str) -> str:
         return self.words.twice([word])[0]
+
+    @bentotool.api
+    async def told(self) -> list[str]:
+        return [await self.numbers.to_async.told(1), await asyncio.to_thread(self.numbers.told, a=2)]
 
     @bentotool.api
     async def caught(self, how: str) -> str:
