@@ -70,6 +70,7 @@ __all__ = [
 _NAMES = {
     "AsyncHTTPClient": "bentotool.client.http",
     "Context": "bentotool.sdk.context",
+    "Field": "pydantic",
     "Response": "bentotool.sdk.response",
     "Secret": "bentotool.sdk.secret",
     "ServerSentEvent": "bentotool.sdk.response",

@@ -233,6 +233,13 @@ def test_pydantic_models(require_package):
     assert spec.encode(Item(count=3)) == b'{"count":3}'
 
 
+def test_field_is_that_of_pydantic(require_package):
+    require_package("pydantic")
+    import pydantic
+
+    assert bentotool.Field is pydantic.Field
+
+
 def test_an_address_inside_a_pydantic_model_is_not_fetched_either(require_package):
     require_package("pydantic")
     import pydantic
