@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Elsewhere"]
 
+_log = logging.getLogger("bentotool.service")
 
-def _translated(error: RemoteError, name: str) -> Exception:
-    """The error of the other service, as a service raises it."""
+
+def _translated(error: RemoteError, name: str, url: str) -> Exception:
+    """The error of the other service, as a service raises it.
+
+    It may reach a caller of this service as it is, who shall not learn where the other one stands: the log says that.
+    """
     status = getattr(error, "status", None)
     if status is None:
-        return ServiceUnavailable(error.message, hint=error.hint, retry_after=1.0)
-    message = error.message.removeprefix(f"{name}: ")
+        _log.warning("%s at %s: %s", name, url, error.message)
+        return ServiceUnavailable(f"{name}: the service that this one asks does not answer", retry_after=1.0)
+    message = error.message.removeprefix(f"{name}: ").replace(url.rstrip("/"), "the service")
     return by_code(getattr(error, "remote_code", "") or "remote", status, message, error.hint)
 
 
@@ -97,9 +104,9 @@ class Elsewhere:
         def call(*args: Any, **named: Any) -> Any:
             try:
                 result = self._sync_client().call(name, *args, **named)
-                return _guarded(result, name) if hasattr(result, "__next__") else result
+                return _guarded(result, name, self._url) if hasattr(result, "__next__") else result
             except RemoteError as error:
-                raise _translated(error, name) from error
+                raise _translated(error, name, self._url) from error
 
         return call
 
@@ -107,9 +114,9 @@ class Elsewhere:
         async def call(*args: Any, **named: Any) -> Any:
             try:
                 result = await self._async_client().call(name, *args, **named)
-                return _guarded_async(result, name) if hasattr(result, "__anext__") else result
+                return _guarded_async(result, name, self._url) if hasattr(result, "__anext__") else result
             except RemoteError as error:
-                raise _translated(error, name) from error
+                raise _translated(error, name, self._url) from error
 
         async def stream(*args: Any, **named: Any) -> AsyncIterator[Any]:
             async for item in await call(*args, **named):
@@ -118,19 +125,19 @@ class Elsewhere:
         return stream if self._streams(name) else call
 
 
-def _guarded(items: Iterator[Any], name: str) -> Iterator[Any]:
+def _guarded(items: Iterator[Any], name: str, url: str) -> Iterator[Any]:
     try:
         yield from items
     except RemoteError as error:
-        raise _translated(error, name) from error
+        raise _translated(error, name, url) from error
 
 
-async def _guarded_async(items: AsyncIterator[Any], name: str) -> AsyncIterator[Any]:
+async def _guarded_async(items: AsyncIterator[Any], name: str, url: str) -> AsyncIterator[Any]:
     try:
         async for item in items:
             yield item
     except RemoteError as error:
-        raise _translated(error, name) from error
+        raise _translated(error, name, url) from error
 
 
 class _Methods:

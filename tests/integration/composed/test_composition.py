@@ -15,6 +15,7 @@ import pytest
 
 import bentotool
 from bentotool.client.serving import Server
+from bentotool.sdk.elsewhere import Elsewhere
 
 LIMIT = 30.0
 THREE = Path(__file__).with_name("three.py")
@@ -238,6 +239,20 @@ def test_by_url_and_by_deployment(server: Server, tmp_path: Path) -> None:
         assert client.scale(values=[1]) == [3.0]
         assert client.named(values=[2]) == [6.0]
         assert client.refused() == "429 that is enough"
+
+
+def test_callers_do_not_learn_where_a_dead_service_stands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "service.py").write_text(AWAY.format(url="http://127.0.0.1:9"))
+    with bentotool.serve(tmp_path, environment={"BENTOTOOL_DEPENDS": "three=http://127.0.0.1:9/three"}) as away:
+        for name in ("scale", "named"):
+            answer = CLIENT.post(f"{away.url}/{name}", json={"values": [1]})
+            assert answer.status_code == 503
+            assert "the service that this one asks does not answer" in answer.json()["error"]["message"]
+            assert "127.0.0.1" not in answer.text
+            assert answer.headers["retry-after"] == "1"
+    with pytest.raises(bentotool.exceptions.ServiceUnavailable, match="does not answer"):
+        Elsewhere("http://127.0.0.1:9").scale(values=[1])
+    assert "scale at http://127.0.0.1:9: " in caplog.text
 
 
 def test_a_deployment_whose_address_nobody_knows(tmp_path: Path) -> None:
