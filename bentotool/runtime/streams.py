@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ __all__ = ["frame_event", "iterate", "send_stream"]
 _log = logging.getLogger("bentotool.service")
 _EVENTS = "text/event-stream"
 _LINES = "application/jsonl"
+_TEXT = "text/plain; charset=utf-8"
 _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 _ENCODER = msgspec.json.Encoder(enc_hook=to_plain)
 _CLIENT_LEFT = 499
@@ -60,26 +61,51 @@ def frame_event(item: Any) -> bytes:
     return b"data: " + _ENCODER.encode(item) + b"\n\n"
 
 
-def _piece(item: Any, media: str, codec: Codec) -> bytes:
-    if codec.dump is not None and not isinstance(item, ServerSentEvent):
-        item = codec.dump(item)
-    if media.startswith(_EVENTS):
-        return frame_event(item)
-    if isinstance(item, bytes):
-        return item
-    if isinstance(item, str) and media != _LINES:
-        return item.encode()
-    return _ENCODER.encode(item) + b"\n"
+def _is_event(item: Any) -> bool:
+    """Whether a text begins as services of BentoML write events: a field and the end of a line.
+
+    A data URL, or a text that happens to begin with a colon, is none.
+    """
+    return isinstance(item, str) and item.startswith(_FIELDS) and item.endswith("\n\n" if item[0] == ":" else "\n")
 
 
-def _failure(media: str, failed: Exception) -> bytes | None:
-    """The last piece of a stream that broke: the error in the stream's own form, where it has one."""
-    error: dict[str, Any] = {"error": {"code": "internal", "message": "the stream ended with an error", "hint": None}}
-    if isinstance(failed, ServiceError):
-        error = failed.to_dict()
-    if media.startswith(_EVENTS):
-        return b"event: error\n" + frame_event(error)
-    return _ENCODER.encode(error) + b"\n" if media == _LINES else None
+@dataclass(frozen=True)
+class _Form:
+    """How the items of a stream are sent.
+
+    Attributes:
+        ready: the service writes events itself, be it piece by piece.
+    """
+
+    codec: Codec
+    media: str
+    ready: bool = False
+
+    def piece(self, item: Any) -> bytes:
+        """What is sent for an item."""
+        if self.ready and isinstance(item, str):
+            return item.encode()
+        if self.codec.dump is not None and not isinstance(item, ServerSentEvent):
+            item = self.codec.dump(item)
+        if self.media.startswith(_EVENTS):
+            return frame_event(item)
+        if isinstance(item, bytes):
+            return item
+        if isinstance(item, str) and self.media != _LINES:
+            return item.encode()
+        return _ENCODER.encode(item) + b"\n"
+
+    def failure(self, failed: Exception) -> bytes | None:
+        """The last piece of a stream that broke: the error in the stream's own form, where it has one."""
+        error: dict[str, Any] = {
+            "error": {"code": "internal", "message": "the stream ended with an error", "hint": None}
+        }
+        if isinstance(failed, ServiceError):
+            error = failed.to_dict()
+        if self.media.startswith(_EVENTS):
+            begun = b"\n\n" if self.ready else b""  # the service may have stopped within an event of its own
+            return begun + b"event: error\n" + frame_event(error)
+        return _ENCODER.encode(error) + b"\n" if self.media == _LINES else None
 
 
 class _Steps:
@@ -194,17 +220,17 @@ class _Voice:
     """Sends the events of a stream, and a comment, which readers skip, where none comes for long."""
 
     def __init__(self, send: Send) -> None:
-        self._send, self._spoken = send, False
+        self._send, self._spoken, self._between = send, False, True
         self._speaking = asyncio.get_running_loop().create_task(self._speak())
 
     async def __call__(self, message: dict[str, Any]) -> None:
-        self._spoken = True
+        self._spoken, self._between = True, message["body"].endswith(b"\n\n")
         await self._send(message)
 
     async def _speak(self) -> None:
         while True:
             await asyncio.sleep(_SILENCE_S)
-            if not self._spoken:
+            if not self._spoken and self._between:  # within an event that a service writes in pieces it would do harm
                 await self._send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
             self._spoken = False
 
@@ -224,18 +250,22 @@ async def send_stream(
 ) -> int:
     """Send each item as soon as it is there; give the HTTP status.
 
-    Server-sent events when the client accepts them or the API's annotation says so. An error before the first item is
-    answered like that of any API; a later one ends the stream with an error event, or without its proper end.
+    Server-sent events when the client accepts them, the API's annotation says so, or the first text is one already. An
+    error before the first item is answered like that of any API; a later one ends the stream with an error event, or
+    without its proper end.
     """
     if _EVENTS.encode() in headers.get(b"accept", b""):
         media = _EVENTS
     watch, voice = _Watch(receive), None
     try:
         item = await anext(items, _END)
-        start = _head(media, request_id, context)
+        form = _Form(codec, media)
+        if media == _TEXT and _is_event(item):
+            form = _Form(codec, _EVENTS, ready=True)
+        start = _head(form.media, request_id, context)
         await send(start)
-        voice = _Voice(send) if media.startswith(_EVENTS) else None
-        whole = await _send_items(partial(_piece, media=media, codec=codec), media, item, items, voice or send)
+        voice = _Voice(send) if form.media.startswith(_EVENTS) else None
+        whole = await _send_items(form, item, items, voice or send)
         watch.done()
         if voice is not None:
             voice.end()
@@ -268,17 +298,15 @@ def _head(media: str, request_id: bytes, context: Context | None) -> dict[str, A
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _send_items(
-    piece: Callable[[Any], bytes], media: str, item: Any, items: AsyncIterator[Any], send: Send
-) -> bool:
+async def _send_items(form: _Form, item: Any, items: AsyncIterator[Any], send: Send) -> bool:
     """Send the items; whether the answer may end as whole answers do. If not, the server cuts the connection."""
     try:
         while item is not _END:
-            await send({"type": "http.response.body", "body": piece(item), "more_body": True})
+            await send({"type": "http.response.body", "body": form.piece(item), "more_body": True})
             item = await anext(items, _END)
     except Exception as error:
         _log.error("a stream failed after its first item", exc_info=error)
-        last = _failure(media, error)
+        last = form.failure(error)
         if last is None:
             return False
         await send({"type": "http.response.body", "body": last, "more_body": True})

@@ -50,6 +50,13 @@ class Streams:
         raise InvalidArgument("not that") if known else RuntimeError("secret")
 
     @bentotool.api
+    async def written(self, pieces: list[str], fails: bool = False) -> AsyncIterator[str]:
+        for piece in pieces:
+            yield piece
+        if fails:
+            raise InvalidArgument("not that")
+
+    @bentotool.api
     async def waits(self) -> AsyncIterator[str]:
         try:
             yield "first"
@@ -111,6 +118,32 @@ def test_an_event_has_all_fields(client):
 
 def test_events_are_events_without_being_asked_for(client):
     assert client.post("/events").headers["content-type"] == "text/event-stream"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ['data: {"n": 1}\n\n', "data: [DONE]\n\n"],
+        ["event: message\n", "data: a\n", "\n"],
+        [": hello\n\n", "id: 1\ndata: a\n\n"],
+    ],
+)
+def test_events_that_the_service_writes_itself(client, pieces):
+    answer = client.post("/written", json={"pieces": pieces})
+    assert (answer.headers["content-type"], answer.text) == ("text/event-stream", "".join(pieces))
+
+
+@pytest.mark.parametrize(
+    "pieces", [["a", "data: b\n\n"], ["data:image/png;base64,", "AA=="], [":", "\n"], [":\n"], [""]]
+)
+def test_texts_that_are_no_events(client, pieces):
+    answer = client.post("/written", json={"pieces": pieces})
+    assert (answer.headers["content-type"], answer.text) == ("text/plain; charset=utf-8", "".join(pieces))
+
+
+def test_an_error_within_an_event_that_the_service_writes_is_an_event_of_its_own(client):
+    answer = client.post("/written", json={"pieces": ["data: a\n"], "fails": True})
+    assert answer.text.startswith('data: a\n\n\nevent: error\ndata: {"error":')
 
 
 @pytest.mark.parametrize("text", ["a\rb", "a\r\nevent: x\r\rdata: y", "a\n\nb", ""])
