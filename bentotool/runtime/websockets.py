@@ -23,12 +23,12 @@ _log = logging.getLogger("bentotool.service")
 _REFUSED, _FAILED, _LATER = 1008, 1011, 1013
 WEBSOCKET_LIBRARY = "wsproto>=1.2"
 """What a Bento gets whose service talks over websockets, or may: an application that is mounted does not say."""
-_LIBRARIES = (("wsproto", "wsproto"), ("websockets", "websockets-sansio"))
+_LIBRARIES = (("wsproto", "wsproto"), ("websockets", "bentotool.runtime.refusals:RefusingProtocol"))
 _OVERLOADED = (429, 503)
 
 
 def websocket_protocol(service: Service[Any]) -> str:
-    """What uvicorn calls the library that reads websockets here; ``none`` where the service needs none.
+    """What uvicorn calls the library that reads websockets here, or what to import; ``none`` where none is needed.
 
     Raises:
         ServiceLoadError: the service has a websocket, and there is no library for it.

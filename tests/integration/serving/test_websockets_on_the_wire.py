@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -12,6 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+
+import bentotool
+from bentotool.runtime import websockets
+from bentotool.runtime.app import Application
+from bentotool.runtime.websockets import websocket_protocol
 
 SERVICE = """
 import asyncio, pathlib
@@ -232,6 +239,48 @@ def test_a_caller_that_vanishes(server: Any, wire: Any) -> None:
 def test_refused(server: Any, path: str, headers: tuple[str, ...], status: int) -> None:
     with server.raw(opening(path, *headers)) as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 %d" % status)
+
+
+def test_a_refusal_is_no_error_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, require_package: Callable[[str], None]
+) -> None:
+    require_package("websockets")
+    monkeypatch.setattr(websockets, "_LIBRARIES", websockets._LIBRARIES[1:])
+
+    @bentotool.service(http={"allowed_hosts": ["localhost"]})
+    class Talking:
+        @bentotool.websocket("/rooms/{room}")
+        async def room(self, socket: bentotool.WebSocket, room: int) -> None:
+            await socket.send_json(room)
+
+    async def ask(port: int, path: str, *headers: str) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(opening(path, *headers))
+        found = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        return found
+
+    async def main() -> list[bytes]:
+        protocol: Any = websocket_protocol(Talking)
+        config = uvicorn.Config(Application(Talking), port=0, ws=protocol, log_config=None, lifespan="on")
+        server = uvicorn.Server(config)
+        serving = asyncio.get_running_loop().create_task(server.serve())
+        while not server.started:
+            assert not serving.done()
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        answers = [
+            await ask(port, "/rooms/x"),
+            await ask(port, "/nothing"),
+            await ask(port, "/rooms/7", "origin: https://evil.example"),
+        ]
+        server.should_exit = True
+        await serving
+        return answers
+
+    answers = asyncio.run(main())
+    assert [answer.split(b" ", 2)[1] for answer in answers] == [b"400", b"404", b"403"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_plain_request_to_a_websocket(server: Any) -> None:
