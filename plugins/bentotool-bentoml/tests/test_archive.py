@@ -116,6 +116,7 @@ service: service:Doubler
 RUNTIME = (
     "litestar",
     "uvicorn",
+    "h11",
     "httptools",
     "uvloop",
     "msgspec",

@@ -159,7 +159,7 @@ DEATHS = {
 @pytest.mark.parametrize("how", DEATHS)
 def test_a_death_takes_what_that_worker_was_answering_and_no_more(mortal: Any, wire: Any, how: str) -> None:
     with mortal("--workers", "2") as server:
-        victim, other = sorted(pids(server.url, 2))
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
         load = Load(server.url, 4)
         with contextlib.ExitStack() as stack:
             pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(2))
@@ -185,7 +185,7 @@ def test_what_hangs_as_a_whole_is_noticed_by_its_silence(mortal: Any, wire: Any)
     """Code that never lets go of the interpreter; the real limit is a minute."""
     prelude = "from bentotool.runtime import slots\nslots.PING_EVERY_S, slots.SILENT_S = 0.2, 3.0"
     with mortal("--workers", "2", prelude=prelude) as server:
-        victim, other = sorted(pids(server.url, 2))
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
         with connection_to(server.url, victim) as client:
             assert status_of(server.url, "end", client, how="loop") == 0
         wire.wait_for(lambda: len(now := pids(server.url, 2)) == 2 and victim not in now and other in now)
@@ -195,7 +195,7 @@ def test_what_hangs_as_a_whole_is_noticed_by_its_silence(mortal: Any, wire: Any)
 def test_code_that_blocks_one_worker_for_long_is_no_reason_to_end_it(mortal: Any, wire: Any) -> None:
     prelude = "from bentotool.runtime import slots\nslots.PING_EVERY_S, slots.SILENT_S = 0.1, 1.0"
     with mortal("--workers", "2", "--grace", "0", prelude=prelude) as server:
-        victim, other = sorted(pids(server.url, 2))
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
         with concurrent.futures.ThreadPoolExecutor(1) as pool, connection_to(server.url, victim) as client:
             blocked = pool.submit(status_of, server.url, "block", client)
             wire.wait_for(lambda: (server.folder / "blocking").exists())
@@ -274,7 +274,7 @@ def test_while_no_worker_starts_the_server_says_so(mortal: Any, wire: Any) -> No
 def test_workers_end_with_their_supervisor_whatever_they_do(mortal: Any, wire: Any) -> None:
     """One blocks its event loop, so that it cannot even be told."""
     with mortal("--workers", "2", "--grace", "0") as server:
-        victim, other = sorted(pids(server.url, 2))
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
         with concurrent.futures.ThreadPoolExecutor(1) as pool, connection_to(server.url, victim) as client:
             blocked = pool.submit(status_of, server.url, "block", client)
             wire.wait_for(lambda: (server.folder / "blocking").exists())
