@@ -107,7 +107,9 @@ class OptionSpec:
         return value
 
     def _wrong(self, text: str, wanted: str) -> UsageError:
-        return UsageError(f"{self.name} {text[:80]!r} is not {wanted}", hint=f"--set {self.name}=… : {self.summary}")
+        value = self.metavar or "|".join(self.choices) or self.kind.upper()
+        written = f"--{self.name} or --no-{self.name}" if self.kind == "flag" else f"--{self.name} {value}"
+        return UsageError(f"{self.name} {text[:80]!r} is not {wanted}", hint=f"{written}: {self.summary}")
 
 
 @dataclass(frozen=True)
@@ -137,10 +139,12 @@ class ImageArchive:
         pieces: its bytes from the start, in pieces, each time it is called; without the blobs of the layers that are
             named, for a reader that has those. A damaged blob is a
             :class:`~bentotool.errors.VerificationError` in between.
+        ids: what an engine may call it once it has it: the digests of its configuration and of its manifest.
     """
 
     layers: tuple[str, ...]
     pieces: Callable[[Collection[str]], Generator[bytes, None, None]]
+    ids: tuple[str, ...] = ()
 
 
 ImageMaker: TypeAlias = Callable[[str], ImageArchive]
@@ -156,6 +160,8 @@ class DeployBento:
         python: ``X.Y``.
         platform: that its lock was made for.
         make_image: gives the image ``name:version`` for a platform; builds it where the store has none.
+        anew: the user said how the image is to be made (its base, its builder): what ``make_image`` gives is what
+            runs, whatever image of the Bento the target has.
     """
 
     name: str
@@ -165,6 +171,7 @@ class DeployBento:
     python: str = ""
     platform: str = ""
     make_image: ImageMaker | None = None
+    anew: bool = False
 
     @property
     def tag(self) -> str:
@@ -184,6 +191,9 @@ class DeployOptions:
         previous: what is recorded under this name, where something is; a target may refuse to leave it behind.
         committed: may be told the outcome as soon as the new version is what counts, before the old one is cleared
             away. It is recorded then, whatever happens to the clearing.
+        making: may be told, as a deployment with the facts that find it again, of what is about to be made and stays
+            where the attempt fails or is killed, such as an image. A :class:`Pruner` is given it among the past.
+        left: what earlier attempts at the target told of in that way, of whatever name.
     """
 
     name: str
@@ -193,6 +203,8 @@ class DeployOptions:
     progress: Callable[[str], None] = lambda text: None
     previous: Deployment | None = None
     committed: Callable[[Deployment], None] = lambda deployment: None
+    making: Callable[[Deployment], None] = lambda deployment: None
+    left: tuple[Deployment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -348,8 +360,9 @@ class Pruner(Protocol):
         After a deployment, for ``bentotool deployment prune``, and when a deployment was deleted.
 
     Arguments:
-        ``past``: revisions that nobody goes back to. ``kept``: those that are, of every deployment recorded for the
-        target. ``dry_run``: say what would go, and remove nothing.
+        ``past``: revisions that nobody goes back to, and what attempts made (see ``making`` of
+        :class:`DeployOptions`), also ones that ``kept`` came of. ``kept``: those that are gone back to, of every
+        deployment recorded for the target. ``dry_run``: say what would go, and remove nothing.
 
     Return:
         What was removed, in words. What ``kept`` needs, what is in use, and what others gave a name stays.

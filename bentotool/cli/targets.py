@@ -121,7 +121,7 @@ def image_maker(
             with state.console.progress(written.size - left_out, f"load the image of {bento.tag}") as progress:
                 yield from archive_pieces(written, progress.advance, present)
 
-        return ImageArchive(tuple(diff_id for diff_id, _ in written.layers), pieces)
+        return ImageArchive(tuple(diff_id for diff_id, _ in written.layers), pieces, written.ids)
 
     return make
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bentotool.deploy.leftovers import Leftovers
 from bentotool.deploy.records import Record, Records
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, PluginError
 from bentotool.oci.layout import Layout
@@ -26,9 +27,11 @@ __all__ = [
     "make_plan",
     "open_target",
     "prune_deployments",
+    "pruned_targets",
     "status_of",
 ]
 
+_SETTLED_S = 3600.0  # what another attempt made just now may be about to run
 KEPT = 3
 """Revisions that stay as they are at the target, the current one counted; older ones are made again where needed."""
 
@@ -77,6 +80,7 @@ def make_plan(layout: Layout, plugins: Plugins, target: str, bento: DeployBento,
         )
     if recorded is not None:
         options = replace(options, previous=recorded.deployment)
+    options = replace(options, left=tuple(Leftovers(layout).known(target)))
     return open_target(plugins, target).plan(bento, options)
 
 
@@ -97,12 +101,13 @@ def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reas
         if not kept:
             kept.append(records.keep(deployment, plan.options.values, plan.options.env, reason))
 
-    committing = replace(plan, options=replace(plan.options, committed=keep))
+    committing = replace(plan, options=replace(plan.options, committed=keep, making=Leftovers(layout).note))
     deployment = open_target(plugins, plan.target).apply(committing, wait)
     keep(deployment)
     plugins.call("bentotool_after_deploy", target=plan.target, result=deployment)
     try:
-        for what in prune_deployments(layout, plugins, plan.target, plan.name) if wait else ():
+        removed = prune_deployments(layout, plugins, plan.target, plan.name, older_s=_SETTLED_S) if wait else ()
+        for what in removed:
             plan.options.progress(f"removed: {what}")
     except BentotoolError as error:  # it is deployed all the same
         plan.options.note(f"warning: what earlier revisions left is not cleared away: {error.message}")
@@ -187,24 +192,52 @@ def delete_deployment(
     if forget:
         known = Records(layout).get(name).deployment
         Records(layout).forget(name)
+        Leftovers(layout).forget(name)
         return known, [f"record of {name}"]
-    deployment = _known(layout, plugins, name, target)
+    left = Leftovers(layout).known(target, name)
+    try:
+        deployment = _known(layout, plugins, name, target)
+    except NotFoundError:
+        if not left:  # of an attempt that came to nothing
+            raise
+        deployment = left[0]
     removed = open_target(plugins, deployment.target).delete(deployment)
     recorded = Records(layout).find(name)
-    if recorded is not None and recorded.target == deployment.target:
+    if recorded is not None and recorded.target != deployment.target:
+        return deployment, removed
+    if recorded is not None or left:
         removed = [*removed, *prune_deployments(layout, plugins, deployment.target, name, keep=0)]
         Records(layout).forget(name)
+        Leftovers(layout).forget(name)
     return deployment, removed
 
 
+def pruned_targets(layout: Layout, name: str | None = None) -> Sequence[str]:
+    """The targets at which something may be left of a deployment, or of any.
+
+    Raises:
+        NotFoundError: nothing is known of the name.
+    """
+    records = Records(layout)
+    found = {each.target for each in Leftovers(layout).known(name=name)}
+    if name is None:
+        found |= {each.target for each in records.list()}
+    elif records.find(name) is not None or not found:
+        found.add(records.get(name).target)
+    return sorted(found)
+
+
 def prune_deployments(
-    layout: Layout, plugins: Plugins, target: str, name: str | None = None, *, keep: int = KEPT, dry_run: bool = False
-) -> Sequence[str]:
-    """Remove what revisions that nobody goes back to left at a target, such as images.
+    layout: Layout, plugins: Plugins, target: str, name: str | None = None, *, keep: int = KEPT, dry_run: bool = False,
+    older_s: float = 0.0,
+) -> Sequence[str]:  # fmt: skip
+    """Remove what revisions that nobody goes back to left at a target, such as images, and what attempts that came to
+    nothing did.
 
     Args:
         name: of one deployment; None: all that are recorded for the target.
         keep: newest revisions of each that stay as they are, the current one counted; 0: it goes too.
+        older_s: what was made within so many seconds stays, where no revision of the past needed it.
 
     Returns:
         What was removed, in words; nothing where the target has nothing of that kind.
@@ -220,4 +253,5 @@ def prune_deployments(
             bound = keep if name in (None, record.name) else len(revisions)
             kept += revisions[:bound]
             past += revisions[bound:]
+    past += Leftovers(layout).known(target, name, older_s=older_s)
     return pruner.prune(past, kept, dry_run)

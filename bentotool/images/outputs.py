@@ -76,6 +76,11 @@ class Images:
         return found
 
     @property
+    def ids(self) -> tuple[str, str]:
+        """What engines call the first image: by its config, or with containerd by what a reference means."""
+        return Manifest.from_bytes(self.layout.read(self.built[0].digest)).config.digest, self.top[0].digest
+
+    @property
     def size(self) -> int:
         """Bytes of all blobs."""
         return sum(part.size for part in self.parts.values())
@@ -144,14 +149,30 @@ def check_output(text: str) -> tuple[str, Path]:
         if path.is_dir() and any(path.iterdir()) and not (path / "oci-layout").is_file():
             raise UsageError(f"--output {text}: the folder holds something else", hint="name a new folder")
         return "folder", path
-    path = Path(text)
-    if path.suffix != ".tar" or path.is_dir() or not path.absolute().parent.is_dir():
-        raise UsageError(f"--output {text[:200]} is no file that can be written", hint="oci:FOLDER or FILE.tar")
+    path, named = Path(text), text[:200]
+    if path.suffix != ".tar":
+        plain = path.name.partition(".")[0] or "image"
+        packed = (
+            f"; to compress it afterwards: gzip {plain}.tar" if ".tar." in path.name or path.suffix == ".tgz" else ""
+        )
+        raise UsageError(
+            f"--output {named} is of neither form, FILE.tar or oci:FOLDER",
+            hint=f"--output {plain}.tar for docker load, --output oci:{plain} for an OCI layout{packed}",
+        )
+    if path.is_dir():
+        raise UsageError(
+            f"--output {named} is a folder", hint="name a file in it, FILE.tar, or oci:FOLDER for a layout"
+        )
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--output {named}: there is no folder {path.parent}", hint="make it first, or name FILE.tar")
     return "file", path
 
 
 def write_folder(images: Images, folder: Path, advance: Advance = lambda amount: None) -> None:
-    """Write images into an OCI layout; what it has under other names stays.
+    """Write images into an OCI layout; what it has under other tags stays.
+
+    Other tools find an image in a layout by its tag alone (``org.opencontainers.image.ref.name``), so one of a tag
+    takes the place of what had it, of whatever repository.
 
     Raises:
         VerificationError: a blob is damaged; no name leads to a half then.
@@ -164,8 +185,8 @@ def write_folder(images: Images, folder: Path, advance: Advance = lambda amount:
         top, data = images.top
         write_atomic(blobs / top.digest[7:], data)
         write_atomic(folder / "oci-layout", LAYOUT_FILE)
-        taken = {_name(root.to_dict()) for root in images.roots()}
-        kept = [each for each in _listed(folder) if _name(each) not in taken]
+        taken = {_tag(root.to_dict()) for root in images.roots()}
+        kept = [each for each in _listed(folder) if _tag(each) not in taken]
         document = json.loads(Index(tuple(images.roots())).to_bytes())
         document["manifests"] = [*kept, *document["manifests"]]
         write_atomic(folder / "index.json", canonical_json(document))
@@ -179,10 +200,9 @@ def _refused(error: OSError, where: Path) -> BentotoolError:
     return found
 
 
-def _name(entry: Mapping[str, Any]) -> tuple[Any, Any]:
+def _tag(entry: Mapping[str, Any]) -> Any:
     notes = entry.get("annotations")
-    notes = notes if isinstance(notes, dict) else {}
-    return notes.get(REF_NAME), notes.get(_CONTAINERD_NAME)
+    return notes.get(REF_NAME) if isinstance(notes, dict) else None
 
 
 def _listed(folder: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,8 +54,12 @@ def deploy(
         bool, typer.Option("--diff", help="Print what it would change of what runs, and change nothing.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it answers requests.")] = True,
-    base: Annotated[str | None, typer.Option(metavar="IMAGE", help="Base of an image that has to be built.")] = None,
-    builder: Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Builder of the image.")] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="Base image; the image is then made for it.")
+    ] = None,
+    builder: Annotated[
+        str | None, typer.Option(metavar="oci|buildkit", help="Make the image, by this builder.")
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network to build.")] = False,
 ) -> None:
     """Deploy a Bento and wait until it answers"""
@@ -69,6 +74,7 @@ def deploy(
     chosen = check_deployment_name(name) if name is not None else None
     maker = partial(image_maker, state, base=base, builder=builder, offline=offline)
     subject = _subject(state, bento, maker, dry_run=dry_run or diff, offline=offline)
+    subject = replace(subject, anew=bool(base or builder))
     deployed = chosen or usual_name(subject.name)
     plan = make_plan(state.layout, state.plugins, target, subject, DeployOptions(deployed, values, variables))
     _tell_changes(state, deployed, values, variables)

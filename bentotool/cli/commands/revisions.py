@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["diff_deployment", "history_deployment", "prune_deployments", "rollback_deployment"]
 
-Base = Annotated[str | None, typer.Option(metavar="IMAGE", help="Base of an image that has to be built.")]
-Builder = Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Builder of the image.")]
+Base = Annotated[str | None, typer.Option(metavar="IMAGE", help="Base image; the image is then made for it.")]
+Builder = Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Make the image, by this builder.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Use no network to build.")]
 
 
@@ -69,6 +70,7 @@ def _plan_of(
     bento = deployed_again(
         state, revision, lambda found: image_maker(state, found, base=base, builder=builder, offline=offline)
     )
+    bento = replace(bento, anew=bool(base or builder))
     return make_plan(state.layout, state.plugins, target, bento, options)
 
 
@@ -122,11 +124,10 @@ def prune_deployments(
 ) -> None:
     """Remove images and the like that only old revisions needed"""
     from bentotool.deploy.api import prune_deployments as prune
-    from bentotool.deploy.records import Records
+    from bentotool.deploy.api import pruned_targets
 
     state = current()
-    records = Records(state.layout)
-    targets = sorted({each.target for each in ([records.get(name)] if name else records.list())})
+    targets = pruned_targets(state.layout, name)
     removed = [
         what for each in targets for what in prune(state.layout, state.plugins, each, name, keep=keep, dry_run=dry_run)
     ]

@@ -200,7 +200,7 @@ class Project:
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     def deploy(self, name: str, *words: str, ok: bool = True) -> Outcome:
-        base = ["--base", f"oci-archive:{self.base}"]
+        base = [] if "--image" in words else ["--base", f"oci-archive:{self.base}"]
         done = self.run("--json", "deploy", "docker", ".", "--name", name, *base, *words)
         assert not ok or done.status == 0, done.err
         return done

@@ -372,6 +372,12 @@ def test_an_address_that_is_none(project: Any, engine: Any, name: str, tools: Si
         assert tools.made(engine, name) == set()
 
 
+def test_a_port_that_is_none(project: Any) -> None:
+    failed = project.deploy("unmade", "--port", "99999", ok=False)
+    error = json.loads(failed.err.splitlines()[-1])["error"]
+    assert (failed.status, error["hint"]) == (2, "--port INTEGER: Port to publish, 0 for a free one")
+
+
 def test_an_image_that_is_nowhere(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
     failed = project.deploy(name, "--image", "no-such-image:1", "--pull", "never", ok=False)
     assert failed.status == 3
@@ -380,6 +386,7 @@ def test_an_image_that_is_nowhere(project: Any, engine: Any, name: str, tools: S
     assert failed.status in (3, 5)
     error = json.loads(failed.err.splitlines()[-1])["error"]
     assert error["message"].startswith("pull 127.0.0.1:1/no-such-image:1: ")
+    assert "docker pull 127.0.0.1:1/no-such-image:1" in error["hint"]
     assert tools.made(engine, name) == set()
 
 

@@ -72,6 +72,26 @@ def test_a_folder_that_holds_several(
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
+def test_a_tag_in_a_folder_is_one_image(
+    make: Callable[..., Any], cli: Callable[..., Any], bento: StoredBento, wheels: Path, tmp_path: Path
+) -> None:
+    """Other tools go by the tag alone, and take the first of several."""
+    folder = tmp_path / "layout"
+    first = make("-t", "a:1", "--output", f"oci:{folder}")
+    make("-t", "a:2", "--output", f"oci:{folder}")
+    later = make("-t", "b:1", "--output", f"oci:{folder}", "--no-compress")
+    assert first["digest"] != later["digest"]
+    listed = json.loads((folder / "index.json").read_bytes())["manifests"]
+    tags = {each["annotations"]["org.opencontainers.image.ref.name"]: each["digest"] for each in listed}
+    assert (len(listed), tags) == (2, {"1": later["digest"], "2": first["digest"]})
+    words = ("containerize", bento.tag, "--offline", "--find-links", str(wheels), "--base", f"oci:{folder}:1")
+    assert cli(*words)["images"][0]["base_digest"] == later["digest"]
+    index = json.loads((folder / "index.json").read_bytes())  # as another tool may have written it
+    twice = {**index["manifests"][0], "annotations": {"org.opencontainers.image.ref.name": "1"}}
+    (folder / "index.json").write_text(json.dumps({**index, "manifests": [*index["manifests"], twice]}))
+    assert "the tag does not say which" in cli(*words, status=3)["hint"]
+
+
 def test_nothing_is_left_where_a_blob_is_damaged(make: Callable[..., Any], layout: Layout, tmp_path: Path) -> None:
     done = make()
     (found,) = done["images"]

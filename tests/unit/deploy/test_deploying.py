@@ -13,9 +13,10 @@ import pytest
 
 from bentotool.cli.main import main
 from bentotool.deploy.api import apply_plan, make_plan
+from bentotool.deploy.leftovers import Leftovers
 from bentotool.deploy.options import check_deployment_name, environment, option_values, usual_name
 from bentotool.deploy.records import Records
-from bentotool.errors import BentotoolError, ConflictError, UsageError, VerificationError
+from bentotool.errors import BentotoolError, ConflictError, RemoteError, UsageError, VerificationError
 from bentotool.oci.layout import Layout
 from bentotool.plugin_scan import scan
 from bentotool.plugins import Plugins
@@ -59,6 +60,9 @@ class Attic:
         blind = "the attic is dark" if os.environ.get("ATTIC_LOCKED") else ""
         return Plan("attic", bento, options, made, url="http://attic.example", blind=blind)
     def apply(self, plan, wait):
+        if plan.options.env.get("STRAW"):
+            facts = {"straw": plan.bento.version}
+            plan.options.making(Deployment(plan.name, "attic", "unknown", "", plan.bento.tag, facts=facts))
         if plan.options.env.get("FAIL"):
             raise RemoteError("the stairs are gone", hint="mend them")
         if plan.options.env.get("STUCK"):
@@ -332,6 +336,34 @@ def test_prune(deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, st
     assert cli("deployment", "prune", "--keep", "2")[1] == "straw of iris:1\n"
     assert cli("deployment", "prune", "none")[0] == 3
     assert cli("deployment", "prune", "--keep", "0")[0] == 2
+
+
+def test_what_attempts_left_goes_though_they_failed(
+    deploy: Callable[..., Any], cli: Callable[..., tuple[int, str, str]], layout: Layout
+) -> None:
+    deploy("one", DeployBento("iris", "0", ""), STRAW="1")
+    for number in (1, 2, 2):
+        with pytest.raises(RemoteError, match="stairs"):
+            deploy("one", DeployBento("iris", str(number), ""), STRAW="1", FAIL="1")
+    with pytest.raises(RemoteError, match="stairs"):
+        deploy("never", DeployBento("iris", "3", ""), STRAW="1", FAIL="1")
+    notes = layout.root / "deployments" / ".made"
+    assert len(list(notes.iterdir())) == 4
+    (notes / "one.0.json").write_text("{")
+    (notes / "one.1.json").write_text(json.dumps({"format": 1, "deployment": {"name": "two"}}))
+    assert [each["name"] for each in json.loads(cli("--json", "deployment", "list")[1])] == ["one"]
+    dry = json.loads(cli("--json", "deployment", "prune", "--dry-run")[1])["removed"]
+    assert dry == [f"would remove straw of iris:{number}" for number in (1, 2, 3)]
+    assert cli("deployment", "prune", "one")[1] == "straw of iris:1\nstraw of iris:2\n"
+    deploy("one", DeployBento("iris", "4", ""))
+    assert len(list(notes.iterdir())) == 6  # what is of the last hour may be another's that is about to use it
+    removed = json.loads(cli("--json", "deployment", "delete", "never")[1])["removed"]
+    assert removed == ["box never", "straw of iris:3"]
+    assert cli("deployment", "delete", "never")[0] == 3
+    assert len(Leftovers(layout).known("attic", "one")) == 3
+    assert Leftovers(layout).known("attic", older_s=60.0) == []
+    assert cli("deployment", "delete", "one")[0] == 0
+    assert list(notes.iterdir()) == []
 
 
 def test_a_record_is_forgotten_where_its_target_is_no_more(

@@ -72,13 +72,15 @@ def find_image(client: docker.DockerClient, reference: str) -> Image | None:
 
 
 def ensure_image(
-    client: docker.DockerClient, bento: DeployBento, given: str | None, pull: str, note: Callable[[str], None]
-) -> Image:
+    client: docker.DockerClient, bento: DeployBento, given: str | None, pull: str, note: Callable[[str], None],
+    making: Callable[[Sequence[str]], None] = lambda ids: None,
+) -> Image:  # fmt: skip
     """The image to run.
 
     Args:
         given: an image in place of the Bento's own.
         pull: ``missing`` or ``never``, for a given one.
+        making: told what ids an image may have before it is loaded.
 
     Raises:
         NotFoundError: there is none, or no registry has it.
@@ -88,15 +90,28 @@ def ensure_image(
         found = find_image(client, given)
         if found is None and pull == "missing":
             note(f"pull {given}")
-            with explained(f"pull {given}"):
-                client.images.pull(given)
+            _pull(client, given)
             found = find_image(client, given)
         if found is None:
             raise NotFoundError(
                 f"the engine has no image {given}", hint=f"docker pull {given}, or leave --pull never out"
             )
         return found
-    return image_of(client, bento) or _make(client, bento, note)
+    there = None if bento.anew else image_of(client, bento)
+    return there or _make(client, bento, note, making)
+
+
+def _pull(client: docker.DockerClient, reference: str) -> None:
+    try:
+        with explained(f"pull {reference}"):
+            client.images.pull(reference)
+    except BentotoolError as error:
+        if error.hint is None:  # the engine's own words do not say what can be done
+            error.hint = (
+                f"look at the name, and whether the engine reaches its registry: docker pull {reference};"
+                " or leave --image out for the Bento's own"
+            )
+        raise
 
 
 def image_of(client: docker.DockerClient, bento: DeployBento) -> Image | None:
@@ -148,8 +163,18 @@ def remove_image(client: docker.DockerClient, name: str) -> bool:
     return True
 
 
-def _make(client: docker.DockerClient, bento: DeployBento, note: Callable[[str], None]) -> Image:
+def _make(
+    client: docker.DockerClient,
+    bento: DeployBento,
+    note: Callable[[str], None],
+    making: Callable[[Sequence[str]], None],
+) -> Image:
     if bento.make_image is None:
+        if bento.anew:
+            raise NotFoundError(
+                f"the store has no Bento {bento.tag} to make the image of",
+                hint="pull the Bento, or leave --base and --builder out for the image that the engine has",
+            )
         raise NotFoundError(
             f"neither the engine has an image of {bento.tag} nor the store the Bento",
             hint="pull the Bento, or build it again",
@@ -157,12 +182,27 @@ def _make(client: docker.DockerClient, bento: DeployBento, note: Callable[[str],
     platform = f"linux/{_architecture(client)}"
     note(f"make the image of {bento.tag} for {platform}")
     archive = bento.make_image(platform)
+    there = _same(client, bento, archive)
+    if there is not None:
+        return there
+    making(archive.ids)
     note("load it into the engine")
     _load(client, bento.tag, archive)
     found = find_image(client, bento.tag)
     if found is None:
         raise BentotoolError(f"the engine took the image of {bento.tag} and does not have it", hint="docker image ls")
+    if found.id not in archive.ids:
+        making((found.id,))
     return replace(found, made=True)
+
+
+def _same(client: docker.DockerClient, bento: DeployBento, archive: ImageArchive) -> Image | None:
+    """The very image of an archive, where the engine has it: under the Bento's tag, or without one."""
+    for name in (bento.tag, *archive.ids):
+        found = find_image(client, name)
+        if found is not None and found.id in archive.ids:
+            return found
+    return None
 
 
 def _load(client: docker.DockerClient, tag: str, archive: ImageArchive) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, RemoteError
+from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, RemoteError, UsageError
 from bentotool.interfaces import JSON
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
 from bentotool_docker.engine import connect, engine_url, is_local
@@ -48,10 +48,17 @@ class DockerTarget:
         """What would be made. Without an engine, as if nothing ran."""
         engine = engine_url(options.values["engine"])
         _check_engine(options, engine)
+        given = options.values["image"]
+        if given and bento.anew:
+            raise UsageError(
+                f"--image {given} runs as it is: --base and --builder say how the Bento's own is made",
+                hint="leave --image out, or --base and --builder",
+            )
         try:
             with contextlib.closing(connect(engine)) as client:
-                given = options.values["image"]
                 image = find_image(client, str(given)) if given else image_of(client, bento)
+                if image is not None and bento.anew:
+                    image = replace(image, reference=bento.tag)
                 return self._plan(bento, options, engine, look(client, options.name), client, image)
         except RemoteError as error:
             if isinstance(error, AuthenticationError):
@@ -100,14 +107,21 @@ class DockerTarget:
         values, note = plan.options.values, plan.options.note
         done: list[Deployment] = []
         with contextlib.closing(connect(engine, timeout=stop_seconds(values) + 600)) as client:
-            image = ensure_image(client, plan.bento, values["image"], str(values["pull"]), note)
+
+            def making(ids: Sequence[str]) -> None:
+                facts: dict[str, JSON] = {"engine": engine, "image_ids": list(ids), "image_made": True}
+                plan.options.making(
+                    Deployment(plan.name, _NAME, "unknown", "", plan.bento.tag, plan.bento.digest, facts=facts)
+                )
+
+            image = ensure_image(client, plan.bento, values["image"], str(values["pull"]), note, making)
 
             def commit(version: Container, door: Container) -> None:
                 door.reload()
                 facts: dict[str, JSON] = {
                     "engine": engine, "image_name": image.reference, "image_id": image.id,
                     "container": str(version.name),
-                    "image_made": image.made or _made_before(plan.options.previous, image),
+                    "image_made": image.made or _made_before(plan.options, engine, image),
                     "stop_seconds": stop_seconds(values),
                 }  # fmt: skip
                 done.append(Deployment(
@@ -158,14 +172,16 @@ class DockerTarget:
             return [_described(standing, engine, {"engine": engine}) for standing in deployments(client)]
 
     def prune(self, past: Sequence[Deployment], kept: Sequence[Deployment], dry_run: bool) -> Sequence[str]:
-        """Remove images that were made for revisions of the past, and that nothing and nobody uses; see `Pruner`."""
+        """Remove images that were made for revisions of the past or by attempts, and that nothing and nobody uses."""
         removed: list[str] = []
         needed = {each.facts.get("image_id") for each in kept}
         for engine in sorted({_engine_of(each) for each in past}):
             made = {
-                str(each.facts["image_id"]): each.tag
+                identity: each.tag
                 for each in past
-                if each.facts.get("image_made") and each.facts["image_id"] not in needed and _engine_of(each) == engine
+                if each.facts.get("image_made") and _engine_of(each) == engine
+                for identity in _images(each)
+                if identity not in needed
             }
             with contextlib.closing(connect(engine)) as client:
                 for identity, name in unused_images(client, made).items() if made else ():
@@ -194,10 +210,23 @@ def _same_engine(url: str) -> str:
     return f"{scheme}://{os.path.realpath(path)}" if scheme == "unix" else url
 
 
-def _made_before(previous: Deployment | None, image: Image) -> bool:
-    """Whether the image was made for a deployment of this name, and none but those is known to use it."""
-    facts = previous.facts if previous is not None else {}
-    return facts.get("image_id") == image.id and facts.get("image_made") is True
+def _made_before(options: DeployOptions, engine: str, image: Image) -> bool:
+    """Whether the image was made for the deployment that was, or by any attempt, whatever came of that."""
+    before = (*([options.previous] if options.previous is not None else []), *options.left)
+    return any(
+        each.facts.get("image_made") is True
+        and image.id in _images(each)
+        and _same_engine(_engine_of(each)) == _same_engine(engine)
+        for each in before
+    )
+
+
+def _images(deployment: Deployment) -> tuple[str, ...]:
+    """Ids of the image of a revision, or those that an image has that an attempt made."""
+    facts = deployment.facts
+    several = facts.get("image_ids")
+    found = several if isinstance(several, list) else [facts.get("image_id")]
+    return tuple(each for each in found if isinstance(each, str))
 
 
 def _engine_of(deployment: Deployment) -> str:
