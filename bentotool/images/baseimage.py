@@ -117,8 +117,24 @@ def find_base(
 
 def _reference(text: str) -> RemoteReference | None:
     """What is asked of a registry; None for a folder or file."""
+    if is_local(text):
+        return None
     with _told_of_path(text):
-        return None if is_local(text) else RemoteReference.parse(text)
+        if _is_path(text) and not os.path.exists(text):
+            raise NotFoundError(
+                f"no file or folder {text[:200]!r} with a base image", hint="look at the path: FILE.tar, or oci:FOLDER"
+            )
+        return RemoteReference.parse(text)
+
+
+def _is_path(text: str) -> bool:
+    """Whether only a file or folder can be meant: the name of an image does not start so, and a registry that is not
+    named has no image called as a file.
+    """
+    if text.startswith((".", "/", "~", "\\")):
+        return True
+    host = text.partition("/")[0] if "/" in text else ""
+    return text.endswith(".tar") and not any(each in host for each in ".:") and host != "localhost"
 
 
 @contextlib.contextmanager

@@ -204,9 +204,10 @@ class _Stored:
         if len({each.digest for each in entries}) != 1:
             what = f"has {len(entries)} images" + (f" named {self._tag!r}" if self._tag else "")
             names = ", ".join(sorted({name for each in listed if (name := each.annotations.get(_REF_NAME, ""))})[:20])
-            raise NotFoundError(
-                f"{self._text} {what}, not one", hint=f"add one of its tags, as in oci:FOLDER:TAG: {names or 'none'}"
-            )
+            hint = f"add one of its tags, as in oci:FOLDER:TAG: {names or 'none'}"
+            if self._tag and entries:  # another one of its tags would be another image
+                hint = "the tag does not say which: write the one that is meant to a folder of its own"
+            raise NotFoundError(f"{self._text} {what}, not one", hint=hint)
         return self.manifest(entries[0])
 
     def manifest(self, entry: Descriptor) -> tuple[bytes, str]:

@@ -157,20 +157,29 @@ def _find_base(request: ImageRequest, plan: ImagePlan, program: Program, folder:
             return _loaded(request, plan, program, reference, folder)  # the store may have it
         except NotFoundError:
             raise NotFoundError(
-                f"base image {reference} is not in the engine for {plan.platform}",
+                f"base image {reference} is not in the engine for {plan.platform}{_other(program, plan, reference)}",
                 hint=f"{program.command[0]} pull it first, or name a folder: --base oci:FOLDER",
             ) from None
     try:
         base = _fetched(request, plan, reference)
-    except RemoteError:
+    except RemoteError as error:
         # The engine may have a mirror, or certificates, that are not known here.
         done = program.run([program.command[0], *program.pull, "--platform", plan.platform, reference])
         known = None if done.returncode else in_engine(program, reference, plan.platform)
         if known is None:
+            error.message += _other(program, plan, reference)
+            error.args = (error.message,)
             raise
         return known
     pinned = str(RemoteReference.parse(reference).with_digest(base.digest))
     return _Base(reference, pinned, base.digest, base.diff_ids, base.layers)
+
+
+def _other(program: Program, plan: ImagePlan, reference: str) -> str:
+    """For what other platform the engine has an image of that name, to add to what is wrong."""
+    found = program.describe(reference) or {}
+    there = f"{found.get('Os')}/{found.get('Architecture')}"[:60]
+    return f"; the engine's is for {there}, not for {plan.platform}" if found and there != plan.platform else ""
 
 
 def _as_in_registry(request: ImageRequest, plan: ImagePlan, known: _Base) -> _Base:

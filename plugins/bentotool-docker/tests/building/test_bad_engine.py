@@ -72,6 +72,18 @@ def test_a_base_for_another_platform(kit: Any, builds: Any, simple: str, archive
     assert kit.error(builds.run(*words, "--base", archive)).endswith(" is for linux/amd64, not for linux/arm64")
 
 
+def test_an_image_of_the_engine_for_another_platform(kit: Any, builds: Any, engine: Any, simple: str) -> None:
+    name = "localhost:1/bentotool-test:1"
+    engine.images.get(kit.BASE).tag(name)
+    words = ("containerize", simple, "--builder", "buildkit", "--platform", "linux/arm64", "--base", name)
+    try:
+        for more in ((), ("--offline",)):
+            said = kit.error(builds.run(*words, *more))
+            assert said.endswith("; the engine's is for linux/amd64, not for linux/arm64")
+    finally:
+        engine.images.remove(name)
+
+
 def test_a_platform_that_the_engine_cannot_run(kit: Any, builds: Any, engine: Any, simple: str) -> None:
     if Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
         pytest.skip("needs an engine without an emulator")
