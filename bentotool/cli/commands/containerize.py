@@ -219,17 +219,29 @@ def _push(state: State, bento: StoredBento, images: Sequence[BuiltImage], names:
     """Push these images, whatever another command makes of the same Bento meanwhile.
 
     The digest of several is then that of the index which the registry has.
+
+    Raises:
+        BentotoolError: one cannot be pushed; its details say which were.
     """
     from bentotool.cli.delivery import push_ref
+    from bentotool.errors import BentotoolError
     from bentotool.images.containerize import image_index
     from bentotool.oci.digest import sha256_bytes
     from bentotool.oci.refs import RefStore
 
     ref = RefStore(state.layout).get("bentos", bento.tag)
     index = sha256_bytes(image_index(state.layout, bento, images).to_bytes())
-    done = [push_ref(state, ref, name, index=index) for name in names]
+    done: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            done.append(push_ref(state, ref, name, index=index).to_dict("sent"))
+        except BentotoolError as error:
+            if done:
+                error.details["pushed"] = done
+                _show_pushed(state, done)
+            raise
     several = {"digest": index} if len(images) > 1 else {}
-    return {**several, "index": index, "pushed": [each.to_dict("sent") for each in done]}
+    return {**several, "index": index, "pushed": done}
 
 
 def _dry_run(state: State, bento: StoredBento, plans: Sequence[ImagePlan], builder: str) -> None:
@@ -289,9 +301,13 @@ def _show(state: State, document: dict[str, Any]) -> None:
         console.line(f"wrote {document['output']}")
     if "loaded" in document:
         console.line(f"loaded into {document['loaded']}")
-    for each in document.get("pushed", ()):
-        console.line(f"pushed {each['remote']}@{each['index']}, {human_size(each['sent'])} sent")
+    _show_pushed(state, document.get("pushed", ()))
     if not document.keys() & {"pushed", "output", "loaded"}:
         placed = not document["references"][0].startswith("docker.io/library/")
         push = "add --push" if placed else f"bentotool push {document['tag']} HOST/REPOSITORY, or add"
         console.note(f"Next: {push}{',' if placed else ''} --load or --output FILE.tar")
+
+
+def _show_pushed(state: State, pushed: Sequence[dict[str, Any]]) -> None:
+    for each in pushed:
+        state.console.line(f"pushed {each['remote']}@{each['index']}, {human_size(each['sent'])} sent")

@@ -200,3 +200,16 @@ def test_a_registry_that_refuses_leaves_no_tag(
     assert not registry.manifests
     absent = push(bento, "-t", "127.0.0.1:9/no/registry:1", status=5)
     assert "127.0.0.1:9" in absent["message"]
+
+
+def test_what_was_pushed_before_a_registry_refused(
+    push: Callable[..., Any], bento: StoredBento, real_registry: Any, make_faulty: Callable[..., Any], reply: Any,
+    fault: Any,
+) -> None:  # fmt: skip
+    registry = make_faulty()
+    registry.faults.append(fault("PUT", "/manifests/", times=100, instead=reply(403, b"no")))
+    first = f"{real_registry.host}/images/first:1"
+    refused = push(bento, "-t", first, "-t", f"{registry.host}/no/image:1", status=5)
+    assert [each["remote"] for each in refused["pushed"]] == [first]
+    assert registry.host in refused["message"]
+    assert not registry.manifests
