@@ -33,6 +33,7 @@ from bentotool.build.taskstores import task_store_requirements
 from bentotool.build.wheel import as_text, cached_runtime_wheel
 from bentotool.errors import BuildError, ConfigError, NotFoundError, UsageError
 from bentotool.interfaces import PlanAddition
+from bentotool.models.declared import find_model, import_declared, is_origin
 from bentotool.models.store import ModelStore, StoredModel
 from bentotool.oci.descriptor import canonical_json
 from bentotool.oci.layout import Layout
@@ -116,7 +117,7 @@ class Work:
             image = read_service_image(probe.image)
             project = with_image(project, image)
         with self.step("models"):
-            stored = _find_models(config, probe, ModelStore(self.layout))
+            stored = self.find_models(config, probe)
             models = _plan_models(stored)
             files_of = [plugins.loader_files(name) for name in _frameworks(stored)]
             loaders = {name: path for files in files_of for name, path in files.items()}
@@ -179,6 +180,27 @@ class Work:
         )
         self.cached["service"] = probe.finding is not None and probe.finding.hit
         return probe
+
+    def find_models(self, config: BuildConfig, probe: Probe) -> list[tuple[str, StoredModel]]:
+        """The models of the service and of the configuration, each with the name it is asked for by.
+
+        One that is named by its origin is imported where it is not in the store.
+        """
+        store, found = ModelStore(self.layout), []
+        for alias, reference in sorted(_references(config, probe).items()):
+            try:
+                model = find_model(store, reference)
+            except NotFoundError as error:
+                if not is_origin(reference):
+                    name = reference.split(":")[0].split("@")[0]
+                    hint = error.hint if error.hint and error.hint.startswith("did you mean") else None
+                    hint = hint or f"bentotool model import FILE --name {name}"
+                    raise NotFoundError(error.message, hint=hint) from None
+                if self.options.offline:
+                    raise
+                model = import_declared(store, reference, self.plugins)
+            found.append((alias, model))
+        return found
 
     def check_secrets(self, project: ProjectConfig, probe: Probe, files: Sequence[str] = ()) -> None:
         origin, file = project.origin or "the configuration", self.options.arg_file
@@ -281,19 +303,6 @@ def _wanted(
     references = _references(config, probe)
     for alias, model in stored:
         yield references[alias], model
-
-
-def _find_models(config: BuildConfig, probe: Probe, store: ModelStore) -> list[tuple[str, StoredModel]]:
-    """The models of the service and of the configuration, each with the name it is asked for by."""
-    found = []
-    for alias, reference in sorted(_references(config, probe).items()):
-        try:
-            found.append((alias, store.get(reference)))
-        except NotFoundError as error:
-            name = reference.split(":")[0].split("@")[0]
-            hint = error.hint if error.hint and error.hint.startswith("did you mean") else None
-            raise NotFoundError(error.message, hint=hint or f"bentotool model import FILE --name {name}") from None
-    return found
 
 
 def _plan_models(stored: list[tuple[str, StoredModel]]) -> tuple[PlannedModel, ...]:

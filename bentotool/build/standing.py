@@ -25,6 +25,7 @@ from bentotool.build.result import BuildOptions, BuildResult
 from bentotool.build.room import Room
 from bentotool.build.stamps import Stamp, as_stamp, settled, stamp_at
 from bentotool.errors import BentotoolError
+from bentotool.models.declared import find_model, is_origin
 from bentotool.oci.layout import Layout
 from bentotool.oci.refs import Ref, RefStore
 
@@ -117,11 +118,18 @@ class Records:
         refs = RefStore(self.layout)
         for reference, digest in record["models"].items():
             try:
-                if refs.get("models", reference).digest != digest or not self.layout.has(digest):
+                if self._model(refs, reference) != digest or not self.layout.has(digest):
                     return f"model {reference}"
             except BentotoolError:
                 return f"model {reference}"
         return journal if self._stored(refs, record) else "the Bento in the store"
+
+    def _model(self, refs: RefStore, reference: str) -> str:
+        if not is_origin(reference):
+            return refs.get("models", reference).digest
+        from bentotool.models.store import ModelStore
+
+        return find_model(ModelStore(self.layout), reference).digest
 
     def _stored(self, refs: RefStore, record: dict[str, Any]) -> bool:
         """Whether the Bento is there, whole, and what ``latest`` means."""

@@ -1,19 +1,19 @@
 """The Model Store as a service's author uses it: ``bentotool.models``.
 
-``BentoModel`` works wherever a service runs. The rest needs the whole tool and is imported when it is used: the runtime
-inside a Bento carries this file and :mod:`~bentotool.models.reader` alone.
+``BentoModel`` and ``HuggingFaceModel`` work wherever a service runs. The rest needs the whole tool and is imported when
+it is used: the runtime inside a Bento carries this file and :mod:`~bentotool.models.reader` alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bentotool.models.reader import BentoModel, Model
+from bentotool.models.reader import BentoModel, HuggingFaceModel, Model
 
 if TYPE_CHECKING:
     from bentotool.models.api import create, delete, export_model, get, import_model, list
 
-__all__ = ["BentoModel", "Model", "create", "delete", "export_model", "get", "import_model", "list"]
+__all__ = ["BentoModel", "HuggingFaceModel", "Model", "create", "delete", "export_model", "get", "import_model", "list"]
 
 
 def __getattr__(name: str) -> Any:

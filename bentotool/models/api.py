@@ -16,6 +16,7 @@ from bentotool.errors import NotFoundError, UsageError
 from bentotool.frameworks import split_version, with_signatures
 from bentotool.interfaces import SourceModel
 from bentotool.models.archives import import_archive
+from bentotool.models.declared import find_model, import_declared
 from bentotool.models.importing import check_given, local_files
 from bentotool.models.reader import Info, Model
 from bentotool.models.reader import resolve as get
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
     from bentotool.plugins import Plugins
 
-__all__ = ["create", "delete", "export_model", "get", "import_model", "list", "open_model"]
+__all__ = ["create", "delete", "export_model", "get", "import_model", "list", "open_declared", "open_model"]
 
 
 _HINTS = {
@@ -90,7 +91,23 @@ def open_model(tag: str) -> Model:
         NotFoundError: when there is no such model.
     """
     store = _store()
-    return _model(store, store.get(tag))
+    return _model(store, find_model(store, tag))
+
+
+def open_declared(reference: str) -> Model:
+    """As :func:`open_model`, for a model named by where it comes from; what is not in the store is imported.
+
+    Raises:
+        BentotoolError: it cannot be imported.
+    """
+    from bentotool.plugins import load_plugins
+
+    store = _store()
+    try:
+        stored = find_model(store, reference)
+    except NotFoundError:
+        stored = import_declared(store, reference, load_plugins())
+    return _model(store, stored)
 
 
 def _model(store: ModelStore, stored: StoredModel) -> Model:

@@ -45,7 +45,7 @@ _CONFIGS = (".json", ".yaml", ".yml", ".txt", ".toml", ".model", ".jinja", ".spm
 _KINDS = ("weight", "weight.config", "doc", "code")
 _VERSION = "org.opencontainers.image.version"
 _METADATA = "io.bentotool.metadata"
-_ORIGIN = frozenset({"source", "source_digest", "source_format"})
+_ORIGIN = frozenset({"source", "source_digest", "source_format", "source_request"})
 """Facts that say where a model came from. The same model from a folder and from the hub has the same version."""
 DigestOf = Callable[[tuple[LayerFile, ...]], str]
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
+from urllib.parse import urlencode
 
 from bentotool.errors import BentotoolError, NotFoundError, UsageError
 
-__all__ = ["BENTO_ENV", "BentoModel", "Info", "Model", "resolve"]
+__all__ = ["BENTO_ENV", "BentoModel", "HuggingFaceModel", "Info", "Model", "asked_of", "resolve"]
 
 BENTO_ENV = "BENTOTOOL_BENTO"
 """Path of the ``bento.json`` of the Bento that this process runs; set by the runtime."""
@@ -198,6 +200,88 @@ class BentoModel:
         return f"BentoModel({self.reference!r})"
 
 
+_HUB_MODEL = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
+_REVISION = re.compile(r"[\w./-]+", re.ASCII)
+
+
+def asked_of(address: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> str:
+    """What was asked of a source, as one text: its address, and which of its files."""
+    choice = urlencode({"include": list(include), "exclude": list(exclude)}, doseq=True)
+    return f"{address}?{choice}" if choice else address
+
+
+class HuggingFaceModel:
+    """Declares, as a class attribute of a service, that it uses a repository of the Hugging Face hub.
+
+    On an instance it is the path of a folder with the files, as text. The build takes the model from the store, and
+    imports it first where it is not there; the Bento has it by its digest. Outside a Bento it is looked up, and where
+    need be imported, when it is first used.
+
+    Args:
+        model_id: ``org/repo``.
+        revision: a commit, a tag or a branch. What a branch stood for when the model was imported is what is used.
+        endpoint: of the hub; the hub's client takes it from ``HF_ENDPOINT``, which must say the same.
+        include, exclude: patterns over the names of its files, as for ``bentotool model import``.
+
+    Attributes:
+        reference: by which the model is named in the store and in a Bento.
+
+    Raises:
+        TypeError: for what is no text, or no list of texts.
+        UsageError: for what names no repository or revision; for an ``endpoint`` that the hub's client does not use.
+    """
+
+    __bentotool_model__ = True
+
+    def __init__(
+        self,
+        model_id: str,
+        revision: str = "main",
+        endpoint: str | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+    ) -> None:
+        for name, value, form in (("model_id", model_id, _HUB_MODEL), ("revision", revision, _REVISION)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} of HuggingFaceModel is a text, not {value!r:.80}")
+            if not form.fullmatch(value) or ".." in value:
+                raise UsageError(f"{name}={value!r:.80} is none of the hub", hint='write "org/repo", revision="main"')
+        self.include, self.exclude = _patterns("include", include), _patterns("exclude", exclude)
+        self.model_id, self.revision, self.endpoint = model_id, revision, endpoint
+        self.reference = asked_of(f"hf://{model_id}@{revision}", self.include, self.exclude)
+        self._path = ""
+        # In a Bento the files are there, whichever hub they came from.
+        if endpoint and not os.environ.get(BENTO_ENV):
+            used = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+            if used.rstrip("/") != endpoint.rstrip("/"):
+                raise UsageError(f"endpoint={endpoint!r:.200} is not {used}", hint=f"set HF_ENDPOINT={endpoint:.200}")
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> HuggingFaceModel: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> str: ...
+    def __get__(self, instance: object | None, owner: type) -> HuggingFaceModel | str:
+        return self if instance is None else self.resolve()
+
+    def resolve(self) -> str:
+        """The folder with the files; see :func:`resolve` for the errors, and ``bentotool model import`` for its own."""
+        bento = os.environ.get(BENTO_ENV)
+        if bento:
+            return str(_from_bento(bento, self.reference).path)
+        if not self._path:  # a branch does not move while the service runs
+            self._path = str(_from_hub(self.reference).path)
+        return self._path
+
+    def __repr__(self) -> str:
+        return f"HuggingFaceModel({self.reference!r})"
+
+
+def _patterns(name: str, given: Sequence[str] | None) -> tuple[str, ...]:
+    if isinstance(given, str) or not all(isinstance(each, str) for each in given or ()):
+        raise TypeError(f"{name} of HuggingFaceModel is a list of patterns, not {given!r:.80}")
+    return tuple(given or ())
+
+
 def resolve(tag: str | Model) -> Model:
     """Find a model; one that was found already is given back.
 
@@ -254,3 +338,14 @@ def _from_store(tag: str) -> Model:
             f"model {tag} cannot be looked up: this is the runtime alone, outside a Bento", hint="pip install bentotool"
         ) from None
     return open_model(tag)
+
+
+def _from_hub(reference: str) -> Model:
+    try:
+        from bentotool.models.api import open_declared
+    except ModuleNotFoundError:
+        raise NotFoundError(
+            f"model {reference} cannot be looked up: this is the runtime alone, outside a Bento",
+            hint=f"pip install bentotool, then bentotool model import {reference.partition('?')[0]}",
+        ) from None
+    return open_declared(reference)

@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from bentotool.errors import PluginError, UnsafeError, UsageError, VerificationE
 from bentotool.interfaces import SourceFile, SourceModel, SourceRequest
 from bentotool.models.choice import EVERYTHING, Choice
 from bentotool.models.importing import import_files, local_files, name_for, valid_name
+from bentotool.models.reader import asked_of
 from bentotool.models.web import download, file_name, part_key, public_address
 from bentotool.oci.blobs import DiskFullError, without_room
 from bentotool.oci.digest import check_digest, hash_file
@@ -175,7 +176,7 @@ def fetch(
                 raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
             check_entry_names(file.name for file in model.files)
             whole = True
-            yield _fetched(choice.of(model), folder)
+            yield _fetched(_chosen(model, choice), folder)
         finally:
             if whole or not _has_parts(folder):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -227,6 +228,15 @@ def _fetched(model: SourceModel, folder: Path) -> Fetched:
         model.shared and not owned and all(file.path.stat().st_dev == folder.stat().st_dev for file in model.files)
     )
     return Fetched(model, owned, linkable)
+
+
+def _chosen(model: SourceModel, choice: Choice) -> SourceModel:
+    """The wanted part of a model; what was asked for then names the choice as well."""
+    part = choice.of(model)
+    if choice.everything or "source_request" not in part.metadata:
+        return part
+    asked = asked_of(str(part.metadata["source_request"]), choice.include, choice.exclude)
+    return replace(part, metadata={**part.metadata, "source_request": asked})
 
 
 def _has_parts(folder: Path) -> bool:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,21 @@ def require_package() -> Callable[[str], None]:
         pytest.skip(f"needs the package {name}")
 
     return require
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """A hub's cache, as the hub's client lays it out, with one repository."""
+    np, tensors = pytest.importorskip("numpy"), pytest.importorskip("safetensors.numpy")
+    home = tmp_path / "hub" / "hub" / "models--acme--tiny"
+    snapshot = home / "snapshots" / COMMIT
+    for folder in (home / "blobs", home / "refs", snapshot / "sub"):
+        folder.mkdir(parents=True)
+    (home / "refs" / "main").write_text(COMMIT)
+    tensors.save_file({"w": np.ones((2, 3), np.float32)}, home / "blobs" / "aa")
+    (home / "blobs" / "bb").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    (home / "blobs" / "cc").write_text("x")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/aa")
+    (snapshot / "config.json").symlink_to("../../blobs/bb")
+    (snapshot / "sub" / "vocab.txt").symlink_to("../../../blobs/cc")
+    return tmp_path / "hub"

@@ -51,7 +51,8 @@ class HubSource:
         request.advance(total)
         name = repository.replace("/", "--")  # as the hub's own cache spells it
         origin = f"hf://{repository}@{snapshot.name}"  # the cache names a snapshot by its commit
-        return SourceModel(files, name, metadata={"source": origin}, shared=True)
+        asked = f"hf://{repository}@{revision or 'main'}"  # by which a service may name it: HuggingFaceModel
+        return SourceModel(files, name, metadata={"source": origin, "source_request": asked}, shared=True)
 
 
 def _too_large(uri: str, limit: int) -> UnsafeError:
