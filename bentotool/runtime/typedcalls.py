@@ -9,8 +9,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from bentotool.runtime.wire import WireError
+from bentotool.sdk.answers import objection
 from bentotool.sdk.codecs import load_foreign
-from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput
+from bentotool.sdk.exceptions import InvalidArgument
+from bentotool.sdk.places import locate
 from bentotool.sdk.signature import MethodSpec
 
 __all__ = ["TypedCall", "restore"]
@@ -23,7 +25,16 @@ def _load(tp: Any, value: Any) -> Any:
     if isinstance(value, get_origin(tp) or tp):
         return value
     validate = getattr(tp, "model_validate", None)
-    return validate(value) if validate is not None else load_foreign(tp, value)
+    if validate is None:
+        return load_foreign(tp, value)
+    import pydantic
+
+    try:
+        return validate(value)
+    except pydantic.ValidationError as error:
+        from bentotool.sdk.pydantic_models import one_line
+
+        raise one_line(error) from None
 
 
 def restore(annotation: Any, value: Any) -> Any:
@@ -99,7 +110,8 @@ class TypedCall:
             try:
                 bound.arguments[name] = self._argument(name, given)
             except ValueError as error:
-                raise InvalidArgument(f"$.{name}: {error}", details={"path": f"$.{name}"}) from None
+                what, path = locate(str(error), f"$.{name}")
+                raise InvalidArgument(f"{path}: {what}", details={"path": path}) from None
         named = {name: bound.arguments.pop(name) for name in self._by_name if name in bound.arguments}
         return bound.args, bound.kwargs | named
 
@@ -116,4 +128,4 @@ class TypedCall:
         try:
             return restore(self._returned, value)
         except ValueError as error:
-            raise InvalidOutput(f"{self.where} returned something it does not declare: {error}") from error
+            raise objection(self.where, error) from error

@@ -50,7 +50,7 @@ def _spread(spec: MethodSpec, tree: dict[str, Any]) -> Any:
 def _parameter(spec: MethodSpec, name: str) -> list[Any]:
     found = [parameter for parameter in spec.parameters if parameter.name == name]
     if not found:
-        raise InvalidArgument(f"$: the API has no parameter {name!r}", details={"path": "$"})
+        raise InvalidArgument(f"$.{name}: there is no such field", details={"path": f"$.{name}"})
     return found
 
 

@@ -53,7 +53,8 @@ class Codec:
 
     Attributes:
         wire: the type msgspec decodes.
-        describe: the JSON Schema.
+        describe: the JSON Schema of what is read.
+        describe_answer: that of what is sent, where it is another one.
         load: what came → Python value; raises ValueError or TypeError for a wrong value. None: what `wire` gives is it.
         dump: Python value → what msgspec can encode. None: as it is.
         prepare: Python value → the same with numpy arrays in it, for a binary answer. None: found by walking.
@@ -78,6 +79,7 @@ class Codec:
     files: bool = False
     arrays: bool = False
     foreign: bool = False
+    describe_answer: Describe | None = None
 
 
 _FAMILIES = {

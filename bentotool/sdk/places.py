@@ -11,6 +11,7 @@ from bentotool.sdk.files import NotFetched
 __all__ = ["invalid", "locate", "parse_path", "place"]
 
 _AT = re.compile(r" - at `\$?([^`]*)`$")
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]*)\]")
 _MAX_STEPS = 16
 _MAX_INDEX = 10_000
@@ -21,6 +22,9 @@ def locate(message: str, prefix: str = "$") -> tuple[str, str]:
     path = ""
     while found := _AT.search(message):
         message, path = message[: found.start()], path + found.group(1)
+    if found := _FIELD.fullmatch(message):  # the place is that of the field, not of the object around it
+        missing = found.group(1).startswith("missing")
+        return "required, and not given" if missing else "there is no such field", f"{prefix}{path}.{found.group(2)}"
     return message[:1].lower() + message[1:], prefix + path
 
 

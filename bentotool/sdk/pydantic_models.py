@@ -15,9 +15,10 @@ import pydantic
 
 from bentotool.sdk.codecs import Codec, annotate, as_read, family_of, foreign_codec, list_batching, split_annotated
 
-__all__ = ["make", "plain"]
+__all__ = ["make", "one_line", "plain"]
 
 _OURS = "bentotool.sdk.pydantic_models"
+_ANSWERED = "Answer"
 _NOTATION = "x-bentotool-notation"
 """Where the schema of a field of ours has what BentoML's clients read, until one of the two is chosen."""
 
@@ -149,7 +150,8 @@ def _chosen(schema: Any, tensors: bool) -> Any:
     return {key: _chosen(value, tensors) for key, value in schema.items()}
 
 
-def _one_line(error: pydantic.ValidationError) -> ValueError:
+def one_line(error: pydantic.ValidationError) -> ValueError:
+    """What pydantic found first, with its place as msgspec writes it."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
     text = first["msg"].removeprefix("Value error, ")
@@ -167,7 +169,7 @@ def _loader(adapter: pydantic.TypeAdapter[Any]) -> Callable[[Any], Any]:
         try:
             return adapter.validate_python(value)
         except pydantic.ValidationError as error:
-            raise _one_line(error) from _cause(error)
+            raise one_line(error) from _cause(error)
 
     return load
 
@@ -182,12 +184,21 @@ def make(tp: Any, metadata: tuple[Any, ...]) -> Codec:
         try:
             return adapter.validate_python(value, from_attributes=True)
         except pydantic.ValidationError as error:
-            raise _one_line(error) from None
+            raise one_line(error) from None
 
     def describe(template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         schema = adapter.json_schema(ref_template=template.replace("{name}", "{model}"))
         schema = as_read(_chosen(schema, tensors))
         return schema, schema.pop("$defs", {})
+
+    def describe_answer(template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        schema = adapter.json_schema(by_alias=False)
+        if schema == adapter.json_schema() or (_is_model(tp) and tp.model_config.get("serialize_by_alias")):
+            return describe(template, tensors)
+        # the names of fields are sent and their aliases are read: one name for both forms of a model would not do
+        schema = adapter.json_schema(by_alias=False, ref_template=template.replace("{name}", f"{{model}}{_ANSWERED}"))
+        schema = as_read(_chosen(schema, tensors))
+        return schema, {f"{name}{_ANSWERED}": inner for name, inner in schema.pop("$defs", {}).items()}
 
     return Codec(
         Any,
@@ -199,4 +210,5 @@ def make(tp: Any, metadata: tuple[Any, ...]) -> Codec:
         files=patch.files,
         arrays=patch.arrays,
         foreign=True,
+        describe_answer=describe_answer,
     )

@@ -13,6 +13,7 @@ import msgspec
 from bentotool.errors import ConfigError
 from bentotool.sdk.codecs import Codec, load_foreign
 from bentotool.sdk.exceptions import InvalidArgument
+from bentotool.sdk.places import locate
 
 __all__ = ["RouteParameters", "read_route", "route_names"]
 
@@ -80,7 +81,8 @@ class RouteParameters:
                 value = msgspec.convert(text, codec.wire, strict=False, dec_hook=load_foreign)
                 values[name] = value if codec.load is None else codec.load(value)
             except (msgspec.ValidationError, ValueError, TypeError, OverflowError) as error:
-                raise InvalidArgument(f"parameter {name!r}: {error}", details={"path": name}) from None
+                what, path = locate(str(error), f"$.{name}")
+                raise InvalidArgument(f"{path}: {what}", details={"path": path}) from None
         return values
 
 

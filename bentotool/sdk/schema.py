@@ -113,7 +113,7 @@ def stream_media_type(spec: MethodSpec) -> str:
 
 def output_schema(spec: MethodSpec, template: str, tensors: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """JSON Schema of an API's answer, and the definitions it refers to."""
-    schema, shared = spec.output.describe(template, tensors)
+    schema, shared = (spec.output.describe_answer or spec.output.describe)(template, tensors)
     if tensors:
         schema, shared = _for_clients(schema), _for_clients(shared)
     if tensors and schema.get("type") == "string" and spec.output.media_type == "application/json":

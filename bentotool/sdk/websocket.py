@@ -216,7 +216,7 @@ class WebSocketSpec:
         texts = {**query, **path}
         for name in self.required:
             if name not in texts:
-                raise InvalidArgument(f"query parameter {name!r} is missing", details={"path": name})
+                raise InvalidArgument(f"$.{name}: required in the query, and not given", details={"path": f"$.{name}"})
         return self.parameters.load({name: texts[name] for name in self.parameters.codecs if name in texts})
 
 

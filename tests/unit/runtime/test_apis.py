@@ -114,6 +114,21 @@ def test_answers(client, method, path, options, status, document):
     assert answer.headers["content-length"] == str(len(answer.content))
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "place"),
+    [
+        ("GET", "/v1/items/x", "$.id"),
+        ("GET", "/v1/items/7?limit=x", "$.limit"),
+        ("GET", "/v1/items/7?other=1", "$.other"),
+        ("PUT", "/v1/items/7", "$.name"),
+    ],
+)
+def test_a_wrong_field_is_named_alike_wherever_it_comes_from(client, method, path, place):
+    error = client.request(method, path, json=None if method == "GET" else {}).json()["error"]
+    assert error["path"] == place
+    assert error["message"].startswith(f"{place}: ")
+
+
 def test_exact_routes_stand_before_parameters_and_paths_may_hold_slashes(client):
     assert client.get("/v1/items/special").text == "exact"
     assert client.get("/v1/files/a/b.txt").text == "a/b.txt"

@@ -15,6 +15,8 @@ import pytest
 import bentotool
 from bentotool.errors import ConfigError
 from bentotool.exceptions import InvalidArgument, InvalidOutput, UnprocessableEntity
+from bentotool.runtime.typedcalls import TypedCall
+from bentotool.sdk.schema import input_schema, output_schema
 from bentotool.testing import TestClient
 from bentotool.validators import DType, Shape
 
@@ -106,8 +108,8 @@ def test_types_travel_both_ways(annotation, value, expected):
 @pytest.mark.parametrize(
     ("body", "path"),
     [
-        ({}, "$"),
-        ({"x": [1], "other": 2}, "$"),
+        ({}, "$.x"),
+        ({"x": [1], "other": 2}, "$.other"),
         ({"x": [1, "a"]}, "$.x[1]"),
         ({"x": None}, "$.x"),
     ],
@@ -231,6 +233,48 @@ def test_pydantic_models(require_package):
         decoded(spec, {"item": {"count": 0}})
     assert raised.value.details["path"] == "$.item.count"
     assert spec.encode(Item(count=3)) == b'{"count":3}'
+
+
+def test_an_alias_of_pydantic_is_read_and_the_name_is_sent(require_package):
+    require_package("pydantic")
+    import pydantic
+
+    class Mail(pydantic.BaseModel):
+        from_: str = pydantic.Field(alias="from")
+
+    def call(self, mail):
+        return [mail]
+
+    call.__annotations__ = {"mail": Mail, "return": list[Mail]}
+    spec = declare(call)
+    ([mail], _) = spec.decode(b'{"mail": {"from": "a"}}')
+    assert spec.encode([mail]) == b'[{"from_":"a"}]'
+    for tensors in (True, False):
+        (schema, shared), (read, _) = output_schema(spec, "#/{name}", tensors), input_schema(spec, "#/{name}", tensors)
+        assert schema["items"] == {"$ref": "#/MailAnswer"}
+        assert list(shared["MailAnswer"]["properties"]) == ["from_"]
+        assert list(read["properties"]["mail"]["properties"]) == ["from"]
+
+
+def test_a_wrong_argument_between_services_is_said_in_one_line(require_package):
+    require_package("pydantic")
+    import pydantic
+
+    class Item(pydantic.BaseModel):
+        counts: list[int]
+
+    def call(self, item, n):
+        return item
+
+    call.__annotations__ = {"item": Item, "n": int, "return": Item}
+    typed = TypedCall("Inner", declare(call))
+    with pytest.raises(InvalidArgument) as raised:
+        typed.incoming([[{"counts": [1, "x"]}, 1], {}])
+    assert raised.value.details["path"] == "$.item.counts[1]"
+    assert raised.value.message.startswith("$.item.counts[1]: input should be a valid integer")
+    assert "\n" not in raised.value.message
+    with pytest.raises(InvalidOutput, match=r"something it does not declare at \$\.counts: field required$"):
+        typed.result({})
 
 
 def test_field_is_that_of_pydantic(require_package):

@@ -108,7 +108,7 @@ def test_values_come_back_whole(annotation, value, expected):
     ("annotation", "value", "path"),
     [
         (Point, {"x": "1"}, "$.value.x"),
-        (list[Point], [{"x": 1}, {}], "$.value[1]"),
+        (list[Point], [{"x": 1}, {}], "$.value[1].x"),
         (Node, {"next": {"children": [{}, {"point": {"x": None}}]}}, "$.value.next.children[1].point.x"),
         (Tree, {"array": [1], "part": {"array": ["a"]}}, "$.value.part.array"),
         (list[Pair], [{"left": [1, 2], "right": "a"}], "$.value[0].right"),
