@@ -16,9 +16,11 @@ import msgspec
 from bentotool.runtime.deadlines import Receive, Send, disconnect_probe, under_deadline
 from bentotool.runtime.headers import merged
 from bentotool.runtime.lane import Lane
+from bentotool.sdk.answers import WRONG, checked
 from bentotool.sdk.codecs import Codec, to_plain
 from bentotool.sdk.context import Context
-from bentotool.sdk.exceptions import ServiceError
+from bentotool.sdk.exceptions import InvalidOutput, ServiceError
+from bentotool.sdk.places import locate
 from bentotool.sdk.response import ServerSentEvent
 
 __all__ = ["frame_event", "iterate", "send_stream"]
@@ -82,11 +84,11 @@ class _Form:
     ready: bool = False
 
     def piece(self, item: Any) -> bytes:
-        """What is sent for an item."""
+        """What is sent for an item. Raises: InvalidOutput: it is not of the declared type."""
         if self.ready and isinstance(item, str):
             return item.encode()
-        if self.codec.dump is not None and not isinstance(item, ServerSentEvent):
-            item = self.codec.dump(item)
+        if type(item) is not self.codec.wire and not isinstance(item, ServerSentEvent):
+            item = self._declared(item)
         if self.media.startswith(_EVENTS):
             return frame_event(item)
         if isinstance(item, bytes):
@@ -94,6 +96,17 @@ class _Form:
         if isinstance(item, str) and self.media != _LINES:
             return item.encode()
         return _ENCODER.encode(item) + b"\n"
+
+    def _declared(self, item: Any) -> Any:
+        codec = self.codec
+        try:
+            if codec.dump is not None:
+                return codec.dump(item)
+            # a service may write some of its events itself
+            return item if codec.load is not None or codec.wire is ServerSentEvent else checked(codec, item)
+        except WRONG as error:
+            what, path = locate(str(error))
+            raise InvalidOutput(f"the stream gave something it does not declare at {path}: {what}") from error
 
     def failure(self, failed: Exception) -> bytes | None:
         """The last piece of a stream that broke: the error in the stream's own form, where it has one."""
@@ -262,10 +275,11 @@ async def send_stream(
         form = _Form(codec, media)
         if media == _TEXT and _is_event(item):
             form = _Form(codec, _EVENTS, ready=True)
+        first = b"" if item is _END else form.piece(item)  # what is wrong at once is answered as any error is
         start = _head(form.media, request_id, context)
         await send(start)
         voice = _Voice(send) if form.media.startswith(_EVENTS) else None
-        whole = await _send_items(form, item, items, voice or send)
+        whole = item is _END or await _send_items(form, first, items, voice or send)
         watch.done()
         if voice is not None:
             voice.end()
@@ -298,16 +312,22 @@ def _head(media: str, request_id: bytes, context: Context | None) -> dict[str, A
     return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-async def _send_items(form: _Form, item: Any, items: AsyncIterator[Any], send: Send) -> bool:
-    """Send the items; whether the answer may end as whole answers do. If not, the server cuts the connection."""
+async def _send_items(form: _Form, piece: bytes, items: AsyncIterator[Any], send: Send) -> bool:
+    """Send the first piece and those of the other items; whether the answer may end as whole answers do.
+
+    If not, the server cuts the connection.
+    """
     try:
-        while item is not _END:
-            await send({"type": "http.response.body", "body": form.piece(item), "more_body": True})
+        while True:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
             item = await anext(items, _END)
+            if item is _END:
+                return True
+            piece = form.piece(item)
     except Exception as error:
         _log.error("a stream failed after its first item", exc_info=error)
         last = form.failure(error)
         if last is None:
             return False
         await send({"type": "http.response.body", "body": last, "more_body": True})
-    return True
+        return True

@@ -57,6 +57,11 @@ class Streams:
             raise InvalidArgument("not that")
 
     @bentotool.api
+    async def declared(self, items: list) -> AsyncIterator[int]:
+        for item in items:
+            yield item
+
+    @bentotool.api
     async def waits(self) -> AsyncIterator[str]:
         try:
             yield "first"
