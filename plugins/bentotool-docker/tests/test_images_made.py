@@ -41,8 +41,7 @@ def test_the_image_of_a_deployment_that_failed_goes(
     assert failed.status != 0
     digest = built(project)
     assert len(images(engine, digest)) == 1
-    words = ("prune",) if cleared == "prune" else ("delete", name)
-    removed = project.run("--json", "deployment", *words)
+    removed = project.run("--json", "deployment", cleared, name)
     assert removed.status == 0, removed.err
     assert len([each for each in removed.document["removed"] if each.startswith("image ")]) == 1
     assert images(engine, digest) == []
