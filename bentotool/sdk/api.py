@@ -71,7 +71,10 @@ def checked_options(given: dict[str, Any], where: str = "@api", further: Sequenc
         if key not in _KNOWN:
             raise ConfigError(f"unknown option {key!r}", path=(where,), hint=suggest(key, [*_KNOWN, *further]))
     dimension = given.get("batch_dim", 0)
-    given["batch_dim"] = (dimension, dimension) if isinstance(dimension, int) else tuple(dimension)
+    dimensions = dimension if isinstance(dimension, (tuple, list)) else (dimension, dimension)
+    if len(dimensions) != 2 or not all(isinstance(each, int) and not isinstance(each, bool) for each in dimensions):
+        raise ConfigError(f"{dimension!r} is not a dimension, nor two of them", path=(where, "batch_dim"))
+    given["batch_dim"] = tuple(dimensions)
     options = ApiOptions(**given)
     if options.max_batch_size < 1:
         raise ConfigError(f"{options.max_batch_size} is not a number above 0", path=(where, "max_batch_size"))

@@ -85,6 +85,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_port(value: object) -> bool:
+    return _is_count(value) and value < 65536  # type: ignore[operator]
+
+
 def _is_duration(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
@@ -138,6 +142,7 @@ def _is_level(value: object) -> bool:
 
 _Check = tuple[Callable[[object], bool], str]
 _COUNT: _Check = (_is_count, "a whole number above 0")
+_PORT: _Check = (_is_port, "a port from 1 to 65535")
 _SECONDS: _Check = (_is_duration, "a number of seconds above 0")
 _FLAG: _Check = (_is_flag, "true or false")
 _TEXT: _Check = (_is_text, "a text")
@@ -185,8 +190,8 @@ _SCHEMA: _Schema = {
     "ssl": _ANY,
     "http": {
         "host": _TEXT,
-        "port": _COUNT,
-        "proxy_port": _COUNT,
+        "port": _PORT,
+        "proxy_port": _PORT,
         "cors": _ANY,
         "response": {"trace_id": _FLAG},
         "max_body_bytes": _COUNT,

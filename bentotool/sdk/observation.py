@@ -31,6 +31,7 @@ _MOST_BUCKETS = 100
 _SKIPPED = ("/metrics", "/healthz", "/livez", "/readyz")
 _EXPORTERS = ("otlp", "console")
 _PROTOCOLS = ("http", "http/protobuf", "grpc")
+_MONITOR = re.compile(r"default|otlp|\w+([.:]\w+)+")
 _COMPRESSIONS = ("gzip", "deflate", "none")
 
 
@@ -244,9 +245,16 @@ def read_monitoring(given: Mapping[str, Any], service: str) -> MonitoringOptions
     """The options of data logging, from a checked table.
 
     Raises:
-        ConfigError: ``options`` is no table.
+        ConfigError: ``options`` is no table, or ``type`` cannot be the class of a monitor.
     """
+    kind = given.get("type") or "default"
+    if not isinstance(kind, type) and not (isinstance(kind, str) and _MONITOR.fullmatch(kind)):
+        raise ConfigError(
+            f"{kind!r} is not the class of a monitor",
+            path=(f"service {service}", "monitoring", "type"),
+            hint="default, otlp, module.Class or a class",
+        )
     options = given.get("options") or {}
     if not isinstance(options, Mapping):
         raise ConfigError(f"{options!r} is not a table", path=(f"service {service}", "monitoring", "options"))
-    return MonitoringOptions(bool(given.get("enabled", True)), given.get("type") or "default", dict(options))
+    return MonitoringOptions(bool(given.get("enabled", True)), kind, dict(options))

@@ -23,6 +23,7 @@ from bentotool.sdk.websocket import WebSocketSpec, describe_websocket, is_websoc
 __all__ = ["Service", "service"]
 
 T = TypeVar("T")
+_OWN_ROUTES = ("/livez", "/readyz", "/healthz", "/schema.json", "/docs.json")
 _OWN = ("name", "image", "description", "path_prefix", "envs", "labels", "cmd")
 
 
@@ -122,12 +123,19 @@ class Service(Generic[T]):
             found.update(vars(cls))
         return found
 
+    @property
+    def own_routes(self) -> tuple[str, ...]:
+        """Paths that the server answers itself, without the prefix."""
+        measured = ("/metrics",) if self.config.metrics_enabled else ()
+        return (*_OWN_ROUTES, *measured, *self.config.endpoints.values())
+
     @functools.cached_property
     def apis(self) -> dict[str, MethodSpec]:
         """The APIs by name.
 
         Raises:
-            ConfigError: a signature has no wire form, or two APIs have the same name or route.
+            ConfigError: a signature has no wire form, two APIs have the same name or route, or the route is one of the
+                server's own.
         """
         found: dict[str, MethodSpec] = {}
         routes: dict[str, str] = {}
@@ -138,6 +146,12 @@ class Service(Generic[T]):
             spec = describe_method(self.name, attribute, value, options)
             if spec.name in found:
                 raise ConfigError(f"service {self.name} has two APIs named {spec.name!r}")
+            if spec.route in self.own_routes:
+                raise ConfigError(
+                    f"the server itself answers at {spec.route}",
+                    path=(f"API {self.name}.{attribute}", "route"),
+                    hint="give the API another route",
+                )
             place = f"{options.method} {spec.route}"
             if place in routes:
                 raise ConfigError(f"APIs {routes[place]!r} and {spec.name!r} have the same route {spec.route}")

@@ -270,7 +270,7 @@ def _split_route(route: str, parameters: list[Parameter], where: str) -> tuple[l
 
 
 def _check_batchable(
-    options: ApiOptions, parameters: list[Parameter], context: str | None, kind: str, where: str
+    options: ApiOptions, parameters: list[Parameter], output: Codec, context: str | None, kind: str, where: str
 ) -> None:
     if len(parameters) != 1 or context is not None:
         raise ConfigError(f"{where}: a batchable API has exactly one parameter and no context")
@@ -280,6 +280,11 @@ def _check_batchable(
         raise ConfigError(
             f"{where}: a batchable API takes an array or a list", hint="annotate it as np.ndarray or list[...]"
         )
+    for codec, dimension in zip((parameters[0].codec, output), options.batch_dim, strict=True):
+        try:
+            _ = codec.batching(dimension) if codec.batching is not None else None
+        except TypeError as error:
+            raise ConfigError(f"{dimension} is not a dimension here: {error}", path=(where, "batch_dim")) from None
 
 
 def describe_method(service: str, attribute: str, func: Callable[..., Any], options: ApiOptions) -> MethodSpec:
@@ -297,10 +302,8 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
     if options.input_spec is not None:
         parameters, root, spread = *_whole_input(options.input_spec, where), _field_names(options.input_spec, where)
     parameters, in_route = _split_route(route, parameters, where)
-    if options.batchable:
-        if in_route:
-            raise ConfigError(f"{where}: a batchable API has no parameters in its route")
-        _check_batchable(options, parameters, context, kind, where)
+    if options.batchable and in_route:
+        raise ConfigError(f"{where}: a batchable API has no parameters in its route")
     returned, metadata = split_annotated(hints.get("return", inspect.Parameter.empty))
     media = next((item.content_type for item in metadata if isinstance(item, ContentType)), None)
     if kind in ("generator", "async_generator"):
@@ -311,6 +314,8 @@ def describe_method(service: str, attribute: str, func: Callable[..., Any], opti
         annotation = options.output_spec or hints.get("return", inspect.Parameter.empty)
         annotation = Any if is_response_type(annotation) else annotation
         output = _codec(annotation, f"output of {where}")
+    if options.batchable:
+        _check_batchable(options, parameters, output, context, kind, where)
     wire = read_type(parameters[0].codec) if root else _input_type(name, parameters)
     return MethodSpec(
         name=name,

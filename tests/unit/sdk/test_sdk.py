@@ -106,6 +106,44 @@ def test_types_travel_both_ways(annotation, value, expected):
 
 
 @pytest.mark.parametrize(
+    ("options", "path", "message"),
+    [
+        ({"monitoring": {"type": "nonsense"}}, ["service S", "monitoring", "type"], "'nonsense' is not the class"),
+        ({"monitoring": {"type": 3}}, ["service S", "monitoring", "type"], "3 is not the class"),
+        ({"http": {"port": 99999}}, ["service S", "http", "port"], "99999 is not a port"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_where_they_stand(options, path, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        bentotool.service(**options)(type("S", (), {}))
+    assert raised.value.details["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"batchable": True, "batch_dim": 5}, "batch_dim"),
+        ({"batchable": True, "batch_dim": (0, 1)}, "batch_dim"),
+        ({"batchable": True, "batch_dim": "x"}, "batch_dim"),
+        ({"route": "/livez"}, "route"),
+        ({"route": "/alive"}, "route"),
+        ({"name": "metrics"}, "route"),
+    ],
+)
+def test_an_api_that_cannot_work_is_refused(options, key):
+    def call(self, values: list[float]) -> list[float]:
+        return values
+
+    def apis():
+        inner = type("S", (), {"call": bentotool.api(**options)(call)})
+        return bentotool.service(endpoints={"livez": "/alive"})(inner).apis
+
+    with pytest.raises(ConfigError) as raised:
+        apis()
+    assert raised.value.path[-1] == key
+
+
+@pytest.mark.parametrize(
     ("body", "path"),
     [
         ({}, "$.x"),
