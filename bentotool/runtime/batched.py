@@ -13,6 +13,7 @@ from bentotool.runtime.deadlines import Receive, disconnect_probe
 from bentotool.sdk.codecs import Batching, codec_for
 from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput, PayloadTooLarge
 from bentotool.sdk.signature import MethodSpec
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["BatchedCall"]
 
@@ -21,7 +22,7 @@ def _batching_of(value: Any, dimension: int) -> Batching:
     """How a result without a declared array or list type is taken apart."""
     made = codec_for(list if isinstance(value, (list, tuple)) else type(value)).batching
     if made is None:
-        raise InvalidOutput(f"a batchable API returns an array or a list, not a {type(value).__qualname__}")
+        raise InvalidOutput(f"a batchable API returns an array or a list, not {kind_of(value)}")
     return made(dimension)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from bentotool.sdk.exceptions import ServiceError
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["Buffers", "WireError", "dump_foreign", "load_extension"]
 
@@ -89,7 +90,7 @@ def _dump_numpy(value: Any, buffers: Buffers) -> Any:
         return _dump_array(value, buffers)
     if isinstance(value, np.generic):
         return value.item() if value.dtype.kind in "biufSU" else _dump_array(np.asarray(value), buffers)
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent to another service")
+    raise TypeError(f"{kind_of(value)} cannot be sent to another service")
 
 
 def _dump_pandas(value: Any, buffers: Buffers) -> Any:
@@ -119,7 +120,7 @@ def _dump_image(value: Any, buffers: Buffers) -> Any:
     from PIL import Image
 
     if not isinstance(value, Image.Image):
-        raise TypeError(f"a {type(value).__qualname__} cannot be sent to another service")
+        raise TypeError(f"{kind_of(value)} cannot be sent to another service")
     if value.mode not in _IMAGE_MODES:
         value = value.convert("RGBA" if "transparency" in value.info else "RGB")
     return _tagged("image", value.mode, list(value.size), buffers.add(value.tobytes()))
@@ -128,7 +129,7 @@ def _dump_image(value: Any, buffers: Buffers) -> Any:
 def _dump_model(value: Any, _buffers: Buffers) -> Any:
     if hasattr(value, "model_dump"):
         return {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent to another service")
+    raise TypeError(f"{kind_of(value)} cannot be sent to another service")
 
 
 _FAMILIES: dict[str, Callable[[Any, Buffers], Any]] = {
@@ -150,7 +151,7 @@ def dump_foreign(value: Any, buffers: Buffers) -> Any:
         dump = _FAMILIES.get(base.__module__.partition(".")[0])
         if dump is not None:
             return dump(value, buffers)
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent to another service")
+    raise TypeError(f"{kind_of(value)} cannot be sent to another service")
 
 
 def _shape(shape: Any) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from bentotool.sdk.codecs import Codec, load_foreign, to_plain
 from bentotool.sdk.exceptions import InvalidOutput
 from bentotool.sdk.files import Rendered
 from bentotool.sdk.places import locate
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["WRONG", "checked", "encode_answer", "objection", "render_answer"]
 
@@ -66,6 +67,6 @@ def render_answer(name: str, codec: Codec, value: Any) -> Rendered:
     if made is not None:
         return made
     if value is not None and codec.load is not None:
-        raise InvalidOutput(f"{name} returned a {type(value).__qualname__}, which it does not declare")
+        raise InvalidOutput(f"{name} returned {kind_of(value)}, which it does not declare")
     union = Codec(codec.wire, codec.describe)
     return Rendered([encode_answer(name, union, value)], "application/json")

@@ -11,6 +11,7 @@ import numpy as np
 from bentotool.sdk.codecs import Batching, Codec, Describe
 from bentotool.sdk.tensors import Tensor
 from bentotool.sdk.validators import DType, Shape
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["array_schema", "fitted", "fitting_shape", "make", "plain"]
 
@@ -27,7 +28,7 @@ def plain(value: Any) -> Any:
         return _listed(value)
     if isinstance(value, np.generic):
         return _listed(np.asarray(value))
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
+    raise TypeError(f"{kind_of(value)} cannot be sent as JSON")
 
 
 def _listed(array: np.ndarray[Any, Any]) -> Any:

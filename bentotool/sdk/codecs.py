@@ -20,6 +20,7 @@ import msgspec
 import msgspec.inspect
 
 from bentotool.sdk.validators import ContentType
+from bentotool.sdk.wording import kind_of
 
 if TYPE_CHECKING:
     from bentotool.sdk.files import Rendered
@@ -144,7 +145,7 @@ def to_plain(value: Any) -> Any:
         family = _FAMILIES.get(_package(base))
         if family:
             return importlib.import_module(family).plain(value)
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
+    raise TypeError(f"{kind_of(value)} cannot be sent as JSON")
 
 
 class Marker(type):

@@ -23,6 +23,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from bentotool.sdk.codecs import Codec, Describe
 from bentotool.sdk.validators import ContentType
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["FOLDER", "NotFetched", "Rendered", "RequestFolder", "Upload", "data_url", "make", "plain", "read_data_url"]
 
@@ -169,7 +170,7 @@ def plain(value: Any) -> Any:
             return data_url(path.read_bytes(), type_of(path))
         except OSError as error:
             raise ValueError(f"the file {path.name} cannot be read: {error.strerror}") from error
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
+    raise TypeError(f"{kind_of(value)} cannot be sent as JSON")
 
 
 def _load_path(pattern: str | None) -> Any:

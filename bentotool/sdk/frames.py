@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bentotool.sdk.codecs import Batching, Codec, Describe
 from bentotool.sdk.tensors import Tensor
 from bentotool.sdk.validators import DataframeSchema
+from bentotool.sdk.wording import kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ def plain(value: Any) -> Any:
         return None
     if isinstance(value, (pd.Timestamp, pd.Timedelta)):
         return value.isoformat()
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
+    raise TypeError(f"{kind_of(value)} cannot be sent as JSON")
 
 
 def _column(series: pd.Series[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ import PIL.Image
 from bentotool.sdk.codecs import Codec
 from bentotool.sdk.files import Rendered, Upload, check_content_type, data_url, describe_file, read_data_url
 from bentotool.sdk.validators import ContentType
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["make", "plain"]
 
@@ -54,7 +55,7 @@ def plain(value: Any) -> Any:
     """An image inside an answer, as a ``data:`` URL."""
     if isinstance(value, PIL.Image.Image):
         return data_url(*_encoded(value, None))
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
+    raise TypeError(f"{kind_of(value)} cannot be sent as JSON")
 
 
 def make(tp: Any, metadata: tuple[Any, ...]) -> Codec | None:

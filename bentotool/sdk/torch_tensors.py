@@ -12,6 +12,7 @@ from bentotool.sdk.arrays import array_schema, fitted, fitting_shape
 from bentotool.sdk.codecs import Batching, Codec
 from bentotool.sdk.tensors import Tensor
 from bentotool.sdk.validators import DType, Shape
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["make", "plain", "tensor_of"]
 
@@ -24,7 +25,7 @@ def plain(value: Any) -> Any:
         return str(value).removeprefix("torch.")
     if isinstance(value, torch.Size):
         return list(value)
-    raise TypeError(f"a {type(value).__qualname__} cannot be sent as JSON")
+    raise TypeError(f"{kind_of(value)} cannot be sent as JSON")
 
 
 def tensor_of(value: torch.Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def make(tp: Any, metadata: tuple[Any, ...]) -> Codec | None:
 
     def prepare(value: Any) -> torch.Tensor:
         if not isinstance(value, (torch.Tensor, np.ndarray)):
-            raise ValueError(f"a {type(value).__qualname__} is not a tensor")
+            raise ValueError(f"{kind_of(value)} is not a tensor")
         return _converted(torch.as_tensor(value), dtype, shape)
 
     return Codec(

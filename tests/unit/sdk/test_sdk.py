@@ -273,6 +273,16 @@ def test_pydantic_models(require_package):
     assert spec.encode(Item(count=3)) == b'{"count":3}'
 
 
+def test_a_value_that_cannot_be_sent_is_named_with_its_article():
+    def call(self, x):
+        return x
+
+    spec = declare(call)
+    for value, message in ((object(), "an object cannot be sent"), (call, "a function cannot be sent")):
+        with pytest.raises(InvalidOutput, match=message):
+            spec.encode(value)
+
+
 def test_an_alias_of_pydantic_is_read_and_the_name_is_sent(require_package):
     require_package("pydantic")
     import pydantic
