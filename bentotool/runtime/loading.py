@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +17,7 @@ from bentotool.sdk.arguments import check_taken, redacted
 from bentotool.sdk.importing import PROBE_VARIABLE
 from bentotool.sdk.service import Service
 
-__all__ = ["load_service", "place", "users_part"]
+__all__ = ["hiding", "load_service", "place", "users_part"]
 
 _DEFAULT_MODULE = "service"
 
@@ -38,11 +39,38 @@ def users_part(error: BaseException, folder: Path) -> TracebackType | None:
     return part or error.__traceback__
 
 
+def hiding(error: BaseException, folder: Path) -> ServiceLoadError | None:
+    """What to say of an error that comes of a file of the project with the name of a module of Python's own."""
+    if not isinstance(error, (ImportError, AttributeError)):
+        return None
+    for name in re.findall(r"'(\w+)", str(error)):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name not in sys.stdlib_module_names or file is None:
+            continue
+        found = _relative(Path(file), folder)
+        if not found.is_absolute() and found.parts[0] in (f"{name}.py", name, "src"):
+            return ServiceLoadError(
+                f"{found} hides Python's own module {name!r}: {error}", hint=f"give {found} another name"
+            )
+    return None
+
+
 def _relative(path: Path, folder: Path) -> Path:
     return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def _import(name: str, folder: Path) -> Any:
+    try:
+        return _imported(name, folder)
+    except ServiceLoadError as error:
+        cause = error.__cause__
+        hidden = hiding(cause, folder) if cause is not None else None
+        if hidden is None:
+            raise
+        raise hidden from cause
+
+
+def _imported(name: str, folder: Path) -> Any:
     try:
         return importlib.import_module(name)
     except SyntaxError as error:

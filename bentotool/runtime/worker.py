@@ -49,9 +49,10 @@ _LAST_S = 5.0
 
 
 def _failure(error: BaseException, folder: Path, form: str) -> dict[str, object]:
-    from bentotool.runtime.loading import place, users_part
+    from bentotool.runtime.loading import hiding, place, users_part
     from bentotool.sdk.arguments import redacted
 
+    error = hiding(error, folder) or error
     if isinstance(error, BentotoolError):
         error.message = redacted(error.message)
         return error.to_dict()

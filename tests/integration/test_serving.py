@@ -285,6 +285,18 @@ def test_a_service_that_does_not_load_is_one_line_and_no_loop(serve, project, so
     assert not server.port_file.exists()
 
 
+@pytest.mark.parametrize("source", [SERVICE, "import pdb\n" + SERVICE])
+def test_a_file_that_hides_a_module_of_python_is_named(serve, project, source):
+    (project / "service.py").write_text(source)
+    (project / "cmd.py").write_text("x = 1\n")
+    status, log = serve(start=False).wait()
+    assert status == 1
+    assert log.splitlines() == [
+        "error: cmd.py hides Python's own module 'cmd': module 'cmd' has no attribute 'Cmd'",
+        "hint: give cmd.py another name",
+    ]
+
+
 def test_a_missing_service_file(serve, project):
     (project / "service.py").unlink()
     status, log = serve(start=False).wait()
