@@ -50,11 +50,11 @@ class Server:
 
     command: tuple[str, ...]
     path: str = "/predict"
-    unbatched: str | None = None
     ready: str = "/predict"
     env: tuple[tuple[str, str], ...] = ()
     openinference: bool = False
     deadline: bool = False
+    unbatched: str | None = None
 
 
 def servers(port: int, peers: dict[str, str], folder: Path) -> dict[str, Server]:
@@ -92,9 +92,8 @@ def servers(port: int, peers: dict[str, str], folder: Path) -> dict[str, Server]
         (folder / "ml" / "settings.json").write_text(json.dumps(settings))
         (folder / "ml" / "model-settings.json").write_text(json.dumps(MLSERVER))
         path = "/v2/models/predict/infer"
-        found["mlserver"] = Server(
-            (python, "-m", "mlserver", "start", str(folder / "ml")), path, "/v2/health/ready", openinference=True
-        )
+        command = (str(Path(python).with_name("mlserver")), "start", str(folder / "ml"))
+        found["mlserver"] = Server(command, path, "/v2/health/ready", openinference=True)
     if python := peers.get("fastapi"):
         found["fastapi"] = Server((python, *uvicorn, "fastapi_app:app"), ready="/docs")
     return found
@@ -128,7 +127,8 @@ def running(server: Server, port: int, env: dict[str, str], core: int | None) ->
             time.sleep(0.05)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
