@@ -34,6 +34,7 @@ from bentotool.runtime.wire import (
 )
 from bentotool.sdk.calling import carried, seconds_left
 from bentotool.sdk.carried_errors import revive
+from bentotool.sdk.elsewhere import Methods
 from bentotool.sdk.exceptions import DeadlineExceeded, RemoteException, ServiceUnavailable
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ class RemotePeer:
         self.client_url = url
 
     @property
-    def to_async(self) -> _Methods:
-        return _Methods(self._awaitable)
+    def to_async(self) -> Methods:
+        return Methods(self._awaitable)
 
     @property
-    def to_sync(self) -> _Methods:
-        return _Methods(self._blocking)
+    def to_sync(self) -> Methods:
+        return Methods(self._blocking)
 
     def is_ready(self) -> bool:
         """Whether one of its workers takes calls now, and says that it is ready."""
@@ -357,13 +358,3 @@ def _item(typed: TypedCall, received: Frame) -> Any:
     if received.kind != ITEM:
         raise WireError(f"{typed.where}: an item of another kind")
     return typed.result(unpack(received)[1])
-
-
-class _Methods:
-    def __init__(self, make: Callable[[str], Callable[..., Any]]) -> None:
-        self._make = make
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self._make(name)

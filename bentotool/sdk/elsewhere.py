@@ -16,7 +16,7 @@ from bentotool.sdk.exceptions import ServiceUnavailable
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["Elsewhere"]
+__all__ = ["Elsewhere", "Methods"]
 
 _log = logging.getLogger("bentotool.service")
 
@@ -62,12 +62,12 @@ class Elsewhere:
         self._async: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
     @property
-    def to_sync(self) -> _Methods:
-        return _Methods(self._blocking)
+    def to_sync(self) -> Methods:
+        return Methods(self._blocking)
 
     @property
-    def to_async(self) -> _Methods:
-        return _Methods(self._awaitable)
+    def to_async(self) -> Methods:
+        return Methods(self._awaitable)
 
     def is_ready(self) -> bool:
         return bool(self._sync_client().is_ready())
@@ -140,7 +140,13 @@ async def _guarded_async(items: AsyncIterator[Any], name: str, url: str) -> Asyn
         raise _translated(error, name, url) from error
 
 
-class _Methods:
+class Methods:
+    """Every method of a service that runs elsewhere, made when it is asked for.
+
+    Args:
+        make: the name of a method → what calls it.
+    """
+
     def __init__(self, make: Callable[[str], Callable[..., Any]]) -> None:
         self._make = make
 
