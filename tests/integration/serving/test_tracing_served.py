@@ -254,7 +254,7 @@ log = logging.getLogger(__name__)
 @bentotool.service
 class Tasks:
     @bentotool.task
-    def work(self, x: int) -> int:
+    def job(self, x: int) -> int:
         log.info("working")
         return x
 """
@@ -263,15 +263,15 @@ class Tasks:
 def test_a_task_runs_in_the_trace_of_its_submission(serving: Any, tmp_path: Path, collector: Collector) -> None:
     environment = {**collector.environment, "BENTOTOOL_TASKS": str(tmp_path / "tasks")}
     with serving(tmp_path / "p", TASKS, environment=environment) as server, httpx.Client(base_url=server.url) as client:
-        submitted = client.post("/work/submit", json={"x": 1}, headers=PARENT)
+        submitted = client.post("/job/submit", json={"x": 1}, headers=PARENT)
         task = submitted.json()["task_id"]
         end = time.monotonic() + 30
-        while client.get("/work/status", params={"task_id": task}).json()["status"] != "completed":
+        while client.get("/job/status", params={"task_id": task}).json()["status"] != "completed":
             assert time.monotonic() < end
             time.sleep(0.02)
         server.stop()
-    (request,) = collector.named("POST /work/submit")
-    (run,) = collector.named("task work")
+    (request,) = collector.named("POST /job/submit")
+    (run,) = collector.named("task job")
     assert (run.trace_id.hex(), run.parent_span_id) == (TRACE, request.span_id)
     said = next(line for line in server.log.splitlines() if line.startswith("INFO service: working"))
     assert f"request_id={submitted.headers['x-request-id']} trace_id={TRACE}" in said
