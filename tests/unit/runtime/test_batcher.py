@@ -447,12 +447,14 @@ def test_the_door_counts_those_ahead_but_not_the_less_urgent():
 
 
 def test_the_door_is_open_while_nothing_runs_or_nothing_is_known():
-    queue, clock, _ = make_queue(cost=linear_cost(1.0, 0.1))
+    queue, clock, idle = make_queue(cost=linear_cost(1.0, 0.1))
     queue.admit(clock.now + 0.1)  # whether that is possible at all, the queue says
-    queue, clock, _ = make_queue()
+    assert not idle.causes
+    queue, clock, unknown = make_queue()
     queue.put(make_entry(1)[0])
-    queue.take()
+    assert len(queue.take()) == 1
     queue.admit(clock.now + 1e-6)
+    assert not unknown.causes
 
 
 def test_under_a_flood_the_door_takes_about_one_batch_and_refuses_the_rest():
