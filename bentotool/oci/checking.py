@@ -191,8 +191,12 @@ def _damaged(
     def progress(count: int) -> None:
         if stop.is_set():
             raise CancelledError
-        with lock:
-            advance(count)
+        try:
+            with lock:
+                advance(count)
+        except BaseException:  # the other threads need not wait until this one's failure is looked at
+            stop.set()
+            raise
 
     def check(digest: str) -> tuple[str, str] | None:
         path = layout.blob_path(digest)

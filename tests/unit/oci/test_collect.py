@@ -441,7 +441,7 @@ def test_an_interrupt_ends_a_check_at_once(layout: Layout) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         verify_store(layout, advance=interrupt, jobs=2)
-    assert len(read) < 20
+    assert len(read) <= 2
 
 
 def test_a_check_tells_every_byte(layout: Layout) -> None:
