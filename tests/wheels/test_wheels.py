@@ -95,7 +95,9 @@ def test_every_plugin_is_found_by_its_entry_point(installed: Installed) -> None:
 
 def _hooked() -> list[Path]:
     """The plugins of the tool; a task store is one of the runtime, and has an entry point there."""
-    return [folder for folder in PLUGINS if "[project.entry-points.bentotool]" in (folder / "pyproject.toml").read_text()]
+    return [
+        folder for folder in PLUGINS if "[project.entry-points.bentotool]" in (folder / "pyproject.toml").read_text()
+    ]
 
 
 def test_templates_reach_the_user(installed: Installed) -> None:
