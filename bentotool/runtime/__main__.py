@@ -37,6 +37,8 @@ def _set(name: str, default: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bentotool.runtime", description=__doc__)
     parser.add_argument("target", nargs="?", default=".", help="a Bento on disk, its home/bento, or a project folder")
+    # what platforms put behind the entrypoint of an image that serves a model, such as SageMaker
+    parser.add_argument("word", nargs="?", choices=("serve",), help="may follow; changes nothing")
     parser.add_argument("--service", help="module:Class, for a project folder")
     parser.add_argument("--host", default=_set("HOST", "127.0.0.1"))
     port = _set("PORT", os.environ.get("PORT") or "3000")

@@ -351,16 +351,18 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
     take_peers(entry, service, peers)
     from bentotool.runtime.app import Application
     from bentotool.runtime.middleware import with_middleware
+    from bentotool.runtime.otherpaths import with_other_paths
 
     app = Application(service, workers=options.workers or service.config.workers, loopback=options.loopback)
     asgi = with_middleware(app, () if options.part else options.middleware)
+    public = asgi if options.part else with_other_paths(app, asgi)
     answers = None
     if options.called:
         from bentotool.runtime.answering import Answers
 
         answers = Answers(app, peers["token"]), listeners.pop()
     shares = _shares(options, app.workers)
-    return lambda: Worker(app, asgi, listeners, line, options.drain_delay, options.grace, answers, shares)
+    return lambda: Worker(app, public, listeners, line, options.drain_delay, options.grace, answers, shares)
 
 
 def _shares(options: argparse.Namespace, workers: int) -> Shares | None:
