@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from bentotool.deployhooks import bentotool_after_deploy, bentotool_before_deploy, bentotool_targets
 from bentotool.hookmarkers import PROJECT, hookimpl, hookspec
+from bentotool.trusthooks import bentotool_signers, bentotool_signing_identity
 
 if TYPE_CHECKING:
     from bentotool.imagespec import ImageBuilderDecl
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "PROJECT", "bentotool_after_deploy", "bentotool_before_deploy", "bentotool_targets", "hookimpl", "hookspec",
+    "PROJECT", "bentotool_after_deploy", "bentotool_before_deploy", "bentotool_signers", "bentotool_signing_identity",
+    "bentotool_targets", "hookimpl", "hookspec",
 ]  # fmt: skip
 
 
@@ -210,8 +212,7 @@ def bentotool_identify_model(files: Sequence[SourceFile]) -> str | None:
 
         @hookimpl
         def bentotool_identify_model(files):
-            names = {file.name for file in files}
-            return "text" if "vocabulary.txt" in names else None
+            return "text" if any(file.name == "vocabulary.txt" for file in files) else None
     """
     raise NotImplementedError
 

@@ -31,6 +31,7 @@ from bentotool.interfaces import (
     is_target,
 )
 from bentotool.plugin_scan import FoundPlugin
+from bentotool.signspec import SignerDecl
 from bentotool.targetspec import TargetDecl
 
 __all__ = [
@@ -59,6 +60,7 @@ _MANY = {  # hooks that return an iterable, and of what
     "bentotool_archives": ArchiveDecl,
     "bentotool_commands": CommandDecl,
     "bentotool_image_builders": ImageBuilderDecl,
+    "bentotool_signers": SignerDecl,
     "bentotool_sources": SourceDecl,
     "bentotool_targets": TargetDecl,
     "bentotool_templates": TemplateDecl,
@@ -68,6 +70,7 @@ _ONE = {  # hooks that return one value or None, and of what
     "bentotool_base_image": str,
     "bentotool_identify_model": str,
     "bentotool_registry_credentials": Credentials,
+    "bentotool_signing_identity": str,
     "bentotool_plan_build": PlanAddition,
 }
 
@@ -79,6 +82,7 @@ STOPPING = frozenset(
         "bentotool_before_push",
         "bentotool_plan_build",
         "bentotool_runtime_middleware",
+        "bentotool_signing_identity",
     }
 )
 

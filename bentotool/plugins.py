@@ -42,6 +42,7 @@ from bentotool.plugin_load import (
 from bentotool.plugin_merge import base_image, clash, merge_additions
 from bentotool.plugin_scan import FoundPlugin, scan
 from bentotool.protocols import Archive, Framework, Source
+from bentotool.signspec import SignerDecl
 from bentotool.targetspec import TargetDecl
 
 __all__ = ["FoundPlugin", "PluginFailure", "PluginState", "Plugins", "load_plugins"]
@@ -128,6 +129,10 @@ class Plugins:
     def targets(self) -> dict[str, TargetDecl]:
         """Deployment targets by name. Raises PluginError where two plugins declare one name."""
         return self._unique("bentotool_targets", TargetDecl, "target")
+
+    def signers(self) -> dict[str, SignerDecl]:
+        """Signers by name. Raises PluginError where two plugins declare one name."""
+        return self._unique("bentotool_signers", SignerDecl, "signer")
 
     def sources(self) -> dict[str, SourceDecl]:
         """Sources by URI scheme. Raises PluginError where two plugins declare one scheme."""
@@ -272,8 +277,6 @@ class Plugins:
         """The base image that plugins name for a plan, or None. PluginError where two differ or one is no reference."""
         return base_image(self._answers("bentotool_base_image", {"plan": plan}))
 
-    # -- listing -----------------------------------------------------------------------------------------------------
-
     def states(self) -> list[PluginState]:
         """Every plugin found, loaded or not, with its hooks and what is wrong with it."""
         self._load()
@@ -290,7 +293,7 @@ class Plugins:
     def check(self) -> tuple[PluginFailure, ...]:
         """Ask for all declarations, so that every failure and clash is known; never raises for one."""
         self.commands()
-        for ask in (self.frameworks, self.templates, self.image_builders, self.targets):
+        for ask in (self.frameworks, self.templates, self.image_builders, self.targets, self.signers):
             try:
                 ask()
             except PluginError as error:
@@ -306,8 +309,6 @@ class Plugins:
         hooks = tuple(sorted(caller.name for caller in callers or ()))
         problem = "; ".join(problems) if problems else None
         return PluginState(plugin.name, plugin.distribution, plugin.version, plugin.target, state, hooks, problem)
-
-    # -- inside ------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         if self._loaded:

@@ -18,6 +18,7 @@ from bentotool.errors import PluginError, UnsafeError, UsageError
 from bentotool.interfaces import Credentials, PlanAddition, SourceFile
 from bentotool.plugin_load import HOOKS, new_manager
 from bentotool.protocols import Archive, Framework, Loader
+from bentotool.signspec import BundleSigner, CertificateVerifier, KeyHolder, SignerDecl, Signers
 from bentotool.targetspec import OptionSpec, Target, TargetDecl
 
 SECTIONS = ("When", "Arguments", "Return", "Example")
@@ -52,7 +53,9 @@ def test_example_compiles_and_registers(hook: str) -> None:
     assert [implementation.plugin_name for implementation in getattr(manager.hook, hook).get_hookimpls()] == ["example"]
 
 
-@pytest.mark.parametrize("protocol", [Archive, Framework, Loader, Target])
+@pytest.mark.parametrize(
+    "protocol", [Archive, Framework, Loader, Target, KeyHolder, BundleSigner, CertificateVerifier, Signers]
+)
 def test_protocols_are_documented_and_small(protocol: type) -> None:
     text = inspect.getdoc(protocol) or ""
     assert all(f"{section}:" in text for section in SECTIONS)
@@ -376,3 +379,29 @@ def test_a_target_has_each_option_once() -> None:
     option = OptionSpec("a", "text", "A")
     with pytest.raises(ValueError, match="options a stand twice"):
         TargetDecl("t", "a:b", "T", options=(option, option))
+
+
+SIGNER = "from bentotool.signspec import *\n@hookimpl\ndef bentotool_signers(): yield SignerDecl({!r}, 'a:b', 'S', {})"
+
+
+def test_hook_signers(make: Any) -> None:
+    make.add("one", SIGNER.format("vault", "schemes=('vault',)"))
+    assert make.plugins().signers()["vault"].schemes == ("vault",)
+    make.add("two", SIGNER.format("vault", "keyless=True"))
+    with pytest.raises(PluginError, match="signer 'vault' is declared by plugin 'one'.* and plugin 'two'"):
+        make.plugins().signers()
+
+
+def test_a_signer_says_what_it_is_for() -> None:
+    with pytest.raises(ValueError, match="does nothing"):
+        SignerDecl("idle", "a:b", "Idle")
+    with pytest.raises(ValueError, match="scheme 'v'"):
+        SignerDecl("vault", "a:b", "Vault", schemes=("v",))
+
+
+def test_hook_signing_identity(make: Any) -> None:
+    make.add("one", "@hookimpl\ndef bentotool_signing_identity(artifact): return f'vault:{artifact}'")
+    assert make.plugins().call("bentotool_signing_identity", artifact="x") == ["vault:x"]
+    make.add("one", "@hookimpl\ndef bentotool_signing_identity(): return 3")
+    with pytest.raises(PluginError, match="it returned int, not str or None"):
+        make.plugins().call("bentotool_signing_identity", artifact="x")
