@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from bentotool.deployspec import DeployModel, DeployService, ImagePublisher
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, _Declaration, _tuple_of
 
@@ -51,6 +52,7 @@ class OptionSpec:
         choices: the only values, of a text.
         minimum, maximum: bounds of a number, both allowed.
         repeated: may be given several times; the value is a tuple.
+        per_service: may be set for one Service of a graph too: ``--set SERVICE.NAME=VALUE``.
         metavar: what stands for the value in the help.
     """
 
@@ -63,6 +65,7 @@ class OptionSpec:
     maximum: float | None = None
     repeated: bool = False
     metavar: str = ""
+    per_service: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _OPTION.fullmatch(self.name):
@@ -162,6 +165,10 @@ class DeployBento:
         make_image: gives the image ``name:version`` for a platform; builds it where the store has none.
         anew: the user said how the image is to be made (its base, its builder): what ``make_image`` gives is what
             runs, whatever image of the Bento the target has.
+        services: of its graph, the entry first; none where the Bento does not tell, and runs as one.
+        models: those it needs, each once.
+        packages: names of the packages in its lock, as the index has them.
+        registry: brings it to a registry.
     """
 
     name: str
@@ -172,6 +179,10 @@ class DeployBento:
     platform: str = ""
     make_image: ImageMaker | None = None
     anew: bool = False
+    services: tuple[DeployService, ...] = ()
+    models: tuple[DeployModel, ...] = ()
+    packages: frozenset[str] = frozenset()
+    registry: ImagePublisher | None = None
 
     @property
     def tag(self) -> str:
@@ -184,7 +195,8 @@ class DeployOptions:
 
     Args:
         name: of the deployment.
-        values: one for each option that the target declares, defaults filled in.
+        values: one for each option that the target declares, defaults filled in; and ``SERVICE.NAME`` where one was
+            set for a Service alone. :meth:`of_service` has those of one.
         env: environment variables of the service. They are no secrets: they are shown and kept.
         note: told one line for people.
         progress: told one line that replaces the one before.
@@ -205,6 +217,11 @@ class DeployOptions:
     committed: Callable[[Deployment], None] = lambda deployment: None
     making: Callable[[Deployment], None] = lambda deployment: None
     left: tuple[Deployment, ...] = ()
+
+    def of_service(self, service: str) -> dict[str, Any]:
+        """The values that hold for one Service: those of all, and over them its own."""
+        split = [(name.rpartition("."), value) for name, value in self.values.items()]
+        return {name: value for wanted in ("", service) for (of, _, name), value in split if of == wanted}
 
 
 @dataclass(frozen=True)

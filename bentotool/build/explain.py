@@ -78,6 +78,7 @@ def inputs_of(planned: Planned) -> dict[str, dict[str, str]]:
         "models": list(probe.models), "schema": probe.schema, "API document": probe.openapi, "config": probe.config,
         "labels": probe.labels, "envs": [dict(env) for env in probe.envs], "image": probe.image,
         "requirements": list(probe.requirements), "description": probe.description, "class": probe.service,
+        "services": [dict(service) for service in probe.services],
     }  # fmt: skip
     added = {f"file {name}": hashlib.sha256(content).hexdigest() for name, content in addition.files.items()}
     added |= {f"requirement {line}": "" for line in addition.requirements}

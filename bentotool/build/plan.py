@@ -65,6 +65,7 @@ class Plan:
         wheel: the embedded runtime.
         api: the API documents, canonical JSON.
         arguments: ``{"name", "type", "required", "secret"}``, and ``value`` where one was given that is no secret.
+        services: of the graph, for whoever deploys; the runtime asks the services themselves.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Plan:
     image: Mapping[str, Any] = field(default_factory=dict)
     middleware: tuple[str, ...] = ()
     arguments: tuple[Mapping[str, Any], ...] = ()
+    services: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def tag(self) -> str:
@@ -126,6 +128,7 @@ class Plan:
             "models": [model.brief() for model in self.models],
             **({"wheels": [wheel.brief() for wheel in self.lock.wheels]} if self.lock.wheels else {}),
             **({"arguments": [dict(argument) for argument in self.arguments]} if self.arguments else {}),
+            **({"services": [dict(service) for service in self.services]} if self.services else {}),
         }
 
     def bento_json(self) -> bytes:

@@ -154,6 +154,7 @@ class Work:
             image=image_of(config, image),
             middleware=tuple(middleware),
             arguments=probe.arguments,
+            services=probe.services,
         )
         plan = choose_base(drawn, plugins).settled()
         used = {reference: model.digest for reference, model in _wanted(config, probe, stored)}

@@ -41,6 +41,7 @@ class Probe:
         schema, openapi: its API documents.
         arguments: ``{"name", "type", "required", "secret"}`` of each template argument, with ``value`` where one was
             given that is no secret.
+        services: of its graph, the entry first: what :func:`bentotool.runtime.parts.service_facts` tells.
         modules: files of the project that its import brought in, relative to it.
         finding: how it was found out, where the build remembers such things.
     """
@@ -59,6 +60,7 @@ class Probe:
     depends: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     arguments: tuple[dict[str, Any], ...] = ()
+    services: tuple[dict[str, Any], ...] = ()
     finding: Finding | None = field(default=None, compare=False, repr=False)
 
 
@@ -258,6 +260,7 @@ def _probe(document: dict[str, Any]) -> Probe:
             depends=tuple(str(name) for name in document.get("depends") or ()),
             modules=tuple(str(name) for name in document.get("modules") or ()),
             arguments=tuple(_argument(item) for item in document.get("arguments") or ()),
+            services=tuple(dict(item) for item in document.get("services") or ()),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BuildError(f"the service's description is not in the expected form: {error!r}"[:300]) from None

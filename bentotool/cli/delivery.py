@@ -54,6 +54,7 @@ def push_ref(
     raw: bool = False,
     referrers: bool = True,
     index: str | None = None,
+    volumes: bool = False,
 ) -> Transferred:
     """Push a stored Bento or model.
 
@@ -61,6 +62,7 @@ def push_ref(
         raw: a model's files as they are.
         referrers: whether what is attached to it goes out too.
         index: of a Bento, the digest of the index with the images that go with it; None: those that the store has.
+        volumes: of a Bento, whether its models stand beside it as volume views too.
         remote: ``HOST[:PORT]/REPOSITORY[:TAG]``; None: below the registry that the environment names.
 
     Raises:
@@ -71,7 +73,11 @@ def push_ref(
     from bentotool import transfer
 
     of_bento = ref.kind == "bentos"
-    move = partial(transfer.push_bento, index=index) if of_bento else partial(transfer.push_model, raw=raw)
+    move = (
+        partial(transfer.push_bento, index=index, volumes=volumes)
+        if of_bento
+        else partial(transfer.push_model, raw=raw)
+    )
     artifact = _Artifact(ref.name, ref.tag, ref.ref, ref.digest, ref.size)
     state.plugins.call("bentotool_before_push", artifact=artifact)
     with open_registry(state, target.registry, push=True) as registry:

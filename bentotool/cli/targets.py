@@ -6,13 +6,12 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Collection, Generator
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperOption
 
 from bentotool.cli.options import TARGET_PANEL, GlobalOptions, registry_params
-from bentotool.cli.registries import open_registry, transfer_progress
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
@@ -92,27 +91,12 @@ def image_maker(
     """Makes the image of a Bento, as ``containerize`` does; see :class:`bentotool.targetspec.DeployBento`."""
 
     def make(platform: str) -> ImageArchive:
-        from bentotool.images.containerize import build_images, choose_builder
+        from bentotool.cli.publishing import make_images
         from bentotool.images.outputs import Images, archive_pieces
-        from bentotool.images.plan import check_platforms, plan_image
-        from bentotool.imagespec import ImageRequest
         from bentotool.oci.reference import RemoteReference
         from bentotool.targetspec import ImageArchive
 
-        platforms = check_platforms((platform,), bento.platform)
-        plans = tuple(plan_image(state.layout, bento, each, base=base) for each in platforms)
-        request = ImageRequest(
-            plans=plans,
-            layout=state.layout,
-            open_registry=lambda host: open_registry(state, host),
-            progress=transfer_progress(state),
-            offline=offline,
-            jobs=state.options.registry.jobs,
-            note=state.console.note,
-        )
-        images = build_images(
-            state.layout, bento, request, choose_builder(builder, plans, state.plugins), state.plugins
-        )
+        images = make_images(state, bento, (platform,), base=base, builder=builder, offline=offline)
         name = str(RemoteReference.parse(bento.tag))
         written = Images(state.layout, images, [(model.name, model.digest) for model in bento.models], [name])
 
@@ -126,16 +110,32 @@ def image_maker(
     return make
 
 
-def of_stored(bento: StoredBento, maker: Callable[[StoredBento], ImageMaker]) -> DeployBento:
-    """A Bento of the store as a target is given it."""
+def of_stored(state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool) -> DeployBento:
+    """A Bento of the store as a target is given it.
+
+    Args:
+        base, builder, offline: how its image is made.
+    """
+    from bentotool.build.bentos import BentoStore
+    from bentotool.cli.publishing import Publisher
+    from bentotool.deploy.graph import models_of, packages_of, services_of
     from bentotool.targetspec import DeployBento
 
+    registry = Publisher(state, bento, base=base, builder=builder, offline=offline)
     return DeployBento(
-        bento.name, bento.version, bento.digest, bento.service, bento.python, bento.platform, make_image=maker(bento)
-    )
+        bento.name, bento.version, bento.digest, bento.service, bento.python, bento.platform,
+        make_image=image_maker(state, bento, base=base, builder=builder, offline=offline),
+        anew=bool(base or builder),
+        services=services_of(bento),
+        models=models_of(bento, registry.volumes()),
+        packages=packages_of(BentoStore(state.layout).requirements(bento)),
+        registry=registry,
+    )  # fmt: skip
 
 
-def deployed_again(state: State, revision: Revision, maker: Callable[[StoredBento], ImageMaker]) -> DeployBento:
+def deployed_again(
+    state: State, revision: Revision, *, base: str | None, builder: str | None, offline: bool
+) -> DeployBento:
     """The Bento of a revision: from the store while that has it, else by name alone, for a target that still can."""
     from bentotool.build.bentos import BentoStore
     from bentotool.errors import NotFoundError
@@ -144,9 +144,10 @@ def deployed_again(state: State, revision: Revision, maker: Callable[[StoredBent
     name, _, version = revision.deployment.tag.partition(":")
     digest = revision.deployment.digest
     try:
-        return of_stored(BentoStore(state.layout).get(f"{name}@{digest}"), maker)
+        stored = BentoStore(state.layout).get(f"{name}@{digest}")
     except NotFoundError:
-        return DeployBento(name, version, digest)
+        return DeployBento(name, version, digest, anew=bool(base or builder))
+    return of_stored(state, stored, base=base, builder=builder, offline=offline)
 
 
 def show_plan(state: State, plan: Plan) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bentotool.deploy.leftovers import Leftovers
+from bentotool.deploy.options import check_services
 from bentotool.deploy.records import Record, Records
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, PluginError
 from bentotool.oci.layout import Layout
@@ -71,7 +72,9 @@ def make_plan(layout: Layout, plugins: Plugins, target: str, bento: DeployBento,
 
     Raises:
         ConflictError: the name stands for a deployment to another target.
+        UsageError: a setting is for a Service that the Bento has not.
     """
+    check_services(options.values, [service.name for service in bento.services])
     recorded = Records(layout).find(options.name)
     if recorded is not None and recorded.target != target:
         raise ConflictError(

@@ -38,6 +38,9 @@ def repeated_options(decl: TargetDecl, revision: Revision) -> dict[str, Any]:
         if value in (None, ""):
             value = facts.get(option.name)
         values[option.name] = tuple(value or ()) if option.repeated else value
+        if option.per_service:
+            own = {name: each for name, each in revision.options.items() if name.endswith(f".{option.name}")}
+            values |= {name: tuple(each or ()) if option.repeated else each for name, each in own.items()}
     return values
 
 
@@ -47,7 +50,8 @@ def changed_settings(before: Revision, values: Mapping[str, Any], env: Mapping[s
     Options that the target itself chose are no change.
     """
     lines, facts = [], before.deployment.facts
-    for name, value in values.items():
+    own = {name: None for name in before.options if "." in name}
+    for name, value in {**own, **values}.items():
         given = before.options.get(name)
         was, now = _shown(facts.get(name) if given in (None, "", ()) else given), _shown(value)
         if was != now and not (value is None and name in facts):

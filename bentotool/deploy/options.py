@@ -11,7 +11,7 @@ from bentotool.errors import UsageError
 from bentotool.oci.names import check_name
 from bentotool.targetspec import OptionSpec, TargetDecl
 
-__all__ = ["MAX_NAME", "check_deployment_name", "environment", "option_values", "usual_name"]
+__all__ = ["MAX_NAME", "check_deployment_name", "check_services", "environment", "option_values", "usual_name"]
 
 MAX_NAME = 50
 """Characters of a deployment's name: targets make longer ones of it, and most systems end at 63."""
@@ -45,7 +45,10 @@ def option_values(decl: TargetDecl, pairs: Sequence[str]) -> dict[str, Any]:
 
     Args:
         decl: the target.
-        pairs: ``NAME=VALUE``; a flag may go without ``=true``.
+        pairs: ``NAME=VALUE``, or ``SERVICE.NAME=VALUE`` for one Service of a graph; a flag may go without ``=true``.
+
+    Returns:
+        Values by name; those of one Service under ``SERVICE.NAME``.
 
     Raises:
         UsageError: an option that the target has not, that is given twice, or a value that it does not take.
@@ -54,17 +57,42 @@ def option_values(decl: TargetDecl, pairs: Sequence[str]) -> dict[str, Any]:
     given: dict[str, list[Any]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
-        name = name.strip().replace("_", "-")
-        option = known.get(name)
+        service, dot, last = name.strip().rpartition(".")
+        last = last.replace("_", "-")
+        option, name = known.get(last), f"{service}{dot}{last}"
         if option is None:
-            raise _unknown(decl, name, known)
+            raise _unknown(decl, last, known)
+        if dot and not option.per_service:
+            raise UsageError(
+                f"{last} is one for the whole deployment, not for {service[:60]!r}", hint=f"--set {last}=…"
+            )
         if not equals and option.kind != "flag":
             raise UsageError(f"--set {pair[:80]!r} is not of the form NAME=VALUE", hint=f"--set {name}=…")
         values = given.setdefault(name, [])
         if values and not option.repeated:
             raise UsageError(f"{name} is given twice", hint="give it once")
         values.append(option.parse(text if equals else "true"))
-    return {name: _value(option, given.get(name)) for name, option in known.items()}
+    own = {name: _value(known[name.rpartition(".")[2]], given[name]) for name in given if "." in name}
+    return {**{name: _value(option, given.get(name)) for name, option in known.items()}, **own}
+
+
+def check_services(values: Mapping[str, Any], services: Sequence[str]) -> None:
+    """Refuse settings for Services that the graph has not.
+
+    Args:
+        services: names of its Services; none where they are not known.
+
+    Raises:
+        UsageError: naming the one that is meant, where one is close.
+    """
+    for name in values:
+        service = name.rpartition(".")[0]
+        if service and service not in services:
+            close = difflib.get_close_matches(service, services, 1)
+            there = f"it has: {', '.join(services)}" if services else "it does not tell its services: build it again"
+            raise UsageError(
+                f"the Bento has no Service {service[:60]!r}", hint=f"did you mean {close[0]}?" if close else there
+            )
 
 
 def _value(option: OptionSpec, given: list[Any] | None) -> Any:

@@ -6,6 +6,7 @@ A service without dependencies and without GPUs never tells: its worker goes on 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from bentotool.errors import ConfigError
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["Part", "describe_parts", "part_from", "plain_part"]
+__all__ = ["Part", "describe_parts", "import_string", "part_from", "plain_part", "service_facts"]
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,36 @@ def part_from(document: Mapping[str, Any]) -> Part:
 def part_document(part: Part) -> dict[str, Any]:
     """A part as it goes over a worker's line."""
     return asdict(part)
+
+
+def import_string(service: Service[Any]) -> str:
+    """``module:Class`` under which a worker finds a service; empty where its module has it under no name."""
+    module = sys.modules.get(service.inner.__module__)
+    names = [name for name, value in vars(module).items() if value is service] if module is not None else []
+    return f"{service.inner.__module__}:{names[0]}" if names else ""
+
+
+def service_facts(service: Service[Any], target: str) -> dict[str, Any]:
+    """What whoever deploys has to know of one service; see :class:`bentotool.deployspec.DeployService`."""
+    config, prefix = service.config, service.path_prefix
+    options = config.options
+    workers = options.get("workers", 1)
+    return {
+        "name": service.name,
+        "target": target,
+        "depends": [d.name for d in service.dependencies.values() if d.on is not None and d.url is None],
+        "workers": 0 if workers == "cpu_count" else config.workers,
+        "resources": dict(options.get("resources") or {}),
+        "traffic": dict(options.get("traffic") or {}),
+        "envs": [
+            {"name": env["name"], "value": env.get("value")}
+            for env in service.envs
+            if env.get("stage", "all") != "build"
+        ],
+        "labels": dict(service.labels),
+        "path_prefix": prefix,
+        "probes": {name: f"{prefix}/{name}" for name in ("livez", "readyz", "healthz")},
+        "metrics": f"{prefix}/metrics" if config.metrics_enabled else "",
+        "tls": bool((options.get("ssl") or {}).get("enabled")),
+        "command": has_command(service),
+    }

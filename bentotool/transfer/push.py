@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     # It costs a quarter of a second, which only its maker pays.
     from bentotool.oci.registry import Registry
 
-__all__ = ["VOLUME", "push_bento", "push_model"]
+__all__ = ["VOLUME", "push_bento", "push_model", "volume_tag"]
 
 VOLUME = "-volume"
 """What is added to a model's tag for its view as a volume."""
@@ -229,6 +229,7 @@ def push_bento(
     registry: Registry,
     *,
     index: str | None = None,
+    volumes: bool = False,
     referrers: bool = True,
     jobs: int = 4,
     progress: ProgressMaker = no_progress,
@@ -239,6 +240,7 @@ def push_bento(
 
     Args:
         index: digest of the index in the store that is to be pushed, whatever others there are.
+        volumes: whether the volume view of each model stands beside them, under the tag of :func:`volume_tag`.
 
     Other arguments and errors are those of :func:`push_model`.
     """
@@ -252,6 +254,8 @@ def push_bento(
         model = work.load(needed.digest, MODEL_TYPE, f"model {needed.tag} of Bento {ref.ref}")
         models.append((needed, model))
         blobs += model.blobs(layout, _sources(needed, remote, places))
+    views = [(needed, volume_view(model.descriptor, model.manifest)) for needed, model in models if volumes]
+    blobs += [_Blob(view.config_descriptor, partial(io.BytesIO, view.config)) for _, view in views]
     blobs += _placed(work, bento, places, ref.digest)
     listed = {layer.digest: layer for _, model in models for layer in model.manifest.layers}
     data, entries = tag_index(layout, ref.digest, index)
@@ -261,6 +265,8 @@ def push_bento(
     work.send_blobs(blobs, f"push {ref.ref}")
     for stored in (*(model for _, model in models), bento, *images):
         work.put(stored.descriptor.digest, stored.data)
+    for needed, view in views:
+        work.put(volume_tag(needed.name, needed.digest), view.manifest)
     top = sha256_bytes(data)
     work.put(top, data, INDEX)
     known = (ref.digest, *(model.descriptor.digest for _, model in models))
@@ -282,6 +288,11 @@ def push_bento(
         images=tuple(filter(None, map(platform_of, entries))),
         referrers=attached,
     )
+
+
+def volume_tag(name: str, digest: str) -> str:
+    """The tag of a model's volume view in the repository of a Bento: it keeps the view from being collected there."""
+    return f"{name.replace('/', '-')[:100]}-{digest.rpartition(':')[2][:12]}{VOLUME}"
 
 
 def _placed(work: _Push, stored: _Stored, places: KnownPlaces, *wholes: str) -> list[_Blob]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,13 +12,14 @@ import typer
 from bentotool.cli.deploying import carry_out
 from bentotool.cli.names import bentos_and_folders, deployment_names, target_names
 from bentotool.cli.state import State, current
-from bentotool.cli.targets import describe_targets, image_maker, of_stored, target_params
+from bentotool.cli.targets import describe_targets, of_stored, target_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from bentotool.targetspec import DeployBento, ImageMaker
+    from bentotool.build.bentos import StoredBento
+    from bentotool.targetspec import DeployBento
 
 __all__ = ["deploy"]
 
@@ -43,7 +43,12 @@ def deploy(
         typer.Option(help="Name of the deployment; default: the Bento's.", autocompletion=deployment_names),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Option of the target; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Option of the target; of one Service: SERVICE.NAME=VALUE. May be repeated.",
+        ),
     ] = None,
     env: Annotated[
         list[str] | None,
@@ -72,9 +77,8 @@ def deploy(
     values = option_values(decl, [*(set_ or ()), *state.options.target])
     variables = environment(env or ())
     chosen = check_deployment_name(name) if name is not None else None
-    maker = partial(image_maker, state, base=base, builder=builder, offline=offline)
-    subject = _subject(state, bento, maker, dry_run=dry_run or diff, offline=offline)
-    subject = replace(subject, anew=bool(base or builder))
+    stored = partial(of_stored, state, base=base, builder=builder, offline=offline)
+    subject = _subject(state, bento, stored, dry_run=dry_run or diff, offline=offline)
     deployed = chosen or usual_name(subject.name)
     plan = make_plan(state.layout, state.plugins, target, subject, DeployOptions(deployed, values, variables))
     _tell_changes(state, deployed, values, variables)
@@ -95,7 +99,9 @@ def _tell_changes(state: State, name: str, values: Mapping[str, Any], env: Mappi
         state.console.note(line)
 
 
-def _subject(state: State, text: str, maker: Callable[..., ImageMaker], *, dry_run: bool, offline: bool) -> DeployBento:
+def _subject(
+    state: State, text: str, stored: Callable[[StoredBento], DeployBento], *, dry_run: bool, offline: bool
+) -> DeployBento:
     """The Bento that is meant: one of the store, or that of a folder, built now."""
     from bentotool.build.bentos import BentoStore
     from bentotool.errors import NotFoundError
@@ -114,4 +120,4 @@ def _subject(state: State, text: str, maker: Callable[..., ImageMaker], *, dry_r
         reference = built.tag
     elif text.startswith((".", "/", "~")) or text.endswith(("/", os.sep)):  # no name starts or ends so
         raise NotFoundError(f"no folder {text}", hint="name a folder with a project, or a Bento: bentotool list")
-    return of_stored(BentoStore(state.layout).get(reference), maker)
+    return stored(BentoStore(state.layout).get(reference))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from bentotool.cli.formats import human_time
 from bentotool.cli.names import DeploymentName, deployment_names
 from bentotool.cli.registries import talks_to_registry
 from bentotool.cli.state import State, current
-from bentotool.cli.targets import deployed_again, image_maker, show_differences
+from bentotool.cli.targets import deployed_again, show_differences
 
 if TYPE_CHECKING:
     from bentotool.deploy.records import Revision
@@ -67,10 +66,7 @@ def _plan_of(
 
     target = revision.deployment.target
     options = DeployOptions(name, repeated_options(find_target(state.plugins, target), revision), revision.env)
-    bento = deployed_again(
-        state, revision, lambda found: image_maker(state, found, base=base, builder=builder, offline=offline)
-    )
-    bento = replace(bento, anew=bool(base or builder))
+    bento = deployed_again(state, revision, base=base, builder=builder, offline=offline)
     return make_plan(state.layout, state.plugins, target, bento, options)
 
 
