@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from bentotool.signspec import SignerIdentity
 from bentotool.trust.moments import stated
 
-__all__ = ["Evidence", "Findings", "Object", "Rejected", "SignerIdentity"]
+__all__ = ["Evidence", "Findings", "Kind", "Object", "Rejected", "SignerIdentity"]
+
+Kind: TypeAlias = Literal["index", "bento", "image", "model"]
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class Object:
             has as its subject (64 hexadecimal digits); else empty.
     """
 
-    kind: Literal["index", "bento", "image", "model"]
+    kind: Kind
     name: str
     digest: str
     media_type: str
     size: int
     files_digest: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"kind": self.kind, "name": self.name, "digest": self.digest}
 
 
 @dataclass(frozen=True)
