@@ -38,6 +38,7 @@ class DeployService:
         metrics: path of its metrics, prefix included; empty where they are off.
         tls: it speaks HTTPS.
         command: a command of its own serves its requests.
+        apis: paths of those that are called by POST, by name, prefix included.
     """
 
     name: str
@@ -55,6 +56,7 @@ class DeployService:
     metrics: str = "/metrics"
     tls: bool = False
     command: bool = False
+    apis: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ def _service(item: Mapping[str, Any]) -> DeployService:
         metrics=_matching(_PATH, item["metrics"]),
         tls=item["tls"] is True,
         command=item["command"] is True,
+        apis={str(name): str(path) for name, path in item.get("apis", {}).items()},
     )
 
 

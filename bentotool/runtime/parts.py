@@ -153,4 +153,5 @@ def service_facts(service: Service[Any], target: str) -> dict[str, Any]:
         "metrics": f"{prefix}/metrics" if config.metrics_enabled else "",
         "tls": bool((options.get("ssl") or {}).get("enabled")),
         "command": has_command(service),
+        "apis": {spec.name: prefix + spec.route for spec in service.apis.values() if spec.options.method == "POST"},
     }
