@@ -267,6 +267,9 @@ class BuildConfig:
     conda: CondaConfig = key(table(CondaConfig), CondaConfig, "conda environment")
     models: tuple[ModelConfig, ...] = key(sequence(_model), (), "models beside those that the service names")
     envs: tuple[EnvConfig, ...] = key(parse_envs, (), "environment variables of the service")
+    policy: str | None = key(
+        text(), None, "policy that artifacts have to meet here, a file; see trust.md. It is no part of the Bento"
+    )
     args: Mapping[str, Any] = key(parse_arguments, {}, "template arguments, for use_arguments in the service")
 
     def override(

@@ -20,7 +20,7 @@ from bentotool.build.schema import check_text, read_table, sequence, text
 from bentotool.build.yamlfile import parse_yaml
 from bentotool.errors import ConfigError, NotFoundError
 
-__all__ = ["ProjectConfig", "load_config"]
+__all__ = ["ProjectConfig", "load_config", "stated_policy"]
 
 _FILE_LIMIT = 1 << 20
 
@@ -80,6 +80,24 @@ def load_config(project: Path, file: str | None = None) -> ProjectConfig:
             )
         config = replace(config, service="service")
     return ProjectConfig(project, origin, config, dependencies, _python(project, config))
+
+
+def stated_policy(project: Path) -> str:
+    """What the configuration in a folder names as ``policy``; empty where it names none.
+
+    Raises:
+        ConfigError: the configuration cannot be read, or this is no path.
+    """
+    pyproject = _read_toml(project, "pyproject.toml") if (project / "pyproject.toml").is_file() else {}
+    _, raw, where = _find(project, None, pyproject)
+    tool: Any = pyproject.get("tool")
+    own = tool.get("bentotool") if isinstance(tool, Mapping) else None
+    # Both are looked at: a demand is not passed over because another file is read first.
+    for table, place in ((raw, where), (own, ("pyproject.toml", "tool.bentotool"))):
+        value = table.get("policy") if isinstance(table, Mapping) else None
+        if value is not None:
+            return text()(value, (*place, "policy"))
+    return ""
 
 
 def _in_project(project: Path, file: str) -> str:
