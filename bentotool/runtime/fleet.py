@@ -23,7 +23,7 @@ from bentotool.runtime.causes import Causes
 from bentotool.runtime.devices import Plan, make_plan
 from bentotool.runtime.meeting import Meeting, loopback_listener
 from bentotool.runtime.parts import Part, part_from
-from bentotool.runtime.slots import PING_EVERY_S, STOPPED_S, Slot
+from bentotool.runtime.slots import STOPPED_S, Slot
 
 __all__ = ["INDEX", "SLOT", "Fleet", "Surroundings"]
 
@@ -128,7 +128,7 @@ class Fleet:
         if self.stopping:
             return found
         found += [slot.restart_at for slot in self.slots() if slot.process is None]
-        found += [slot.asked_at + PING_EVERY_S for slot in self.slots() if slot.ready]
+        found += [slot.ask_at for slot in self.slots() if slot.ready]
         if self.problem and self._crashes:
             found.append(self._crashes[-1] + _CRASH_WINDOW + 0.1)
         return found
@@ -225,27 +225,34 @@ class Fleet:
         """A line is readable."""
         messages, ended = slot.receive()
         for message in messages:
-            kind = message["type"]
-            if kind == "parts":
-                try:
-                    self._take_parts(slot, message["parts"])
-                except BentotoolError as error:
-                    self.failure = error
-            elif kind == "ready":
-                slot.ready, slot.settled = True, not message.get("waiting")
-                slot.asked_at = slot.settled_at = time.monotonic()
-                if slot in self._entry.slots:
-                    self.service, self.scheme = message["name"], message["scheme"]
-            elif kind == "settled":
-                slot.settled, slot.settled_at = True, time.monotonic()
-            elif kind == "failed":
-                slot.error = message["error"]
-            elif kind == "note":
-                self._around.note(message["message"])
+            self._hear(slot, message)
         if ended and slot.line is not None:
             self._lost(slot)
         self.announced = self.announced or all(slot.settled for slot in self.slots())
         self._look()
+
+    def _hear(self, slot: Slot, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "pong":
+            if note := slot.hear_pulse(message.get("missed", 0), message.get("at")):
+                self._around.note(f"worker {self._called(slot)}: {note}")
+        elif kind == "parts":
+            try:
+                self._take_parts(slot, message["parts"])
+            except BentotoolError as error:
+                self.failure = error
+        elif kind == "ready":
+            slot.ready, slot.settled = True, not message.get("waiting")
+            slot.asked_at = slot.settled_at = time.monotonic()
+            slot.patience = message["patience"]
+            if slot in self._entry.slots:
+                self.service, self.scheme = message["name"], message["scheme"]
+        elif kind == "settled":
+            slot.settled, slot.settled_at = True, time.monotonic()
+        elif kind == "failed":
+            slot.error = message["error"]
+        elif kind == "note":
+            self._around.note(message["message"])
 
     def _retire(self, slot: Slot) -> None:
         """End a process on purpose."""
@@ -315,7 +322,6 @@ class Fleet:
                 reason = slot.stuck(now)
                 if reason is not None:
                     self._around.note(f"worker {self._called(slot)} is replaced: {reason}")
-                    slot.stopped_at, slot.heard_at = None, now
                     slot.kill()
                 if self.stopping:
                     continue

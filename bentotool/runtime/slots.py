@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +17,10 @@ from bentotool.runtime.handover import spawn
 
 __all__ = ["Slot"]
 
-PING_EVERY_S = 5.0
-"""How often a worker is asked whether it lives."""
-SILENT_S = 60.0
-"""After so many seconds without an answer it does not. A thread of its own answers, so that blocking code in a
-service is no reason; what is left is a process that is stuck as a whole."""
+_PING_EVERY_S = 5.0
+"""How often a worker is asked whether it lives, at least."""
+_TELL_AFTER = 2
+"""So many pings without a turn of a worker's event loop are worth a line in the log."""
 STOPPED_S = 0.25
 """A process that is stopped (SIGSTOP) for so long is replaced. With ctrl-Z the supervisor is stopped too."""
 
@@ -37,6 +36,7 @@ class Slot:
         ready: it takes requests.
         settled: it has answers to them: one whose service has a command of its own waits for that.
         settled_at: since when, on the monotonic clock.
+        patience: seconds without a sign of life, after which it is taken for dead; each worker tells its own.
         failures: deaths in a row, none of them after a healthy life.
         restart_at: when the next process may be started, on the monotonic clock.
     """
@@ -53,8 +53,11 @@ class Slot:
     restart_at: float = 0.0
     error: dict[str, Any] | None = None
     stopped_at: float | None = None
-    heard_at: float = 0.0
+    patience: float = math.inf
     asked_at: float = 0.0
+    _unanswered: int = 0
+    _missed: int = 0
+    _busy_at: str | None = None
     _buffer: bytes = field(default=b"", repr=False)
 
     def start(
@@ -70,7 +73,7 @@ class Slot:
         theirs.close()
         ours.setblocking(False)
         self.line, self._buffer, self.ready, self.settled, self.error = ours, b"", False, False, None
-        self.stopped_at, self.heard_at = None, time.monotonic()
+        self.stopped_at, self._unanswered, self._missed = None, 0, 0
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Tell the worker something; it may be gone already."""
@@ -90,7 +93,7 @@ class Slot:
             return [], False
         except OSError:
             data = b""
-        self.heard_at = time.monotonic()
+        self._unanswered = 0
         self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
         return [json.loads(line) for line in lines], not data
@@ -108,11 +111,31 @@ class Slot:
         self.line, self.process, self.ready = None, None, False
         return status
 
+    @property
+    def ask_at(self) -> float:
+        """When to ask whether it lives."""
+        return self.asked_at + self._pause
+
+    @property
+    def _pause(self) -> float:
+        return min(_PING_EVERY_S, self.patience / 4)
+
     def ask(self, now: float) -> None:
-        """Ask whether it lives, where it is time to."""
-        if self.ready and now - self.asked_at >= PING_EVERY_S:
+        """Ask whether it lives, where it is time to. While one question is open no other is asked, but counted."""
+        if self.ready and now >= self.ask_at:
             self.asked_at = now
-            self.send({"type": "ping"})
+            self._unanswered += 1
+            if self._unanswered == 1:
+                self.send({"type": "ping"})
+
+    def hear_pulse(self, missed: int, place: str | None) -> str | None:
+        """Take the answer (see `pulse`); give what the log should say, if anything."""
+        self._missed, self._busy_at = missed, place
+        return f"its event loop has been blocked {self._blocked()}" if missed == _TELL_AFTER else None
+
+    def _blocked(self) -> str:
+        at = f", at {self._busy_at}" if self._busy_at else ""
+        return f"for {self._missed * self._pause:g} seconds{at}"
 
     def stuck(self, now: float) -> str | None:
         """Why the process has to be replaced, if it has to."""
@@ -122,8 +145,10 @@ class Slot:
             if _is_stopped(self.process.pid):
                 return "it was stopped"
             self.stopped_at = None
-        if self.ready and now - self.heard_at > SILENT_S:
-            return f"it gave no sign of life for {SILENT_S:g} seconds"
+        if (self._unanswered - 1) * self._pause >= self.patience:
+            return f"it gave no sign of life for {self.patience:g} seconds"
+        if self._missed * self._pause >= self.patience:
+            return f"its event loop was blocked {self._blocked()}"
         return None
 
     def notice_stop(self, now: float) -> None:
@@ -132,6 +157,8 @@ class Slot:
             self.stopped_at = now
 
     def kill(self) -> None:
+        """It is not asked, and not judged, any more."""
+        self.stopped_at, self._unanswered, self._missed = None, 0, 0
         if self.process is not None:
             self.process.kill()
 

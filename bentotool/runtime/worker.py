@@ -1,10 +1,10 @@
 """One worker process: the service, a uvicorn server on the inherited socket, a line to the supervisor.
 
 The line is a socket with one JSON object per line. To the supervisor: ``{"type": "parts", ...}`` (see `joining`),
-``{"type": "ready", "workers": 2}``, ``{"type": "failed", "error": {...}}``, ``{"type": "pong"}``. From it: ``{"type":
-"setup", ...}`` first of all, ``{"type": "peers", ...}``, ``{"type": "ping"}``, ``{"type": "drain"}``, ``{"type":
-"problem", "message": ...}``. When it closes, the supervisor is gone and the worker ends too: no worker outlives its
-supervisor.
+``{"type": "ready", ...}``, ``{"type": "failed", "error": {...}}``, ``{"type": "pong", ...}`` (see `pulse`). From it:
+``{"type": "setup", ...}`` first of all, ``{"type": "peers", ...}``, ``{"type": "ping"}``, ``{"type": "drain"}``,
+``{"type": "problem", "message": ...}``. When it closes, the supervisor is gone and the worker ends too: no worker
+outlives its supervisor.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from bentotool.errors import BentotoolError, ServiceLoadError
 from bentotool.runtime.logs import set_up_logging, take_loggers
 from bentotool.runtime.monitoring import remember_folder
+from bentotool.runtime.pulse import Pulse, patience
 from bentotool.sdk.dependency import use_loop
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Worker:
         line: to the supervisor.
         drain_delay: seconds in which requests are still accepted after readiness went away.
         grace: seconds for requests in flight.
+        folder: of the project.
         answers: of a service that others call: what answers them, and the socket where.
         shares: with which other workers the first listener is shared.
     """
@@ -89,11 +91,13 @@ class Worker:
         line: socket.socket,
         drain_delay: float,
         grace: float,
+        folder: Path,
         answers: tuple[Answers, socket.socket] | None = None,
         shares: Shares | None = None,
     ) -> None:
         self.app, self.asgi, self.listeners, self.line = app, asgi, listeners, line
-        self.drain_delay, self.grace, self.answers, self.shares = drain_delay, grace, answers, shares
+        self.drain_delay, self.grace, self.folder = drain_delay, grace, folder
+        self.answers, self.shares = answers, shares
         self._writing = threading.Lock()
         self._ended = asyncio.Event()
         self._server: uvicorn.Server | None = None
@@ -114,7 +118,7 @@ class Worker:
         waiting = self.app.command is not None
         scheme = "https" if self._server is not None and self._server.config.is_ssl else "http"
         said = {"workers": service.config.workers, "name": service.name, "waiting": waiting, "scheme": scheme}
-        self.tell({"type": "ready", **said})
+        self.tell({"type": "ready", "patience": patience(self.app.service), **said})
         if waiting:
             self._spawn(self._settle())
         if self.listeners[1:]:
@@ -154,7 +158,8 @@ class Worker:
         await self.app.start()
         if self.answers is not None:
             await self.answers[0].listen(self.answers[1])
-        threading.Thread(target=self._hear_supervisor, args=(loop,), name="supervisor", daemon=True).start()
+        pulse = Pulse(self.app.service, loop, self.folder)
+        threading.Thread(target=self._hear_supervisor, args=(loop, pulse), name="supervisor", daemon=True).start()
         with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
             loop.add_signal_handler(signal.SIGTERM, self.drain)
         try:
@@ -241,13 +246,13 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _hear_supervisor(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _hear_supervisor(self, loop: asyncio.AbstractEventLoop, pulse: Pulse) -> None:
         """In a thread of its own, so that a ping is answered whatever the service does on the event loop."""
         with self.line.makefile("rb", buffering=0) as lines, contextlib.suppress(OSError, RuntimeError):
             for line in lines:
                 message = json.loads(line)
                 if message["type"] == "ping":
-                    self.tell({"type": "pong"})
+                    self.tell(pulse.answer())
                 else:
                     loop.call_soon_threadsafe(self._take, message)
         most = self.drain_delay + self.grace + _LAST_S
@@ -362,7 +367,8 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
 
         answers = Answers(app, peers["token"]), listeners.pop()
     shares = _shares(options, app.workers)
-    return lambda: Worker(app, public, listeners, line, options.drain_delay, options.grace, answers, shares)
+    folder, delay, grace = options.app_dir.resolve(), options.drain_delay, options.grace
+    return lambda: Worker(app, public, listeners, line, delay, grace, folder, answers, shares)
 
 
 def _shares(options: argparse.Namespace, workers: int) -> Shares | None:

@@ -1,8 +1,8 @@
 """The options of ``@service``: known keys, checked values, defaults.
 
 Keys and meanings are those of BentoML 1.4's service configuration; ``http.max_body_bytes``, ``http.allowed_hosts``,
-``http.api_keys``, ``traffic.max_queue``, ``traffic.max_queue_bytes``, ``endpoints.healthz`` are ours, and what
-`observation` names.
+``http.api_keys``, ``traffic.max_queue``, ``traffic.max_queue_bytes``, ``traffic.max_stall``, ``endpoints.healthz`` are
+ours, and what `observation` names.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class ServiceConfig:
         max_queue: requests that may wait per worker and API, above which the answer is 503.
         max_body_bytes: size of a request body, above which the answer is 413.
         max_queue_bytes: bytes of request bodies that may be held per worker, above which the answer is 503.
+        max_stall: seconds without a sign of life after which a worker is replaced; None for what its timeouts tell.
         allowed_hosts: Host names answered; empty for the default (loopback names on a loopback bind, else any).
         cors: which pages of other origins may call; None for none.
         api_keys: where the keys are that callers must show; None where anybody may call.
@@ -67,6 +68,7 @@ class ServiceConfig:
     max_queue: int = 1000
     max_body_bytes: int = 64 * _MIB
     max_queue_bytes: int = 256 * _MIB
+    max_stall: float | None = None
     allowed_hosts: tuple[str, ...] = ()
     cors: CorsOptions | None = None
     api_keys: ApiKeys | None = None
@@ -168,6 +170,7 @@ _SCHEMA: _Schema = {
         "external_queue": _FLAG,
         "max_queue": _COUNT,
         "max_queue_bytes": _COUNT,
+        "max_stall": _SECONDS,
     },
     "metrics": {
         "enabled": _FLAG,
@@ -270,6 +273,7 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
         max_queue=traffic.get("max_queue", 1000),
         max_body_bytes=http.get("max_body_bytes", 64 * _MIB),
         max_queue_bytes=traffic.get("max_queue_bytes", 256 * _MIB),
+        max_stall=traffic.get("max_stall"),
         allowed_hosts=tuple(http.get("allowed_hosts", ())),
         cors=read_cors(http.get("cors"), name),
         api_keys=read_api_keys(http.get("api_keys"), name),

@@ -59,6 +59,18 @@ class Mortal:
         time.sleep(600)
 
     @bentotool.api
+    def hoard(self) -> int:
+        hoard = []
+        while len(hoard) < 200:
+            hoard.append(bytearray(b"x") * (1 << 22))
+        return len(hoard)
+
+    @bentotool.api
+    async def nap(self, seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+    @bentotool.api
     def fill(self) -> int:
         used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
@@ -111,8 +123,9 @@ def ready(url: str) -> tuple[int, str]:
 
 @pytest.fixture
 def mortal(serving: Any, tmp_path: Path) -> Any:
-    def start(*options: str, **further: Any) -> Any:
-        return serving(tmp_path / "project", SERVICE, *options, **further)
+    def start(*options: str, stall: float | None = None, **further: Any) -> Any:
+        source = SERVICE if stall is None else SERVICE.replace('"timeout": 40', f'"timeout": 40, "max_stall": {stall}')
+        return serving(tmp_path / "project", source, *options, **further)
 
     return start
 
@@ -182,9 +195,8 @@ def test_a_death_takes_what_that_worker_was_answering_and_no_more(mortal: Any, w
 
 
 def test_what_hangs_as_a_whole_is_noticed_by_its_silence(mortal: Any, wire: Any) -> None:
-    """Code that never lets go of the interpreter; the real limit is a minute."""
-    prelude = "from bentotool.runtime import slots\nslots.PING_EVERY_S, slots.SILENT_S = 0.2, 3.0"
-    with mortal("--workers", "2", prelude=prelude) as server:
+    """Code that never lets go of the interpreter."""
+    with mortal("--workers", "2", stall=3) as server:
         victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
         with connection_to(server.url, victim) as client:
             assert status_of(server.url, "end", client, how="loop") == 0
@@ -192,9 +204,59 @@ def test_what_hangs_as_a_whole_is_noticed_by_its_silence(mortal: Any, wire: Any)
         assert "no sign of life" in server.log
 
 
-def test_code_that_blocks_one_worker_for_long_is_no_reason_to_end_it(mortal: Any, wire: Any) -> None:
-    prelude = "from bentotool.runtime import slots\nslots.PING_EVERY_S, slots.SILENT_S = 0.1, 1.0"
-    with mortal("--workers", "2", "--grace", "0", prelude=prelude) as server:
+def test_a_worker_whose_event_loop_is_blocked_is_replaced(mortal: Any, wire: Any) -> None:
+    """An ``async def`` API that sleeps for ten minutes. Who waits there is cut, all others go on."""
+    with mortal("--workers", "2", stall=2) as server:
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(4))
+            blocking, waiting = (stack.enter_context(connection_to(server.url, victim)) for _ in range(2))
+            spared = stack.enter_context(connection_to(server.url, other))
+            whole = pool.submit(ask, server.url, "hold", spared)
+            broken = [pool.submit(ask, server.url, "block", blocking)]
+            wire.wait_for(lambda: (server.folder / "blocking").exists())
+            broken.append(pool.submit(ask, server.url, "pid", waiting))
+            assert all(isinstance(call.exception(), httpx.TransportError) for call in broken), "long before 600 s"
+            assert ready(server.url)[0] == 200
+            wire.wait_for(lambda: len(now := pids(server.url, 2)) == 2 and victim not in now and other in now)
+            (server.folder / "released").touch()
+            assert whole.result().json() == other
+        assert re.search(
+            r"worker \d: its event loop has been blocked for 1 seconds, at service.py:\d+ \(/block\)", server.log
+        )
+        assert re.search(
+            r"replaced: its event loop was blocked for \S+ seconds, at service.py:\d+ \(/block\)", server.log
+        )
+        assert not exists(victim)
+
+
+def test_who_waits_for_the_only_worker_is_answered_by_its_replacement(mortal: Any, wire: Any) -> None:
+    with mortal("--workers", "1", stall=2) as server, concurrent.futures.ThreadPoolExecutor(6) as pool:
+        before = ask(server.url, "pid").json()
+        blocked = pool.submit(status_of, server.url, "block")
+        wire.wait_for(lambda: (server.folder / "blocking").exists())
+        waiting = [pool.submit(ask, server.url, "pid") for _ in range(4)]  # they are not accepted: no loop turns
+        asked = pool.submit(ready, server.url)
+        assert blocked.result() == 0
+        answers = [call.result() for call in waiting]
+        assert {answer.status_code for answer in answers} <= {200, 503}, "503 where it takes long to start"
+        assert before not in {answer.json() for answer in answers if answer.status_code == 200}
+        assert asked.result()[0] in (200, 503), "not while nobody answers"
+        wire.wait_for(lambda: ready(server.url)[0] == 200)
+
+
+def test_an_event_loop_that_is_slow_is_no_reason_to_replace_a_worker(mortal: Any, wire: Any) -> None:
+    """It is blocked for a part of the time it may be, again and again: loading models late, say."""
+    with mortal("--workers", "1", stall=6) as server:
+        before = pids(server.url, 1)
+        for _ in range(2):
+            assert ask(server.url, "nap", seconds=2.5).json() in before
+        assert pids(server.url, 1) == before
+        assert "replaced" not in server.log
+
+
+def test_code_that_blocks_one_worker_for_long_is_at_first_no_reason_to_end_it(mortal: Any, wire: Any) -> None:
+    with mortal("--workers", "2", "--grace", "0") as server:
         victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
         with concurrent.futures.ThreadPoolExecutor(1) as pool, connection_to(server.url, victim) as client:
             blocked = pool.submit(status_of, server.url, "block", client)
@@ -222,13 +284,64 @@ def test_no_memory_is_one_answer_and_no_death(mortal: Any, wire: Any) -> None:
 def test_a_worker_that_the_system_ended_for_want_of_memory(mortal: Any, wire: Any, tmp_path: Path) -> None:
     events = tmp_path / "memory.events"
     events.write_text("low 0\noom 0\noom_kill 3\noom_group_kill 0\n")
-    prelude = f"import pathlib\nfrom bentotool.runtime import causes\ncauses.FILES = (pathlib.Path({str(events)!r}),)"
+    prelude = "import pathlib\nfrom bentotool.runtime import causes\n"
+    prelude += f"causes.counters = lambda _groups: [pathlib.Path({str(events)!r})]"
     with mortal(prelude=prelude) as server:
         assert status_of(server.url, "end", how="SIGKILL") == 0
         wire.wait_for(lambda: "(killed by SIGKILL)" in server.log and pids(server.url, 1))
         events.write_text("low 0\noom 1\noom_kill 4\noom_group_kill 0\n")
         assert status_of(server.url, "end", how="SIGKILL") == 0
         wire.wait_for(lambda: "(killed by SIGKILL, since memory ran out)" in server.log)
+
+
+# of version 2 of control groups, and of version 1: where, the limit, that with swap space, what counts the kills
+ROOMS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.swap.max", "memory.events"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.oom_control"),
+)
+ROOM = 400_000_000
+
+
+@pytest.fixture
+def small_room() -> Iterator[tuple[Path, Path]]:
+    """A control group whose processes have little memory together: where they are named, and its counter."""
+    for root, limit, swap, counter in ROOMS:
+        group = Path(root, f"bentotool-test-{os.getpid()}")
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            try:
+                if not (group / limit).exists():  # a folder like any other
+                    continue
+                (group / limit).write_text(str(ROOM))
+                if (group / swap).exists():
+                    (group / swap).write_text("0" if swap == "memory.swap.max" else str(ROOM))
+                yield group / "cgroup.procs", group / counter
+                return
+            finally:
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+    pytest.skip("needs memory control groups that this user may make")
+
+
+def test_the_kernel_ends_a_worker_for_want_of_memory(mortal: Any, wire: Any, small_room: tuple[Path, Path]) -> None:
+    members, counter = small_room
+    prelude = f"import os, pathlib\npathlib.Path({str(members)!r}).write_text(str(os.getpid()))"
+    with mortal("--workers", "2", prelude=prelude) as server:
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(2))
+            doomed, greedy = (stack.enter_context(connection_to(server.url, victim)) for _ in range(2))
+            spared = stack.enter_context(connection_to(server.url, other))
+            broken, whole = (pool.submit(ask, server.url, "hold", client) for client in (doomed, spared))
+            assert status_of(server.url, "hoard", greedy) == 0
+            assert isinstance(broken.exception(), httpx.TransportError), "at once"
+            wire.wait_for(lambda: len(now := pids(server.url, 2)) == 2 and victim not in now and other in now)
+            assert ready(server.url)[0] == 200
+            (server.folder / "released").touch()
+            assert whole.result().json() == other
+        assert "(killed by SIGKILL, since memory ran out); restarting in 0 s" in server.log
+        assert re.search(r"^oom_kill 1$", counter.read_text(), re.MULTILINE), "it was the kernel"
+        assert server.stop() == 0
 
 
 def test_workers_that_crash_again_and_again_are_reported(mortal: Any, wire: Any) -> None:
