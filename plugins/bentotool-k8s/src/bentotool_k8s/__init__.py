@@ -1,0 +1,1 @@
+"""Kubernetes for bentotool: a deployment target."""
