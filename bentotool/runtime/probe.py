@@ -102,10 +102,17 @@ def _requirements(image: Any, services: list[Service[Any]]) -> list[str]:
     asked = list(image.get("requirements", ())) if isinstance(image, dict) else []
     from bentotool.runtime.tracing import TRACING_PACKAGES
     from bentotool.runtime.websockets import WEBSOCKET_LIBRARY
+    from bentotool.sdk.elsewhere import CLIENT_LIBRARY
 
     talks = any(service.websockets or any(not mount.wsgi for mount in service.mounts) for service in services)
     traced = any(service.config.tracing.asked for service in services)
-    return [*asked, *([WEBSOCKET_LIBRARY] if talks else []), *(TRACING_PACKAGES if traced else ())]
+    calls = any(service.dependencies for service in services)  # which may be anywhere, once it is deployed
+    return [
+        *asked,
+        *([CLIENT_LIBRARY] if calls else []),
+        *([WEBSOCKET_LIBRARY] if talks else []),
+        *(TRACING_PACKAGES if traced else ()),
+    ]
 
 
 def _given() -> dict[str, Any]:

@@ -16,7 +16,10 @@ from bentotool.sdk.exceptions import ServiceUnavailable
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["Elsewhere", "Methods"]
+__all__ = ["CLIENT_LIBRARY", "Elsewhere", "Methods"]
+
+CLIENT_LIBRARY = "httpx>=0.27"
+"""What the client needs; as the extra ``client`` has it."""
 
 _log = logging.getLogger("bentotool.service")
 
