@@ -5,10 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
 import signal
+import threading
 from typing import Any
 
 import pytest
@@ -136,6 +138,99 @@ def test_a_worker_killed_under_load_takes_only_what_it_was_answering(serving: An
         total = value(scrape(server.port), "bentotool_service_request_total", endpoint="/work")
         assert sum(answered) <= total <= len(answered)
         assert answered.count(False) <= 8, "no more than were under way"
+
+
+NAMES = {"bentotool_service_request_total": {"endpoint": "/work"}, "seen_total": {"kind": "work"}, "size_3_count": {}}
+
+
+class Scraper(threading.Thread):
+    """Scrapes without a pause. Each scrape is held against what was sent and what was answered meanwhile."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.port, self.sent, self.answered = port, itertools.count(), itertools.count()
+        self.ended = threading.Event()
+        self.scrapes, self.wrong = 0, list[str]()
+        self.start()
+
+    def call(self, number: int) -> None:
+        next(self.sent)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if ask(self.port, "POST", "/work", {"x": number % 7})[0] == 200:
+                next(self.answered)
+
+    def call_on(self) -> None:
+        for number in itertools.count():
+            if self.ended.is_set():
+                return
+            self.call(number)
+
+    def run(self) -> None:
+        last = dict.fromkeys(NAMES, 0.0)
+        while not self.ended.is_set():
+            least = _said(self.answered)
+            try:
+                status, text = ask(self.port, "GET", "/metrics")
+            except (OSError, http.client.HTTPException):
+                continue  # the worker that was asked has just died
+            if status != 200:
+                continue  # there was no worker to ask
+            most = _said(self.sent)
+            for name, labels in NAMES.items():
+                now = value(text, name, **labels)
+                if not max(least, last[name]) <= now <= most:
+                    self.wrong.append(f"{name}: {now}, before {last[name]}, answered {least}, sent {most}")
+                last[name] = now
+            self.scrapes += 1
+
+
+def _said(counter: itertools.count[int]) -> int:
+    """How often it was asked for the next number."""
+    return int(repr(counter)[len("count(") : -1])
+
+
+@pytest.mark.timeout(150)
+def test_every_scrape_is_right_while_workers_crash_in_a_loop(serving: Any, tmp_path: Any, wire: Any) -> None:
+    """Eight deaths under load, most of them soon after a start: no total goes back, lacks an answer, counts one twice."""
+    with serving(tmp_path / "p", SERVICE, "--workers", "2") as server:
+        scraper = Scraper(server.port)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            try:
+                for _ in range(4):
+                    pool.submit(scraper.call_on)
+                for death in range(1, 9):
+                    enough = _said(scraper.answered) + 20, scraper.scrapes + 3
+                    wire.wait_for(lambda least=enough: _said(scraper.answered) >= least[0])
+                    wire.wait_for(lambda least=enough: scraper.scrapes >= least[1])
+                    wire.wait_for(lambda: _kill_one(server))
+                    wire.wait_for(lambda death=death: server.log.count("SIGKILL") == death)
+            finally:
+                scraper.ended.set()
+                scraper.join(30)
+        assert not scraper.wrong, scraper.wrong[:5]
+        # the last to die are started again, after a pause
+        wire.wait_for(lambda: value(_scrape_or_nothing(server.port), "held") == 2)
+        totals = {name: value(scrape(server.port), name, **labels) for name, labels in NAMES.items()}
+        for done in range(1, 20):
+            call(server.port, done)
+            text = scrape(server.port)
+            assert {name: value(text, name, **labels) - done for name, labels in NAMES.items()} == totals
+
+
+def _scrape_or_nothing(port: int) -> str:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return ask(port, "GET", "/metrics")[1]
+    return ""
+
+
+def _kill_one(server: Any) -> bool:
+    """Kill a worker that answers, where one does."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        status, text = ask(server.port, "POST", "/pid")
+        if status == 200:
+            os.kill(int(text), signal.SIGKILL)
+            return True
+    return False
 
 
 def test_labels_are_routes_and_buckets_as_configured(serving: Any, tmp_path: Any) -> None:
