@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from bentotool.errors import BentotoolError
 from bentotool.runtime.deadlines import Receive, Scope, Send
+from bentotool.runtime.direct import Direct
 from bentotool.runtime.endpoint import Endpoint
+from bentotool.runtime.failing import failure
 from bentotool.runtime.gate import Gate
 from bentotool.runtime.lane import Lane
 from bentotool.runtime.limits import Admission, BodyRoom, share
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Application"]
 
 _log = logging.getLogger("bentotool.service")
-_CLIENT_ERRORS = 500
-_TOO_SLOW = 408
 
 
 class Application:
@@ -95,6 +91,7 @@ class Application:
         for route, method, answer in self.tasks.routes() if self.tasks else ():
             self.answer.add(method, route, answer)
         self._exact = self.answer.exact
+        self._direct: dict[str, Direct] = {}
         self._gate = Gate(self, loopback)
         self.tracing = make_tracing(service)
         self._observing = observing(self)
@@ -145,6 +142,13 @@ class Application:
         else:
             await gate(scope, receive, send)
 
+    def direct(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Direct | None:
+        """What answers a request without a task of its own; None where it has to be awaited."""
+        found, gate = self._direct.get(scope["path"]), self._gate
+        if found is None or not gate.open or scope["method"] != found.method or not found.takes(headers):
+            return None
+        return found if not gate.hosts.active or gate.hosts.knows(headers.get(b"host", b"")) else None
+
     def endpoint(self, name: str) -> Endpoint | None:
         """The endpoint of an API, by its name."""
         return next((endpoint for endpoint in self._endpoints if endpoint.spec.name == name), None)
@@ -160,28 +164,7 @@ class Application:
         self, error: Exception, send: Send, request_id: bytes, where: str, extra: Mapping[str, str] | None = None
     ) -> int:
         """Answer with the error envelope; give the status."""
-        status = error.http_status if isinstance(error, BentotoolError) and 400 <= error.http_status <= 599 else 500
-        if isinstance(error, ServiceError):
-            document = error.to_dict()
-            if status == _CLIENT_ERRORS:
-                _log.error("%s: %s", where, error.message)
-        else:
-            _log.error("%s failed", where, exc_info=error)
-            status = max(status, _CLIENT_ERRORS)  # a model that is not in the store is no fault of the caller
-            document = {"error": {"code": "internal", "message": "the service failed; its log says why", "hint": None}}
-        body = msgspec.json.encode(document, enc_hook=str)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-request-id", request_id),
-        ]
-        if status == _TOO_SLOW:
-            headers.append((b"connection", b"close"))  # the rest of the body is not waited for
-        retry = getattr(error, "retry_after", None)
-        if retry is not None:
-            headers.append((b"retry-after", b"%d" % math.ceil(retry)))
-        headers += [(name.encode(), value.encode()) for name, value in (extra or {}).items()]
+        status, headers, body = failure(error, request_id, where, extra)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return status
@@ -195,8 +178,7 @@ class Application:
             for name in part.hooks("startup"):
                 await _maybe_await(getattr(instance, name)())
         self.instance = self.service.shared_instance()
-        for endpoint in self._endpoints:
-            endpoint.bind(self.instance)
+        self._bind()
         for mounted in self.answer.mounted:
             await mounted.start()
         use_current(self.service, self.instance)
@@ -211,6 +193,12 @@ class Application:
             self.metrics.startup.set(time.monotonic() - started)
         self.ready = True
 
+    def _bind(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.bind(self.instance)
+            if self._observing is None and not self.composed and Direct.suits(endpoint):
+                self._direct[self.service.path_prefix + endpoint.spec.route] = Direct(endpoint)
+
     async def stop(self) -> None:
         """Run the `on_shutdown` methods, the service's own first. A failing one is logged."""
         self.ready = False
@@ -218,6 +206,7 @@ class Application:
             await self.tasks.stop()
         for mounted in self.answer.mounted:
             await mounted.stop()
+        self._direct.clear()
         for endpoint in self._endpoints:
             endpoint.close()
         if self.command is not None:

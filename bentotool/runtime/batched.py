@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bentotool.errors import ConfigError
-from bentotool.runtime.batcher import Batcher
-from bentotool.runtime.batchqueue import BatchQueue, Observer
+from bentotool.runtime.batcher import Answer, Batcher
+from bentotool.runtime.batchqueue import BatchQueue, Entry, Observer
 from bentotool.runtime.deadlines import Receive, disconnect_probe
 from bentotool.sdk.codecs import Batching, codec_for
 from bentotool.sdk.exceptions import InvalidArgument, InvalidOutput, PayloadTooLarge
@@ -81,19 +81,46 @@ class BatchedCall:
         return deadline
 
     async def __call__(self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, receive: Receive) -> Any:
-        value = args[0] if args else next(iter(named.values()))
+        value, rows, units = self._measure(args, named)
         gone = disconnect_probe(receive)
-        try:
-            rows = self._input_batching.count(value)
-        except ValueError as error:
-            raise InvalidArgument(f"$.{self.spec.parameters[0].name}: {error}") from None
-        units = self._units_of(value, rows)
         if units <= self._size:
             return await self._submit(value, units, deadline, gone)
         # a request with more rows than a batch may have takes several batches, and gets one answer
         pieces = self._parts(value, rows, units)
         results = await asyncio.gather(*(self._submit(piece, count, deadline, gone) for piece, count in pieces))
         return self._output_batching(results[0]).merge(results)
+
+    def put(
+        self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, gone: Callable[[], bool], answer: Answer
+    ) -> Entry | None:
+        """Put a request into the queue and do not wait, as `Batcher.put`; None where it takes more than one batch.
+
+        Raises:
+            ServiceError: the input is not one of this API, or there is no room for it.
+        """
+        value, _, units = self._measure(args, named)
+        if units > self._size:
+            return None
+        return self._batcher.put(
+            value, units=units, key=self._key_of(value), deadline=deadline, gone=gone, answer=answer
+        )
+
+    def deliver(self) -> None:
+        """Hand out the answers that are there."""
+        self._batcher.deliver()
+
+    def forget(self, entry: Entry) -> None:
+        """What was put has its answer."""
+        self._batcher.forget(entry)
+
+    def _measure(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, int, int]:
+        """The input, its rows and its units. Raises: InvalidArgument: it has no rows."""
+        value = args[0] if args else next(iter(named.values()))
+        try:
+            rows = self._input_batching.count(value)
+        except ValueError as error:
+            raise InvalidArgument(f"$.{self.spec.parameters[0].name}: {error}") from None
+        return value, rows, self._units_of(value, rows)
 
     def _units_of(self, value: Any, rows: int) -> int:
         return max(1, rows if self._units is None else self._units(value))

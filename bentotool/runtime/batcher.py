@@ -24,9 +24,12 @@ from bentotool.runtime.batchqueue import BatchQueue, Entry, Observer, Policy, is
 from bentotool.runtime.costmodel import CostModel
 from bentotool.sdk.exceptions import DeadlineExceeded, InvalidOutput, ServiceUnavailable
 
-__all__ = ["Batcher", "Observer"]
+__all__ = ["Answer", "Batcher", "Observer"]
 
 _log = logging.getLogger("bentotool.batcher")
+
+Answer = Callable[[Any, "BaseException | None"], None]
+"""Takes (result, None) or (None, error)."""
 
 
 class _Outbox:
@@ -43,11 +46,17 @@ class _Outbox:
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sent: Callable[[float], None]
     ) -> None:
         self._loop, self._clock, self._sent = loop, clock, sent
-        self._settled: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._settled: deque[tuple[Answer, Any, BaseException | None]] = deque()
         self._told: deque[Callable[[], None]] = deque()
+        self._since: float | None = None
 
-    def settler(self, future: asyncio.Future[Any]) -> Callable[[Any, BaseException | None], None]:
-        return lambda result, error: self._settled.append((future, result, error))
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to hand out."""
+        return bool(self._settled)
+
+    def settler(self, answer: Answer) -> Callable[[Any, BaseException | None], None]:
+        return lambda result, error: self._settled.append((answer, result, error))
 
     def tell(self, report: Callable[[], None]) -> None:
         """Have something done on the loop, after the answers: the executor has no time for it."""
@@ -56,23 +65,21 @@ class _Outbox:
     def send(self) -> None:
         """Hand out what was settled. May be called from any thread."""
         if self._settled or self._told:
+            if self._since is None:
+                self._since = self._clock()
             try:
-                self._loop.call_soon_threadsafe(self._deliver, self._clock())
+                self._loop.call_soon_threadsafe(self.deliver)
             except RuntimeError:
                 _log.debug("an answer came after its event loop was closed")
 
-    def _deliver(self, since: float) -> None:
-        answered = False
+    def deliver(self) -> None:
+        """Hand out, on the loop, what there is."""
+        answered, since, self._since = False, self._since, None
         while self._settled:
-            future, result, error = self._settled.popleft()
-            if future.done():  # a cancelled caller is nobody else's concern
-                continue
-            if error is not None:
-                future.set_exception(error)
-                continue
-            future.set_result(result)
-            answered = True
-        if answered:  # comes after the steps of those who waited
+            answer, result, error = self._settled.popleft()
+            answer(result, error)
+            answered = answered or error is None
+        if answered and since is not None:  # comes after the steps of those who waited
             self._loop.call_soon(lambda: self._sent(self._clock() - since))
         while self._told:
             self._told.popleft()()
@@ -184,15 +191,42 @@ class Batcher:
             DeadlineExceeded: the deadline passed in the queue.
             Exception: what the function raised for this very value.
         """
-        loop, outbox, patience = self._loop, self._outbox, self._patience
-        assert loop is not None, "start() comes first"
-        assert outbox is not None
+        assert self._loop is not None, "start() comes first"
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def answer(result: Any, error: BaseException | None) -> None:
+            if future.done():  # a cancelled caller is nobody else's concern
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        entry = self.put(
+            value, units=units, key=key, deadline=deadline, gone=lambda: future.done() or gone(), answer=answer
+        )
+        try:
+            return await future
+        finally:
+            self.forget(entry)
+
+    def put(
+        self, value: Any, *, units: int, key: object, deadline: float, gone: Callable[[], bool], answer: Answer
+    ) -> Entry:
+        """Put one value into the queue, as `submit` does, for a caller who does not wait.
+
+        Args:
+            gone: also told once there was an answer.
+            answer: called on the event loop, more than once where the first answer was that the deadline had passed;
+                `forget` comes with the first.
+
+        Raises:
+            ServiceUnavailable: queue full, or no answer possible in time.
+        """
+        outbox, patience = self._outbox, self._patience
+        assert outbox is not None, "start() comes first"
         assert patience is not None
-        future: asyncio.Future[Any] = loop.create_future()
-        entry = Entry(
-            value, units, key, deadline, lambda: future.done() or gone(), outbox.settler(future),
-            origin=self._observer.origin(),
-        )  # fmt: skip
+        entry = Entry(value, units, key, deadline, gone, outbox.settler(answer), origin=self._observer.origin())
         with self._lock:
             if self._closed:
                 raise ServiceUnavailable("the service is shutting down", retry_after=1.0)
@@ -201,13 +235,21 @@ class Batcher:
         if asleep:
             self._alarm.put(None)
         if self._async and self._task is None:
+            assert self._loop is not None
             # a context of its own, so that nothing of this request is seen by the batches of others
-            self._task = contextvars.Context().run(loop.create_task, self._work_async())
+            self._task = contextvars.Context().run(self._loop.create_task, self._work_async())
         patience.add(entry)
-        try:
-            return await future
-        finally:
-            patience.remove(entry)
+        return entry
+
+    def deliver(self) -> None:
+        """Hand out the answers that are there. On the loop, amid long work, so that they need not wait for its end."""
+        if self._outbox is not None and self._outbox.ready:
+            self._outbox.deliver()
+
+    def forget(self, entry: Entry) -> None:
+        """Nobody's patience with it can end any more: it has its answer."""
+        if self._patience is not None:
+            self._patience.remove(entry)
 
     def close(self) -> None:
         """Stop after the batch in flight; what still waits is answered with 503."""

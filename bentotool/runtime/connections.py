@@ -7,9 +7,12 @@ body is under the deadline of its request.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bentotool.runtime.direct import Direct, Exchange
 
 __all__ = ["Guarded"]
 
@@ -30,6 +33,13 @@ class Guarded(HttpToolsProtocol):
     head_bytes = 64 * 1024
     _timer: asyncio.TimerHandle | None = None
     _head = 0
+    _parsing = False
+    _short: Exchange | None = None
+    """What answers the request whose body is not there yet; in its place it may have a task of its own."""
+
+    def __init__(self, config: Any, *args: Any, **named: Any) -> None:
+        super().__init__(config, *args, **named)
+        self._direct: Callable[[Any, dict[bytes, bytes]], Direct | None] | None = getattr(config.app, "direct", None)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -50,13 +60,38 @@ class Guarded(HttpToolsProtocol):
             super().shutdown()
 
     def data_received(self, data: bytes) -> None:
+        self._parsing = True
         super().data_received(data)
+        self._parsing = False
         cycle: Any = self.cycle  # of the last request whose head was complete
+        if self._short is not None:  # there is more of it to come, and to wait for
+            self._short = None
+            if not self.transport.is_closing():
+                self._start_task(cycle)
         if cycle is not None and cycle.scope is self.scope:
             if self._timer is not None or self._head:
                 self._complete()
         else:
             self._incomplete(len(data))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._unset_keepalive_if_required()  # the request before may have been answered while this one was parsed
+        if self._parsing and self._direct is not None and cycle is self.cycle and cycle.more_body and app is self.app:
+            headers = dict(cycle.scope["headers"])
+            direct = self._direct(cycle.scope, headers)
+            if direct is not None:
+                self._short = Exchange(direct, cycle, headers, self.loop, self.tasks, self._start_task)
+                return
+        super()._start_asgi_task(cycle, app)
+
+    def _start_task(self, cycle: Any) -> None:
+        super()._start_asgi_task(cycle, self.app)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        short, self._short = self._short, None
+        if short is not None:
+            short.direct.put(short)
 
     def _complete(self) -> None:
         self._head = 0

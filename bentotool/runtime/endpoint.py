@@ -78,6 +78,11 @@ class Endpoint:
             self.batched = BatchedCall(self.spec, self._bound, self.app.service.config.max_queue, observer)
             self._invoke = self.batched
 
+    @property
+    def takes_json_only(self) -> bool:
+        """There is nothing to read but a JSON body: no query, no route parameters, no files, no context."""
+        return self._plain and not self._in_query and not self._surrounded
+
     def close(self) -> None:
         if self.batched is not None:
             self.batched.close()
@@ -88,13 +93,10 @@ class Endpoint:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = app.request_id(headers)
         held, context, folder = 0, None, None
-        if self.metrics is not None:
-            self.metrics.in_progress.inc()
-        app.in_flight += 1
-        self._in_flight += 1
+        self.enter()
         try:
             try:
-                deadline = self._admit(headers, request_id, started)
+                deadline = self.admit(headers, request_id, started)
                 if self._in_query:
                     body = b""
                     args, named = self.spec.decode_query(self._query(scope))
@@ -119,11 +121,18 @@ class Endpoint:
             except Exception as error:
                 status = await app.send_failure(error, send, request_id, self.spec.name)
         finally:
-            self._leave(status, started, held)
+            self.leave(status, started, held)
             if context is not None or folder is not None:
                 await self._finish(context, folder)
 
-    def _admit(self, headers: Mapping[bytes, bytes], request_id: bytes, started: float) -> float:
+    def enter(self) -> None:
+        """A request is here; `leave` comes when it has its answer."""
+        if self.metrics is not None:
+            self.metrics.in_progress.inc()
+        self.app.in_flight += 1
+        self._in_flight += 1
+
+    def admit(self, headers: Mapping[bytes, bytes], request_id: bytes, started: float) -> float:
         """The deadline of a request that is taken. Raises: ServiceError: it is not."""
         self.app.admit()
         if self._admission is not None:
@@ -152,7 +161,8 @@ class Endpoint:
         named[self.spec.context] = context
         return context
 
-    def _leave(self, status: int, started: float, held: int) -> None:
+    def leave(self, status: int, started: float, held: int = 0) -> None:
+        """A request has its answer, and is counted unless its status is 0."""
         app, metrics = self.app, self.metrics
         app.in_flight -= 1
         self._in_flight -= 1
@@ -217,6 +227,20 @@ class Endpoint:
             result = await work
         else:
             result = await under_deadline(work, deadline, deadline - started, disconnect_probe(receive))
+        return await self.send(result, scope, receive, send, headers, request_id, started, context)
+
+    async def send(
+        self,
+        result: Any,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[bytes, bytes],
+        request_id: bytes,
+        started: float,
+        context: Context | None,
+    ) -> int:
+        """Send what the API gave; give the status to count, 0 where it is counted already."""
         if is_response(result):
             return await send_response(result, scope, receive, send, request_id, context)
         if self._rendered or is_binary(headers):

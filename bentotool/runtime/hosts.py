@@ -46,9 +46,13 @@ class HostCheck:
     def allows(self, scope: dict[str, Any], prefix: str) -> bool:
         """Whether a request is answered."""
         raw = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        return self.knows(raw) or scope["path"].removeprefix(prefix) in self._exempt
+
+    def knows(self, raw: bytes) -> bool:
+        """Whether requests with this header are answered, whatever they ask for."""
         known = self._known.get(raw)
         if known is None:
             known = _name(raw.decode("latin-1")) in self._names
             if len(self._known) < _MEMORY:
                 self._known[raw] = known
-        return known or scope["path"].removeprefix(prefix) in self._exempt
+        return known

@@ -1,0 +1,229 @@
+"""The short way of small requests to a batchable API: from the connection into the queue and back, without a task.
+
+A JSON body that came whole with its head needs no waiting but the batcher's, whose executor calls back. So nothing of
+ASGI is needed: no task, no coroutines, no messages. Whatever is out of the common (another type of body, an answer that
+is streamed, a client that reads slowly) goes the way of all requests, which gives the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from bentotool.runtime.batchqueue import Entry
+from bentotool.runtime.failing import failure
+from bentotool.runtime.outputs import is_binary
+from bentotool.runtime.responses import is_response
+
+if TYPE_CHECKING:
+    from bentotool.runtime.endpoint import Endpoint
+
+__all__ = ["Direct", "Exchange"]
+
+_LARGEST = 64 * 1024
+"""Bytes of a body; larger ones come in several pieces anyway."""
+_GONE = 499
+"""The status that is counted where the client left."""
+_REST_S = 0.001
+"""A loop that waited for less between two turns was busy all the time."""
+_JSON = b"application/json"
+_LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
+
+
+class Direct:
+    """The short way to one endpoint, which has to be bound.
+
+    Attributes:
+        method: of the requests.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.method = endpoint.spec.options.method
+        self._arrived: list[Exchange] = []
+        self._turned = self._taken = self._waited = 0.0
+        self._limit = min(_LARGEST, endpoint.app.service.config.max_body_bytes)
+        media = endpoint.spec.output.media_type.encode().replace(b"%", b"%%")
+        self.ok = b"HTTP/1.1 200 OK\r\n%scontent-type: " + media + b"\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
+
+    @staticmethod
+    def suits(endpoint: Endpoint) -> bool:
+        """Whether an API can be called so: its answers come from a batcher, and are JSON or text."""
+        return endpoint.batched is not None and endpoint.takes_json_only and endpoint.spec.output.render is None
+
+    def takes(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request is of the common kind."""
+        length = headers.get(b"content-length")
+        return (
+            headers.get(b"content-type") == _JSON
+            and length is not None
+            and int(length) <= self._limit
+            and b"content-encoding" not in headers
+            and b"expect" not in headers
+            and not is_binary(headers)
+        )
+
+    def put(self, exchange: Exchange) -> None:
+        """A request came whole. What a turn of the event loop brings is taken in one piece: between the readings of
+        two connections other threads run, and the batcher's would take each request for itself.
+        """
+        if not self._arrived:
+            exchange.loop.call_soon(self._take)
+            now = time.monotonic()
+            # a loop that did not rest since the last turn may have let these requests wait for as long as that took
+            self._waited = now - self._turned if now - self._taken < _REST_S else 0.0
+            self._turned = now
+        self._arrived.append(exchange)
+
+    def _take(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        batched = self.endpoint.batched
+        for exchange in arrived:
+            if batched is not None:
+                batched.deliver()  # who has an answer comes before those who ask
+            exchange.begin(self._waited)
+        self._taken = time.monotonic()
+
+
+class Exchange:
+    """One request on the short way, and its answer.
+
+    Args:
+        direct: to where.
+        cycle: of uvicorn.
+        headers: of the request.
+        loop: of the connection.
+        tasks: where the server keeps what still runs when it ends.
+        turn: makes the request go the long way.
+    """
+
+    __slots__ = (
+        "_context", "_cycle", "_done", "_endpoint", "_entry", "_headers", "_request_id", "_started", "_tasks",
+        "_turn", "direct", "loop",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        direct: Direct,
+        cycle: Any,
+        headers: dict[bytes, bytes],
+        loop: asyncio.AbstractEventLoop,
+        tasks: set[Any],
+        turn: Callable[[Any], None],
+    ) -> None:
+        self.direct, self._endpoint, self._cycle, self._headers = direct, direct.endpoint, cycle, headers
+        self.loop, self._tasks, self._turn = loop, tasks, turn
+        self._context = contextvars.Context()
+        self._entry: Entry | None = None
+        self._request_id, self._started, self._done = b"", 0.0, False
+
+    def begin(self, waited: float) -> None:
+        """Put the request, whose body is there, into the queue, or refuse it.
+
+        Args:
+            waited: seconds for which it may have lain unread.
+        """
+        self._context.run(self._begin, waited)
+
+    def _begin(self, waited: float) -> None:
+        endpoint, headers = self._endpoint, self._headers
+        self._started = started = time.monotonic()
+        endpoint.enter()
+        if self._cycle.disconnected:
+            self._leave(_GONE)
+            return
+        request_id = self._request_id = endpoint.app.request_id(headers)
+        try:
+            deadline = endpoint.admit(headers, request_id, started - waited)
+            args, named = endpoint.spec.decode(bytes(self._cycle.body))
+            assert endpoint.batched is not None
+            self._entry = endpoint.batched.put(args, named, deadline, self._gone, self._settled)
+        except Exception as error:
+            self._fail(error)
+            return
+        if self._entry is None:  # it takes more than one batch
+            self._leave(0)
+            self._turn(self._cycle)
+
+    def _gone(self) -> bool:
+        return self._done or self._cycle.disconnected
+
+    def _settled(self, result: Any, error: BaseException | None) -> None:
+        if self._done:
+            return
+        endpoint, entry = self._endpoint, self._entry
+        assert endpoint.batched is not None
+        assert entry is not None
+        endpoint.batched.forget(entry)
+        self._context.run(self._answer, result, error)
+
+    def _answer(self, result: Any, error: BaseException | None) -> None:
+        cycle, endpoint = self._cycle, self._endpoint
+        if error is not None:
+            self._fail(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            return
+        if cycle.flow.write_paused or is_response(result):
+            self._send_later(result)
+            return
+        try:
+            payload = endpoint.spec.encode(result)
+        except Exception as failed:
+            self._fail(failed)
+            return
+        if endpoint.metrics is not None:  # before it is sent: who has an answer finds it counted
+            endpoint.metrics.done(200, time.monotonic() - self._started)
+        self._write(self.direct.ok % (self._preset(), len(payload), self._request_id), payload)
+        self._leave(0)
+
+    def _send_later(self, result: Any) -> None:
+        """Answer in a task: the client does not read, or there is more to do."""
+        self._done = True
+        task = self.loop.create_task(self._send(result))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, result: Any) -> None:
+        cycle, endpoint, status = self._cycle, self._endpoint, _GONE
+        send = endpoint.send
+        try:
+            try:
+                status = await send(
+                    result, cycle.scope, cycle.receive, cycle.send, self._headers, self._request_id, self._started, None
+                )
+            except Exception as error:
+                status = await endpoint.app.send_failure(error, cycle.send, self._request_id, endpoint.spec.name)
+        finally:
+            endpoint.leave(status, self._started)
+
+    def _fail(self, error: Exception) -> None:
+        status, headers, body = failure(error, self._request_id, self._endpoint.spec.name)
+        lines = b"".join([b"%s: %s\r\n" % header for header in headers])
+        self._leave(status)
+        self._write(_LINES[status] + self._preset() + lines, body)
+
+    def _leave(self, status: int) -> None:
+        self._done = True
+        self._endpoint.leave(status, self._started)
+
+    def _preset(self) -> bytes:
+        """The headers of all answers of this server."""
+        return b"".join([b"%s: %s\r\n" % header for header in self._cycle.default_headers])
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(head + (b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n") + body)
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        cycle.on_response = _nothing
+
+
+def _nothing() -> None: ...
