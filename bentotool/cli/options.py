@@ -17,15 +17,19 @@ from bentotool.errors import UsageError
 __all__ = [
     "PANEL",
     "REGISTRY_PANEL",
+    "SIGNING_PANEL",
     "TARGET_PANEL",
     "GlobalOptions",
     "RegistryOptions",
+    "SigningOptions",
     "global_params",
     "registry_params",
+    "signing_params",
 ]
 
 PANEL = "Global options"
 REGISTRY_PANEL = "Registry options"
+SIGNING_PANEL = "Signing options"
 TARGET_PANEL = "Target options"
 _MAX_JOBS = 64
 
@@ -43,6 +47,15 @@ class RegistryOptions:
 
 
 @dataclass
+class SigningOptions:
+    """How the commands that sign are to do so."""
+
+    key: str | None = None
+    identity_token: str | None = field(default=None, repr=False)
+    trust_config: Path | None = None
+
+
+@dataclass
 class GlobalOptions:
     """What the user said globally in this invocation, gathered while the arguments are parsed."""
 
@@ -53,6 +66,7 @@ class GlobalOptions:
     no_color: bool = False
     disable_plugin: list[str] = field(default_factory=list)
     registry: RegistryOptions = field(default_factory=RegistryOptions)
+    signing: SigningOptions = field(default_factory=SigningOptions)
     target: list[str] = field(default_factory=list)  # NAME=VALUE, of options that deployment targets declare
 
 
@@ -147,4 +161,49 @@ def registry_params(options: GlobalOptions, *, moves: bool = True) -> list[Typer
             is_flag=True,
             default=False,
         ),
+    ]
+
+
+def signing_params(options: GlobalOptions) -> list[TyperOption]:
+    """New option objects of the commands that sign; their values are gathered into ``options``."""
+    shared = options.signing
+
+    def remember(name: str, convert: Any = str) -> Any:
+        def callback(_ctx: Any, _param: Any, value: str | None) -> None:
+            if value == "":
+                raise UsageError(f"--{name.replace('_', '-')} is empty", hint="leave it out, or give a value")
+            if value is not None:
+                setattr(shared, name, convert(value))
+
+        return callback
+
+    def option(declaration: str, help: str, callback: Any, metavar: str, variable: str | None = None) -> TyperOption:
+        return TyperOption(
+            param_decls=[declaration],
+            help=help,
+            callback=callback,
+            expose_value=False,
+            rich_help_panel=SIGNING_PANEL,
+            metavar=metavar,
+            type=str,
+            envvar=variable,
+            show_envvar=False,
+        )
+
+    return [
+        option(
+            "--key",
+            "Private key: a file, or SCHEME:… of a plugin (env BENTOTOOL_SIGNING_KEY).",
+            remember("key"),
+            "KEY",
+            "BENTOTOOL_SIGNING_KEY",
+        ),
+        option(
+            "--identity-token",
+            "Sign without a key, by this OIDC token (env SIGSTORE_ID_TOKEN).",
+            remember("identity_token"),
+            "TOKEN",
+            "SIGSTORE_ID_TOKEN",
+        ),
+        option("--trust-config", "The services of a private Sigstore.", remember("trust_config", Path), "FILE"),
     ]

@@ -36,7 +36,8 @@ class GroupDecl(NamedTuple):
 
 
 _START, _MODELS, _BENTOS, _REGISTRIES, _HOUSE = "Getting started", "Models", "Bentos", "Registries", "Housekeeping"
-PANELS = (_START, _MODELS, _BENTOS, _REGISTRIES, _HOUSE)
+_TRUST = "Trust"
+PANELS = (_START, _MODELS, _BENTOS, _TRUST, _REGISTRIES, _HOUSE)
 """Headings of the root's help, in this order; a plugin's own heading follows."""
 
 GROUPS = (
@@ -45,6 +46,7 @@ GROUPS = (
     GroupDecl("plugin", "See the installed plugins", "Housekeeping"),
     GroupDecl("deployment", "Look after deployments", "Bentos"),
     GroupDecl("client", "Make clients of services", "Bentos"),
+    GroupDecl("key", "Make keys to sign with", "Trust"),
     GroupDecl("config", "See the settings in force", "Housekeeping"),
 )
 
@@ -85,6 +87,11 @@ COMMANDS = (
         "Print how and from what a Bento was built (SLSA provenance)",
         _BENTOS,
     ),
+    CommandDecl("sign", f"{_HERE}.trust:sign", "Sign a Bento or model: index, Bento, images and models", _TRUST),
+    CommandDecl("attest", f"{_HERE}.trust:attest", "Sign a statement about a Bento or model, and attach it", _TRUST),
+    CommandDecl("verify", f"{_HERE}.verify:verify", "Check who signed a Bento or model, here or in a registry", _TRUST),
+    CommandDecl("key new", f"{_HERE}.keys:new_key", "Make a pair of keys to sign and verify with", _TRUST),
+    CommandDecl("key public", f"{_HERE}.keys:public_key", "Print the public key of a key", _TRUST),
     CommandDecl(
         "deploy",
         f"{_HERE}.deploy:deploy",

@@ -1,0 +1,109 @@
+"""``bentotool sign`` and ``bentotool attest``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bentotool.cli.names import bento_names
+from bentotool.cli.registries import asks_registry
+from bentotool.cli.signing import Target, annotations_of, open_target, show_signed, signer_of, signs
+from bentotool.cli.state import State, current
+from bentotool.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bentotool.trust.signers import StatementSigner
+    from bentotool.trust.signing import Signed
+
+__all__ = ["attest", "sign"]
+
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="A Bento or model of the store: NAME[:VERSION]; or HOST/REPOSITORY[:TAG], without a pull.",
+        autocompletion=bento_names,
+    ),
+]
+Model = Annotated[bool, typer.Option("--model", help="REF is a model, where a Bento has that name too.")]
+
+
+@signs
+@asks_registry
+def sign(
+    reference: Reference,
+    model: Model = False,
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option("-a", "--annotation", metavar="KEY=VALUE", help="Say this of what is signed (repeatable)."),
+    ] = None,
+    documents: Annotated[
+        bool, typer.Option("--documents/--no-documents", help="Sign its SBOMs and provenance too.")
+    ] = True,
+    legacy_sig: Annotated[
+        bool, typer.Option("--legacy-sig", help="Also tag sha256-….sig, for cosign 2 and older admission controllers.")
+    ] = False,
+) -> None:
+    """Sign a Bento or model: index, Bento, images and models"""
+    state = current()
+    from bentotool.trust.signing import ClaimOptions, claims_of, sign_claims
+
+    options = ClaimOptions(annotations_of(annotation), documents)
+    with open_target(state, reference, model=model, writes=True) as target:
+        if legacy_sig and target.registry is None:
+            raise UsageError(
+                "--legacy-sig is a tag, which a store does not have", hint="bentotool sign HOST/REPOSITORY:TAG"
+            )
+        signer = signer_of(state, target)
+        signed = list(sign_claims(target.place, list(claims_of(target.place, target.objects, options)), signer))
+        tags = _legacy(target, signer, options.annotations) if legacy_sig else []
+        _result(state, target, signer, signed, tags)
+
+
+@signs
+@asks_registry
+def attest(
+    reference: Reference,
+    kind: Annotated[
+        str, typer.Option("--type", metavar="TYPE", help="Predicate type: a URI, or cyclonedx, spdx, slsaprovenance, …")
+    ],
+    predicate: Annotated[Path, typer.Option("--predicate", metavar="FILE", help="The predicate: one JSON object.")],
+    model: Model = False,
+) -> None:
+    """Sign a statement about a Bento or model, and attach it"""
+    state = current()
+    from bentotool.trust.predicatetypes import predicate_type, read_predicate
+    from bentotool.trust.signing import attestation, sign_claims
+
+    found, content = predicate_type(kind), read_predicate(predicate)
+    with open_target(state, reference, model=model, writes=True) as target:
+        claim = attestation(target.objects, found, content)
+        signer = signer_of(state, target)
+        _result(state, target, signer, list(sign_claims(target.place, [claim], signer)), [])
+
+
+def _legacy(target: Target, signer: StatementSigner, annotations: Mapping[str, str]) -> list[str]:
+    from bentotool.trust.simplesigning import sign_simply
+
+    assert target.registry is not None
+    assert target.remote is not None
+    return [sign_simply(target.registry, target.remote, each.digest, signer, annotations) for each in target.objects]
+
+
+def _result(
+    state: State, target: Target, signer: StatementSigner, signed: Sequence[Signed], tags: Sequence[str]
+) -> None:
+    document = {**target.facts, "signer": signer.identity, "signed": [each.to_dict() for each in signed]}
+    if tags:
+        document["legacy_tags"] = list(tags)
+
+    def show() -> None:
+        show_signed(state, target.title, signer.identity, signed)
+        for tag in tags:
+            state.console.line(f"tagged {tag}")
+
+    state.console.result(document, show)

@@ -1,0 +1,185 @@
+"""``bentotool verify``: who signed what of an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bentotool.cli.names import bento_names
+from bentotool.cli.registries import asks_registry
+from bentotool.cli.signing import Target, annotations_of, open_target
+from bentotool.cli.state import State, current
+from bentotool.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bentotool.signspec import CertificateVerifier
+    from bentotool.trust.evidence import Evidence
+    from bentotool.trust.judging import ObjectVerdict, Verdict
+    from bentotool.trust.keys import PublicKey
+
+__all__ = ["verify"]
+
+
+@asks_registry
+def verify(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="REF",
+            help="A Bento or model of the store: NAME[:VERSION]; or HOST/REPOSITORY[:TAG], without a pull.",
+            autocompletion=bento_names,
+        ),
+    ],
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="KEY", help="Public key that counts: a file, or SCHEME:… (repeatable)."),
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option("--identity", metavar="ID", help="Mail address or URI of a certificate that counts.")
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", metavar="URL", help="Who vouched for --identity: the OIDC issuer.")
+    ] = None,
+    trust_config: Annotated[
+        Path | None, typer.Option("--trust-config", metavar="FILE", help="Roots of trust for certificates, as a file.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch no roots of trust.")] = False,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="An attestation of this type has to be there too (repeatable)."),
+    ] = None,
+    annotation: Annotated[
+        list[str] | None,
+        typer.Option("-a", "--annotation", metavar="KEY=VALUE", help="What a signature has to say (repeatable)."),
+    ] = None,
+    model: Annotated[bool, typer.Option("--model", help="REF is a model, where a Bento has that name too.")] = False,
+    content: Annotated[
+        bool, typer.Option("--content/--no-content", help="Of the store: compare every byte with its digest too.")
+    ] = True,
+) -> None:
+    """Check who signed a Bento or model, here or in a registry"""
+    state = current()
+    from bentotool.trust.judging import Asked, judge
+    from bentotool.trust.predicatetypes import predicate_type
+    from bentotool.trust.verifying import gather
+
+    _check_asked(key, identity, issuer)
+    types = [predicate_type(each) for each in kind or ()]
+    keys = _keys(state, key)
+    certificates = _certificates(state, trust_config, offline=offline) if identity else None
+    said = frozenset(annotations_of(annotation).items())
+    asked = Asked(frozenset(each.fingerprint for each in keys), identity, issuer, said)
+    with open_target(state, reference, model=model) as target:
+        findings = gather(target.objects, keys, certificates, target.place.reader)
+        verdict = judge(target.objects, findings, asked.counts, types)
+        note = _misnamed(target)
+        if note:
+            state.console.note(f"warning: {note}")
+        damaged = _damaged(state, target) if content and verdict.satisfied else ""
+    _result(state, target, verdict, damaged)
+
+
+def _check_asked(key: Sequence[str] | None, identity: str | None, issuer: str | None) -> None:
+    if not key and not identity:
+        raise UsageError(
+            "nothing says whose signatures count: anybody can sign",
+            hint="--key FILE, or --identity ID --issuer URL; what is attached: bentotool show REF",
+        )
+    if bool(identity) != bool(issuer):
+        missing, given = ("--issuer", "--identity") if identity else ("--identity", "--issuer")
+        raise UsageError(
+            f"{given} counts with {missing} only", hint="an identity is worth as much as who vouches for it"
+        )
+
+
+def _keys(state: State, names: Sequence[str] | None) -> list[PublicKey]:
+    from bentotool.trust.signers import open_public_key
+
+    return [open_public_key(state.plugins, each) for each in names or ()]
+
+
+def _certificates(state: State, trust_config: Path | None, *, offline: bool) -> CertificateVerifier:
+    from bentotool.signspec import VerifierRequest
+    from bentotool.trust.signers import open_certificates
+
+    return open_certificates(state.plugins, VerifierRequest(trust_config, offline))
+
+
+def _misnamed(target: Target) -> str:
+    """What to say where a tag looks like another version than the artifact's own: it may have been moved."""
+    version = target.objects[0].name.partition(":")[2]
+    tag = target.remote.tag if target.remote else target.ref.tag if target.ref else ""
+    if not tag or not version or tag in (version, "latest"):
+        return ""
+    return f"tag {tag} points to {target.objects[0].name}: a signature does not say which tags it is good for"
+
+
+def _damaged(state: State, target: Target) -> str:
+    """What in the store is not what its digest says; empty where all is, or a registry is meant."""
+    if target.ref is None:
+        return ""
+    from bentotool.oci.reach import Reach, reach
+
+    found = Reach()
+    for each in target.objects:
+        reach(state.layout, each.digest, found)
+    if found.damaged:
+        digest, reason = next(iter(found.damaged.items()))
+        return f"{digest}: {reason}"
+    total = sum(max(size, 0) for size in found.blobs.values())
+    with state.console.progress(total, f"check {target.title}") as progress:
+        for digest in sorted(found.blobs):
+            if not state.layout.verify_blob(digest, progress.advance):
+                return f"{digest} is missing, or not what its digest says"
+    return ""
+
+
+def _result(state: State, target: Target, verdict: Verdict, damaged: str) -> None:
+    from bentotool.trust.judging import check_verdict
+
+    def show() -> None:
+        for each in verdict.objects:
+            _show(state, each)
+
+    if not verdict.satisfied:
+        if not state.json:
+            show()
+        hint = f"what is attached: bentotool show {target.title}; sign it: bentotool sign --key FILE {target.title}"
+        check_verdict(verdict, target.title, hint)
+    if damaged:
+        raise VerificationError(
+            f"{target.title} is signed, and damaged in the store: {damaged}",
+            hint="run: bentotool store verify --repair, then import or pull it again",
+            details=verdict.to_dict(),
+        )
+
+    def verified() -> None:
+        show()
+        state.console.line(f"{target.title} is verified")
+
+    state.console.result({**target.facts, **verdict.to_dict()}, verified)
+
+
+def _show(state: State, verdict: ObjectVerdict) -> None:
+    console, about = state.console, verdict.about
+    mark = "ok" if verdict.signed else "NOT SIGNED"
+    console.line(f"{about.kind} {about.name} {about.digest}: {mark}{verdict.reason and ': ' + verdict.reason}")
+    for each in verdict.evidence:
+        console.line(f"  {_told(each)}")
+    for each in verdict.others:
+        console.line(f"  not asked for: {_told(each)}")
+    for bad in verdict.rejected:
+        console.detail(f"  worth nothing: {bad.referrer or 'the list of referrers'}: {bad.reason}")
+
+
+def _told(found: Evidence) -> str:
+    from bentotool.trust.moments import stated
+    from bentotool.trust.predicatetypes import short_predicate
+
+    when = f" at {stated(found.signed_at)}" if found.signed_at else ""
+    said = "".join(f" {key}={value}" for key, value in sorted(found.annotations.items()))
+    return f"{short_predicate(found.predicate_type)} by {found.signer}{when}{said}"
