@@ -187,6 +187,10 @@ class StandIn:
         if path == "/token" and asked.get("code") in self._codes:
             del self._codes[asked["code"]]
             return _json({"access_token": self.token("browser@example.com"), "token_type": "Bearer"})
+        if path == "/actions/token":  # what a job of GitHub asks for its token
+            where = "stand-in/fraud/.github/workflows/release.yml@refs/heads/main"
+            claims = {"job_workflow_ref": where, "workflow_ref": where, "repository": "stand-in/fraud"}
+            return _json({"value": self.token("repo:stand-in/fraud", ref="refs/heads/main", **claims)})
         return Answer(404, b"not here", "text/plain")
 
 
