@@ -191,7 +191,7 @@ def _said(counter: itertools.count[int]) -> int:
 
 @pytest.mark.timeout(150)
 def test_every_scrape_is_right_while_workers_crash_in_a_loop(serving: Any, tmp_path: Any, wire: Any) -> None:
-    """Eight deaths under load, most of them soon after a start: no total goes back, lacks an answer, counts one twice."""
+    """Eight deaths under load, most soon after a start: no total goes back, lacks an answer, or counts one twice."""
     with serving(tmp_path / "p", SERVICE, "--workers", "2") as server:
         scraper = Scraper(server.port)
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
