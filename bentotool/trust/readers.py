@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bentotool.errors import BentotoolError, NotFoundError, VerificationError
 from bentotool.oci.attached import check_referrer, referrers
+from bentotool.oci.descriptor import EMPTY
 from bentotool.oci.layout import Layout
 from bentotool.trust.bundle import BUNDLE_LIMIT, BUNDLE_TYPES
 from bentotool.trust.evidence import Rejected
@@ -21,6 +22,9 @@ __all__ = ["MOST_BUNDLES", "FoundBundle", "ReferrerReader", "RegistryReader", "S
 MOST_BUNDLES = 64
 """Bundles of one manifest that are looked at in a registry, where anybody may add more; cosign takes as many."""
 _MOST_STORED = 1000
+_MOST_LISTED = 2000  # referrers of any kind
+_UNSTATED = (None, "", EMPTY)
+"""What lists say of a bundle that cosign 2 put into them: the type of its config, and not its own."""
 _MOST_BYTES = 64 << 20  # of the bundles of one manifest
 
 
@@ -82,29 +86,32 @@ class RegistryReader:
 
     def bundles(self, subject: str) -> Iterator[FoundBundle | Rejected]:
         try:
-            listed = [
-                each
-                for each in self._registry.get_referrers(self._repository, subject)
-                if each.artifact_type in BUNDLE_TYPES
-            ]
+            listed = self._registry.get_referrers(self._repository, subject, limit=_MOST_LISTED)
         except VerificationError as error:
             yield Rejected("", subject, error.message)
             return
+        stated = list(dict.fromkeys(each.digest for each in listed if each.artifact_type in BUNDLE_TYPES))
+        unstated = list(dict.fromkeys(each.digest for each in listed if each.artifact_type in _UNSTATED))
         left = _MOST_BYTES
-        for digest in list(dict.fromkeys(each.digest for each in listed))[:MOST_BUNDLES]:
+        for digest in (*stated[:MOST_BUNDLES], *unstated[:MOST_BUNDLES]):
             try:
                 layer = self._layer(digest, subject)
+                if layer is None:
+                    continue
                 left = _spent(left, layer.size)
                 data = self._registry.read_blob(self._repository, layer, BUNDLE_LIMIT)
             except (VerificationError, NotFoundError) as error:
                 yield Rejected(digest, subject, error.message)
                 continue
             yield FoundBundle(digest, data)
-        if len(listed) > MOST_BUNDLES:
+        if len(stated) > MOST_BUNDLES or len(listed) >= _MOST_LISTED:
             yield _left_out(subject, MOST_BUNDLES)
 
-    def _layer(self, digest: str, subject: str) -> Descriptor:
+    def _layer(self, digest: str, subject: str) -> Descriptor | None:
+        """The bundle that a manifest carries; None where it is something else."""
         found = check_referrer(self._registry.get_manifest(self._repository, digest).data)
+        if found.descriptor.artifact_type not in BUNDLE_TYPES:
+            return None
         if found.subject != subject:
             raise VerificationError(f"it refers to {found.subject or 'nothing'}")
         return _bundle_of(found.manifest)
