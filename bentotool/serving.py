@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +23,11 @@ from typing import Any
 from bentotool.build.arguments import check_size
 from bentotool.build.bentos import BentoStore
 from bentotool.environments import locked_environment, missing_packages
-from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UsageError
+from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UsageError, VerificationError
 from bentotool.oci.layout import Layout
-from bentotool.paths import STORE_ENV
+from bentotool.paths import STORE_ENV, remove_folder
 from bentotool.runtime.bento import ARGUMENTS_VARIABLE
+from bentotool.trust.enforcing import check_folder, check_stored_bento
 
 __all__ = ["Launch", "plan_launch", "running"]
 
@@ -74,6 +75,8 @@ def plan_launch(
     isolated: bool = False,
     reload: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    verify: bool = False,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Launch:
     """Decide what ``target`` is.
 
@@ -82,13 +85,16 @@ def plan_launch(
         isolated: run a Bento in an environment made from its lock.
         reload: files are to be watched, which those of a Bento need not be.
         arguments: template arguments by name; of a Bento the secret ones.
+        verify: hold every byte of the Bento against its digest first. A policy may ask for that too.
+        note: told what a policy that is not enforced would refuse.
 
     Raises:
         NotFoundError: when it is none of them.
+        VerificationError: a policy refuses the Bento, or a byte of it differs.
         UsageError: the arguments are too large, or a Bento is to be reloaded.
         BentotoolError: when packages that a Bento needs are missing here.
     """
-    launch = _launch(target, layout, isolated)
+    launch = _launch(target, layout, isolated, verify, note)
     if reload and "--service" not in launch.arguments:
         raise UsageError("a Bento never changes: --reload is for project folders", hint="leave --reload out")
     values = {**launch.values, **(arguments or {})}
@@ -96,22 +102,32 @@ def plan_launch(
     return replace(launch, values=values)
 
 
-def _launch(target: str, layout: Layout, isolated: bool) -> Launch:
+def _launch(target: str, layout: Layout, isolated: bool, verify: bool, note: Callable[[str], None]) -> Launch:
     path = Path(target)
     if path.is_dir():
+        if verify:
+            raise UsageError(
+                f"{target!r} is a folder, which has no digest to be held against",
+                hint="bentotool serve NAME[:VERSION] --verify serves a Bento of the store",
+            )
         bento = next((p for p in (path, path / "home" / "bento") if (p / "bento.json").is_file()), None)
-        return _unpacked(bento.resolve().parent.parent, target) if bento else _project(path, layout)
+        if bento is None:
+            return _project(path, layout)
+        check_folder(target, why="an unpacked Bento has no signature", hint="serve it by its name", note=note)
+        return _unpacked(bento.resolve().parent.parent, target)
     found = _IMPORT_STRING.fullmatch(target)
     if found:
         module = found[1].replace("/", ".").replace("\\", ".")
         file = Path(module.replace(".", "/"))
         if file.with_suffix(".py").is_file() or file.is_dir():
             store = {STORE_ENV: str(layout.root)}
+            if verify:
+                raise UsageError(f"{target} is a module, which has no digest to be held against")
             return Launch(target, Path.cwd(), (str(Path.cwd()), "--service", f"{module}:{found[2]}"), store)
     if os.sep in target or target.startswith("."):
         raise NotFoundError(f"no folder {target!r}", hint="bentotool init DIR makes a project")
     try:
-        return _stored(target, layout, isolated=isolated)
+        return _stored(target, layout, isolated=isolated, verify=verify, note=note)
     except NotFoundError as error:
         if not found:
             raise
@@ -140,9 +156,10 @@ def _unpacked(root: Path, name: str, python: str = sys.executable) -> Launch:
     return Launch(name, home / "app", (str(home),), {"PYTHONPATH": path} if runtime.is_dir() else {}, python)
 
 
-def _stored(reference: str, layout: Layout, *, isolated: bool) -> Launch:
+def _stored(reference: str, layout: Layout, *, isolated: bool, verify: bool, note: Callable[[str], None]) -> Launch:
     bentos = BentoStore(layout)
     bento = bentos.get(reference)
+    passed = check_stored_bento(layout, bento, note=note)
     lock = bentos.requirements(bento)
     python = sys.executable
     if isolated:
@@ -154,7 +171,25 @@ def _stored(reference: str, layout: Layout, *, isolated: bool) -> Launch:
             f"Bento {bento.tag} needs packages that are not installed here: {named}",
             hint=f"bentotool serve {bento.tag} --isolated makes an environment from its lock",
         )
-    return _unpacked(bentos.materialise(bento), bento.tag, python)
+    folder = bentos.materialise(bento)
+    if verify or passed.runtime_check:
+        _verify(layout, folder, bento.digest, note)
+    return _unpacked(folder, bento.tag, python)
+
+
+def _verify(layout: Layout, folder: Path, digest: str, note: Callable[[str], None]) -> None:
+    """Check an unpacked Bento, by this package and not by the Bento's own runtime, which is among what is checked."""
+    from bentotool.runtime.verifying import verify_bento
+
+    for cache in [*folder.rglob("__pycache__")]:  # made by Python when it was served before, and made again
+        remove_folder(cache)
+    documents, runtime = layout.root / "blobs" / "sha256", folder / "opt" / "bentotool" / "runtime"
+    try:
+        done = verify_bento(folder, digest, documents, runtime)
+    except VerificationError as error:
+        hint = f"bentotool store verify checks the store; without {folder} it is unpacked anew"
+        raise VerificationError(error.message, hint=hint) from None
+    note(f"verified {done.files} files, {done.size / 1e6:.1f} MB, against {digest} in {done.seconds:.1f} s")
 
 
 @dataclass(frozen=True)

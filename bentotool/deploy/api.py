@@ -94,8 +94,11 @@ def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reas
         reason: what the record says on why.
 
     Raises:
+        VerificationError: a policy refuses the Bento.
         BentotoolError: a plugin vetoes it, or the target says why it did not work; what ran before runs on.
     """
+    _check_policies(layout, plugins, plan)
+    _check_policies(layout, plugins, plan)
     plugins.call("bentotool_before_deploy", target=plan.target, plan=plan)
     records = Records(layout)
     kept: list[Record] = []
@@ -115,6 +118,25 @@ def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reas
     except BentotoolError as error:  # it is deployed all the same
         plan.options.note(f"warning: what earlier revisions left is not cleared away: {error.message}")
     return kept[0]
+
+
+def _check_policies(layout: Layout, plugins: Plugins, plan: Plan) -> None:
+    """Hold the Bento against the policies in force, wherever its image comes from."""
+    from bentotool.build.bentos import BentoStore
+    from bentotool.trust.enforcing import check_folder, check_stored_bento, in_force
+
+    if not in_force():
+        return
+
+    def warn(text: str) -> None:
+        plan.options.note(f"warning: {text}")
+
+    try:
+        bento = BentoStore(layout).get(f"{plan.bento.name}@{plan.bento.digest}")
+    except NotFoundError:  # a revision of the past, which the target still has
+        check_folder(plan.bento.tag, why="it is not in this store", hint="pull it again", note=warn)
+        return
+    check_stored_bento(layout, bento, plugins=plugins, note=warn)
 
 
 def status_of(plugins: Plugins, deployment: Deployment) -> Deployment:

@@ -13,6 +13,7 @@ from bentotool.oci.attached import forget_indexes, keep_index
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import Layout
 from bentotool.transfer.formats import KIND, BentoConfig, bento_index
+from bentotool.trust.enforcing import check_stored_bento
 
 if TYPE_CHECKING:
     from bentotool.plugins import Plugins
@@ -60,7 +61,9 @@ def build_images(
     Raises:
         BentotoolError: what the builder says.
         PluginError: it is no builder.
+        VerificationError: a policy refuses the Bento.
     """
+    check_stored_bento(layout, bento, plugins=plugins, note=lambda text: request.note(f"warning: {text}"))
     builder = plugins.resolve(decl)
     if not isinstance(builder, ImageBuilder):
         raise PluginError(f"image builder {decl.name!r}: {decl.target} is not an ImageBuilder")

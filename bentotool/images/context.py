@@ -18,6 +18,7 @@ from bentotool.imagespec import ImagePlan
 from bentotool.models.store import link_file
 from bentotool.oci.layout import Layout, storage_error
 from bentotool.oci.tar import check_entry_name
+from bentotool.trust.enforcing import check_stored_bento
 
 __all__ = ["uv_version", "whole_dockerfile", "write_context", "write_whole_context"]
 
@@ -42,9 +43,10 @@ def write_whole_context(
 
     Raises:
         UsageError: the folder holds something.
-        NotFoundError, VerificationError: part of the Bento is missing or damaged.
+        NotFoundError, VerificationError: part of the Bento is missing or damaged; or a policy refuses it.
         BentotoolError: the disk refuses.
     """
+    check_stored_bento(layout, bento)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{str(folder)!r} holds something already", hint="name a new folder")
     try:

@@ -42,6 +42,11 @@ class KnownPlaces:
         """Repositories of ``registry`` that may hold what the manifest ``digest`` lists."""
         return tuple(self._read().get(registry, {}).get(digest, ())[:_MAX_PLACES])
 
+    def everywhere(self, digest: str) -> tuple[str, ...]:
+        """``REGISTRY/REPOSITORY`` wherever the manifest was seen: pulled from there, or pushed."""
+        found = self._read().items()
+        return tuple(f"{registry}/{place}" for registry, known in found for place in known.get(digest, ()))
+
     def remember(self, registry: str, repository: str, *digests: str) -> None:
         """Note that ``repository`` holds the manifests ``digests`` and their blobs."""
         document = self._read()

@@ -72,16 +72,20 @@ def pull(
 
     Raises:
         NotFoundError: when the registry does not have it, or no image for one of ``platforms``.
-        VerificationError: when any byte is not what its digest says; nothing is kept under a name.
+        VerificationError: when any byte is not what its digest says: nothing is kept under a name; or a policy refuses
+            it: nothing is fetched.
         UnsafeError: when ``trust`` is False and a model is of class ``pickle``: nothing is fetched; or is of a more
             dangerous class than it states: nothing is kept under a name.
         ConflictError: when the name and version stand for something else here.
         RemoteError, AuthenticationError: when the registry refuses or does not answer.
     """
+    from bentotool.trust.enforcing import check_pull
+
     check_platforms(platforms)
     work = Fetching(layout, remote, registry, jobs, progress, trust, plugins, referrers)
     # The tag is looked at once; from here on everything is named by digest.
     top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest")
+    check_pull(registry, remote, top.descriptor, platforms=platforms, plugins=plugins, note=work.notes.append)
     done = _pull_bento_at(work, top, rename, expect, choice, platforms)
     if done is None:
         if platforms:

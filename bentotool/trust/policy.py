@@ -16,7 +16,7 @@ from bentotool.trust.fieldpaths import flaw_of, matches_whole, numbers_of, says
 from bentotool.trust.policyschema import SAFETY, Policy, Rule, SignerRule
 from bentotool.trust.statements import COSIGN_SIGN
 
-__all__ = ["Judged", "Matcher", "Part", "Problem", "Subject", "judge", "matches_repository"]
+__all__ = ["Judged", "Matcher", "Part", "Problem", "Subject", "judge", "matches_repository", "signers_of"]
 
 
 @dataclass(frozen=True)
@@ -207,6 +207,13 @@ def judge(
     return Judged(name, policy.enforce, names, tuple(problems), frozenset(covered), signers)
 
 
+def signers_of(policy: Policy, subject: Subject) -> list[SignerRule]:
+    """Those whose signatures could matter for an artifact; none where no rule asks for any."""
+    rules = [rule for rule in policy.rules if _about(rule, subject)]
+    found = [each for rule in rules for each in rule.signers]
+    return found + [each for rule in rules for wanted in rule.attestations for each in wanted.signers]
+
+
 def _about(rule: Rule, subject: Subject) -> bool:
     return any(_about_one(rule, repository) for repository in subject.repositories)
 
@@ -271,8 +278,9 @@ class _Check:
     def _signatures(self) -> Iterator[Problem]:
         if not self.rule.signers:
             return
-        for part in self.subject.parts:
-            if part.needed and not self.signed(part.digest):
+        missing = [part for part in self.subject.parts if part.needed and not self.signed(part.digest)]
+        for part in missing:
+            if not any(part.digest in other.holds for other in missing):  # a signature of that one is what lacks
                 yield Problem(self.title, part.name, self._unsigned(part), self._way_out(part))
 
     def _unsigned(self, part: Part) -> str:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from bentotool.build.yamlfile import parse_yaml
 from bentotool.errors import BentotoolError, ConfigError, NotFoundError
+from bentotool.trust.named import VARIABLE, may_name_policy
 from bentotool.trust.policyschema import Policy, SignerRule, read_policy
 
 if TYPE_CHECKING:
     from bentotool.trust.keys import PublicKey
 
-__all__ = ["VARIABLE", "PolicyFile", "load_policy", "policies_in_force"]
+__all__ = ["PolicyFile", "load_policy", "policies_in_force"]
 
-VARIABLE = "BENTOTOOL_POLICY"
-"""Names the policy of this environment."""
 _LIMIT = 1 << 20
 
 
@@ -137,17 +136,8 @@ def policies_in_force(project: Path | None = None) -> tuple[PolicyFile, ...]:
 
 def _of_project(folder: Path) -> str:
     """What the configuration of the project in a folder names as its policy; cheap where there is no project."""
-    candidates = [folder / name for name in ("bentofile.yaml", "pyproject.toml")]
-    if not any(b"policy" in _peek(path) for path in candidates):
+    if not may_name_policy(folder):
         return ""
     from bentotool.build.configfile import stated_policy
 
     return stated_policy(folder)
-
-
-def _peek(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(_LIMIT)
-    except OSError:
-        return b""

@@ -26,6 +26,9 @@ _ArgFile: TypeAlias = Annotated[
 _Isolated: TypeAlias = Annotated[
     bool, typer.Option("--isolated", help="Run a Bento in an environment made from its lock.")
 ]
+_Verify: TypeAlias = Annotated[
+    bool, typer.Option("--verify", help="Check every byte of a Bento against its digest before it starts.")
+]
 _Certificate: TypeAlias = Annotated[
     str | None, typer.Option(metavar="FILE", help="Speak TLS with this certificate, PEM.")
 ]
@@ -56,6 +59,7 @@ def serve(
     arg: _Args = None,
     arg_file: _ArgFile = None,
     isolated: _Isolated = False,
+    verify: _Verify = False,
     ssl_certfile: _Certificate = None,
     ssl_keyfile: _Key = None,
     ssl_ca_certs: _Authorities = None,
@@ -68,7 +72,9 @@ def serve(
 
     state = current()
     values = read_arguments(arg_file, parse_pairs(arg or []))
-    launch = plan_launch(target, state.layout, isolated=isolated, reload=reload, arguments=values)
+    launch = plan_launch(
+        target, state.layout, isolated=isolated, reload=reload, arguments=values, verify=verify, note=state.console.note
+    )
     options = ["--host", host, "--port", str(check_port(port))]
     options += ["--drain-delay", str(drain_delay), "--grace", str(grace)]
     if workers is not None:
