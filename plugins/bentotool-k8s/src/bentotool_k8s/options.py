@@ -21,6 +21,7 @@ _CLUSTER = (
     OptionSpec("namespace", "text", "Namespace; default: that of the context", metavar="NAME"),
     OptionSpec("context", "text", "Context of the kubeconfig; default: the current one", metavar="NAME"),
     OptionSpec("kubeconfig", "text", "The file; default: KUBECONFIG, else ~/.kube/config", metavar="FILE"),
+    OptionSpec("force-conflicts", "flag", "Take over fields that others have set in the meantime", default=False),
     OptionSpec("timeout", "number", "Seconds to wait until all is rolled out", default=600, minimum=1, maximum=86400,
                metavar="SECONDS"),
 )  # fmt: skip

@@ -1,0 +1,7 @@
+"""Objects as files: YAML that people read, a Kustomize base, a Helm chart."""
+
+from __future__ import annotations
+
+from bentotool_k8s.output.text import as_yaml
+
+__all__ = ["as_yaml"]
