@@ -39,7 +39,8 @@ class PlannedLayer:
     """One layer of ours, above those of the base.
 
     Args:
-        kind: ``python`` (the environment of the lock), ``runtime``, ``model`` or ``code``.
+        kind: ``python`` (the environment of the lock), ``runtime``, ``model``, ``code``, or ``signed`` (what the server
+            checks the Bento against).
         title: what it is, for people and the image's history.
         source: digest of what decides its content: of the lock, of the runtime's wheel; of a model's layer and of the
             code it is the layer itself.
@@ -145,6 +146,8 @@ class ImageRequest:
         find_links: folders of wheels.
         compress: gzip the layer with the Python environment.
         bytecode: compile the packages beforehand.
+        verify: the servers are to check every byte of the Bento when they start; the plans say so already when a
+            builder sees them.
         jobs: downloads at once.
         options: what the command line has for this builder alone.
         note: told one line for people.
@@ -159,6 +162,7 @@ class ImageRequest:
     find_links: tuple[str, ...] = ()
     compress: bool = True
     bytecode: bool = False
+    verify: bool = False
     jobs: int = 4
     options: Mapping[str, str] = field(default_factory=dict)
     note: Callable[[str], None] = lambda text: None

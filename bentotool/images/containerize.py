@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bentotool.build.bentos import StoredBento
 from bentotool.errors import BentotoolError, PluginError, UsageError
 from bentotool.images.documents import attach_image_documents
+from bentotool.images.selfcheck import checked_request
 from bentotool.imagespec import BuiltImage, ImageBuilder, ImageBuilderDecl, ImagePlan, ImageRequest
 from bentotool.oci.attached import forget_indexes, keep_index
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Index, Manifest
@@ -63,7 +64,9 @@ def build_images(
         PluginError: it is no builder.
         VerificationError: a policy refuses the Bento.
     """
-    check_stored_bento(layout, bento, plugins=plugins, note=lambda text: request.note(f"warning: {text}"))
+    passed = check_stored_bento(layout, bento, plugins=plugins, note=lambda text: request.note(f"warning: {text}"))
+    if request.verify or passed.runtime_check:
+        request = checked_request(request, bento)
     builder = plugins.resolve(decl)
     if not isinstance(builder, ImageBuilder):
         raise PluginError(f"image builder {decl.name!r}: {decl.target} is not an ImageBuilder")

@@ -46,7 +46,11 @@ def write_whole_context(
         NotFoundError, VerificationError: part of the Bento is missing or damaged; or a policy refuses it.
         BentotoolError: the disk refuses.
     """
-    check_stored_bento(layout, bento)
+    if check_stored_bento(layout, bento).runtime_check:
+        raise VerificationError(
+            f"a policy wants {bento.tag} to check itself, and a Dockerfile of one's own makes no such image",
+            hint=f"bentotool containerize {bento.tag} makes one",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{str(folder)!r} holds something already", hint="name a new folder")
     try:

@@ -21,6 +21,7 @@ from bentotool.images.config import image_config
 from bentotool.images.environment import PythonLayer, python_layer
 from bentotool.images.installed import site_packages
 from bentotool.images.layer import PLAIN_LAYER, LayerEntry, write_layer
+from bentotool.images.selfcheck import checks_itself, document_entries
 from bentotool.imagespec import BuiltImage, ImageLayer, ImagePlan, ImageRequest
 from bentotool.models.store import ModelStore
 from bentotool.oci.descriptor import MANIFEST, Descriptor, Manifest, canonical_json
@@ -131,6 +132,9 @@ def assemble(
         *((ImageLayer("model", *_key(layer), True), layer.digest) for layer in _models(layout, bento)),
         (ImageLayer("code", *_key(code), True), code.digest),
     ]
+    if checks_itself(plan):
+        known = write_layer(layout, document_entries(layout, bento))
+        ours.append((ImageLayer("signed", *_key(known.descriptor), False), known.diff_id))
     types = dict[str, str]()
     for place, kind, layer in ((1, "bytecode", bytecode), (0, "python", packages)):
         if layer is not None:

@@ -49,6 +49,7 @@ Bundle = Annotated[
 FindLinks = Annotated[
     list[Path] | None, typer.Option("--find-links", metavar="DIR", help="Folder of wheels; may be repeated.")
 ]
+Verify = Annotated[bool, typer.Option("--verify", help="The server checks every byte of the Bento when it starts.")]
 Print = Annotated[bool, typer.Option("--print-dockerfile", help="Print the Dockerfile of buildkit and make nothing.")]
 Context = Annotated[
     Path | None,
@@ -77,6 +78,7 @@ def containerize(
     bytecode: Annotated[
         bool, typer.Option("--bytecode", help="Compile packages beforehand, for a faster start.")
     ] = False,
+    verify: Verify = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and make nothing.")] = False,
     print_dockerfile: Print = False,
     context: Context = None,
@@ -86,15 +88,13 @@ def containerize(
     from bentotool.images.containerize import build_images, choose_builder
     from bentotool.images.loading import engine_program
     from bentotool.images.outputs import check_output
-    from bentotool.images.plan import check_platforms, plan_image
     from bentotool.imagespec import ImageRequest
 
     state = current()
     found = BentoStore(state.layout).get(bento)
     names, target = _names(tag, found, push), check_output(output) if output is not None else None
     _check_folders(find_links or ())
-    platforms = check_platforms(platform or (), found.platform)
-    plans = tuple(plan_image(state.layout, found, each, base=base) for each in platforms)
+    plans = _plans(state, found, platform, base, verify=verify, dockerfile=print_dockerfile or context is not None)
     if print_dockerfile or context is not None:
         _dockerfile(state, found, plans[0], offline, find_links or (), context)
         return
@@ -106,7 +106,7 @@ def containerize(
     request = ImageRequest(
         plans, state.layout, lambda host: open_registry(state, host), transfer_progress(state),
         offline=offline, find_links=tuple(map(str, find_links or ())), compress=compress,
-        bytecode=bytecode, jobs=state.options.registry.jobs, note=state.console.note,
+        bytecode=bytecode, verify=verify, jobs=state.options.registry.jobs, note=state.console.note,
         options={name: value for name, value in (("engine", engine), ("ca_bundle", ca_bundle)) if value},
     )  # fmt: skip
     images = build_images(state.layout, found, request, decl, state.plugins)
@@ -118,6 +118,20 @@ def containerize(
     if push:
         document |= _push(state, found, images, names)
     state.console.result(document, lambda: _show(state, document))
+
+
+def _plans(
+    state: State, bento: StoredBento, platforms: list[str] | None, base: str | None, *, verify: bool, dockerfile: bool
+) -> tuple[ImagePlan, ...]:
+    from bentotool.errors import UsageError
+    from bentotool.images.plan import check_platforms, plan_image
+    from bentotool.images.selfcheck import checked_plan
+
+    if verify and dockerfile:
+        raise UsageError("a Dockerfile of one's own makes no image that checks itself", hint="leave --verify out")
+    wanted = check_platforms(platforms or (), bento.platform)
+    plans = (plan_image(state.layout, bento, each, base=base) for each in wanted)
+    return tuple(checked_plan(state.layout, bento, plan) if verify else plan for plan in plans)
 
 
 def _names(tags: list[str] | None, bento: StoredBento, push: bool) -> tuple[str, ...]:
