@@ -142,7 +142,7 @@ def archive_file(
         return write_archive(state.layout, roots, target, progress.advance, compress=compress)
 
 
-def check_delivery(push: str | None, output: Path | None, *, builds: bool) -> None:
+def check_delivery(push: str | None, output: Path | None, *, builds: bool, sign: bool = False) -> None:
     """Refuse before a build what would fail after it.
 
     Raises:
@@ -154,6 +154,8 @@ def check_delivery(push: str | None, output: Path | None, *, builds: bool) -> No
 
     if (push is not None or output is not None) and not builds:
         raise UsageError("nothing is built that --push or --output could send on", hint="drop --dry-run and --check")
+    if sign and not builds:
+        raise UsageError("nothing is built that --sign could sign", hint="drop --dry-run and --check")
     if push is not None:
         RemoteReference.parse(push)
     if output is not None and (output.is_dir() or str(output) == "-"):

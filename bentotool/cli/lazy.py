@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bentotool.cli.options import PANEL, REGISTRY_PANEL, TARGET_PANEL, GlobalOptions, global_params
+from bentotool.cli.options import PANEL, REGISTRY_PANEL, SIGNING_PANEL, TARGET_PANEL, GlobalOptions, global_params
 from bentotool.cli.state import State
 from bentotool.cli.table import CommandDecl, GroupDecl
 from bentotool.errors import PluginError
@@ -57,6 +57,7 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
         "Arguments": [],
         "Options": [],
         TARGET_PANEL: [],
+        SIGNING_PANEL: [],
         REGISTRY_PANEL: [],
         PANEL: [],
     }

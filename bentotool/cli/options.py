@@ -177,18 +177,9 @@ def signing_params(options: GlobalOptions) -> list[TyperOption]:
 
         return callback
 
-    def option(declaration: str, help: str, callback: Any, metavar: str, variable: str | None = None) -> TyperOption:
-        return TyperOption(
-            param_decls=[declaration],
-            help=help,
-            callback=callback,
-            expose_value=False,
-            rich_help_panel=SIGNING_PANEL,
-            metavar=metavar,
-            type=str,
-            envvar=variable,
-            show_envvar=False,
-        )
+    def option(declaration: str, help: str, callback: Any, metavar: str) -> TyperOption:
+        shown: dict[str, Any] = {"help": help, "metavar": metavar, "rich_help_panel": SIGNING_PANEL}
+        return TyperOption(param_decls=[declaration], callback=callback, expose_value=False, type=str, **shown)
 
     return [
         option(
@@ -196,14 +187,12 @@ def signing_params(options: GlobalOptions) -> list[TyperOption]:
             "Private key: a file, or SCHEME:… of a plugin (env BENTOTOOL_SIGNING_KEY).",
             remember("key"),
             "KEY",
-            "BENTOTOOL_SIGNING_KEY",
         ),
         option(
             "--identity-token",
-            "Sign without a key, by this OIDC token (env SIGSTORE_ID_TOKEN).",
+            "Sign without a key, by this OIDC token or a file with it (env SIGSTORE_ID_TOKEN).",
             remember("identity_token"),
             "TOKEN",
-            "SIGSTORE_ID_TOKEN",
         ),
         option("--trust-config", "The services of a private Sigstore.", remember("trust_config", Path), "FILE"),
     ]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bentotool.cli.options import GlobalOptions, signing_params
 from bentotool.cli.registries import open_registry
 from bentotool.cli.remote import is_remote
 from bentotool.cli.state import State
-from bentotool.errors import NotFoundError, UsageError
+from bentotool.errors import BentotoolError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from bentotool.oci.reference import RemoteReference
     from bentotool.oci.refs import Ref
     from bentotool.oci.registry import Registry
+    from bentotool.signspec import SigningRequest
     from bentotool.trust.evidence import Object
     from bentotool.trust.places import Place
     from bentotool.trust.signers import StatementSigner
@@ -28,13 +31,21 @@ __all__ = [
     "annotations_of",
     "ask_password",
     "find_ref",
+    "legacy_tags",
+    "named_signer",
     "open_target",
     "show_signed",
+    "sign_built",
     "sign_stored",
+    "signed_facts",
     "signer_of",
     "signs",
 ]
 
+KEY_VARIABLE = "BENTOTOOL_SIGNING_KEY"
+TOKEN_VARIABLE = "SIGSTORE_ID_TOKEN"  # noqa: S105 - its name
+_MOST_TOKEN = 64 << 10
+_MOST_PATH = 500
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -161,31 +172,67 @@ def ask_password(state: State) -> Callable[[str], bytes | None]:
     return ask
 
 
+def _request(state: State) -> SigningRequest:
+    from bentotool.signspec import SigningRequest
+
+    options = state.options.signing
+    key, token = options.key, options.identity_token
+    if key is not None and token is not None:
+        raise UsageError("--key and --identity-token exclude each other", hint="sign with a key, or without one")
+    if token is None:
+        key = key or os.environ.get(KEY_VARIABLE) or None
+    if key is None:
+        token = token or os.environ.get(TOKEN_VARIABLE) or None
+    return SigningRequest(
+        key=key,
+        identity_token=_token(token) if token else None,
+        trust_config=options.trust_config,
+        interactive=sys.stdin.isatty() and not state.json,
+        note=state.console.note,
+    )
+
+
+def _token(text: str) -> str:
+    """A token, or what is in the file of that name: a command line can be read by others."""
+    path = Path(text)
+    try:
+        if len(text) < _MOST_PATH and path.is_file():
+            with path.open(encoding="utf-8") as file:
+                return file.read(_MOST_TOKEN).strip()
+    except (OSError, ValueError):  # no path, but a token
+        pass
+    return text
+
+
+def named_signer(state: State) -> StatementSigner | None:
+    """Who signs as far as it is known now, for commands that do something long before; None where a plugin decides.
+
+    Raises:
+        UsageError, NotFoundError: the key that is named cannot be used, or nobody can sign.
+    """
+    from bentotool.trust.signers import open_signer
+
+    request = _request(state)
+    asked = any("bentotool_signing_identity" in each.hooks for each in state.plugins.states())
+    if request.key is None and (asked or any(each.keyless for each in state.plugins.signers().values())):
+        return None
+    return open_signer(state.plugins, request, ask_password(state))
+
+
 def signer_of(state: State, target: Target) -> StatementSigner:
     """Who signs: as the options say, else as a plugin says for this artifact, else without a key.
 
     Raises:
         UsageError: nobody can.
     """
-    from bentotool.signspec import SigningRequest
     from bentotool.trust.signers import KEYLESS, open_signer
 
-    options = state.options.signing
-    request = SigningRequest(
-        key=options.key,
-        identity_token=options.identity_token,
-        trust_config=options.trust_config,
-        interactive=sys.stdin.isatty() and not state.json,
-        note=state.console.note,
-    )
-    if request.key is not None and request.identity_token is not None:
-        raise UsageError("--key and --identity-token exclude each other", hint="sign with a key, or without one")
+    request = _request(state)
     if request.key is None and request.identity_token is None:
-        facts = target.facts
         name, _, version = target.objects[0].name.partition(":")
-        artifact = _Artifact(
-            facts.get("name", name), facts.get("version", version), facts.get("tag", target.title), facts["digest"]
-        )
+        own = {"name": name, "version": version, "tag": target.title}
+        facts = {key: str(target.facts.get(key, own[key])) for key in own}
+        artifact = _Artifact(**facts, digest=target.facts["digest"])
         named = state.plugins.call("bentotool_signing_identity", artifact=artifact)
         request = replace(request, key=str(named[0]) if named and named[0] != KEYLESS else None)
     return open_signer(state.plugins, request, ask_password(state))
@@ -206,10 +253,13 @@ def annotations_of(pairs: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def sign_stored(state: State, ref: Ref, index: str | None = None) -> tuple[StatementSigner, list[Signed]]:
+def sign_stored(
+    state: State, ref: Ref, signer: StatementSigner | None = None, index: str | None = None
+) -> tuple[StatementSigner, list[Signed]]:
     """Sign what was built, or is about to be pushed.
 
     Args:
+        signer: None: :func:`signer_of` decides.
         index: of a Bento, the digest of the index that is meant.
 
     Raises:
@@ -218,17 +268,70 @@ def sign_stored(state: State, ref: Ref, index: str | None = None) -> tuple[State
     from bentotool.trust.signing import ClaimOptions, claims_of, sign_claims
 
     target = _stored(state, ref, writes=True, index=index)
-    signer = signer_of(state, target)
+    signer = signer or signer_of(state, target)
     claims = list(claims_of(target.place, target.objects, ClaimOptions()))
     return signer, list(sign_claims(target.place, claims, signer))
 
 
-def show_signed(state: State, title: str, signer: str, signed: Sequence[Signed]) -> None:
-    """Tell a person what was signed."""
+def legacy_tags(target: Target, signer: StatementSigner, annotations: Mapping[str, str]) -> list[str]:
+    """Sign everything in a registry in the old way too; the tags.
+
+    Raises:
+        UsageError: what is meant is in no registry, or the signer has no key.
+    """
+    from bentotool.trust.simplesigning import sign_simply
+
+    if target.registry is None or target.remote is None:
+        raise UsageError(
+            "--legacy-sig is a tag, which a store does not have", hint="bentotool sign --legacy-sig HOST/REPOSITORY:TAG"
+        )
+    return [sign_simply(target.registry, target.remote, each.digest, signer, annotations) for each in target.objects]
+
+
+def signed_facts(signer: StatementSigner, signed: Sequence[Signed]) -> dict[str, Any]:
+    """What was signed, as commands print it as JSON."""
+    return {"signer": signer.identity, "signed": [each.to_dict() for each in signed]}
+
+
+def sign_built(
+    state: State, document: dict[str, Any], signer: StatementSigner | None, show: Callable[[], None]
+) -> Callable[[], None]:
+    """Sign the Bento that a build's result speaks of.
+
+    Args:
+        document: of the build; gets ``signer`` and ``signed``.
+        show: tells a person of the build.
+
+    Returns:
+        what tells a person of both.
+
+    Raises:
+        BentotoolError: it cannot be signed; its details say which Bento was built.
+    """
+    built = {key: document[key] for key in ("name", "version", "tag", "digest", "size")}
+    try:
+        ref = find_ref(state, f"{document['name']}@{document['digest']}")
+        by, signed = sign_stored(state, ref, signer)
+    except BentotoolError as error:
+        error.details.setdefault("built", built)
+        raise
+    document.update(signed_facts(by, signed))
+
+    def both() -> None:
+        show()
+        show_signed(state, document["tag"], by.identity, signed, brief=True)
+
+    return both
+
+
+def show_signed(state: State, title: str, signer: str, signed: Sequence[Signed], *, brief: bool = False) -> None:
+    """Tell a person what was signed; in one line where that is not what they asked for."""
     from bentotool.trust.predicatetypes import short_predicate
 
     new = sum(each.new for each in signed)
     state.console.line(f"signed {title} with {signer}" if new else f"{title} is signed already with {signer}")
+    if brief:
+        return
     rows = [
         (
             each.about.kind,

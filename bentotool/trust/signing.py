@@ -71,7 +71,7 @@ class ClaimOptions:
 
     Args:
         annotations: said of each object that is signed.
-        documents: whether the bills of materials and the provenance of a Bento are signed too.
+        documents: whether bills of materials and provenance that are attached are signed too.
     """
 
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class ClaimOptions:
 def claims_of(place: Place, objects: Sequence[Object], options: ClaimOptions) -> Iterator[Claim]:
     """Every statement that the signature of an artifact consists of.
 
-    One about each object; for a model one about its files too; and for a Bento its documents.
+    One about each object; for a model one about its files too; and the documents of a Bento and of its images.
 
     Raises:
         BentotoolError: something cannot be read.
@@ -93,12 +93,12 @@ def claims_of(place: Place, objects: Sequence[Object], options: ClaimOptions) ->
             manifest = Manifest.from_bytes(place.manifest(each.digest))
             name = manifest.annotations.get("io.bentotool.name", "")
             yield Claim(model_statement(name, model_files(manifest, name)), (each,))
-    bento = next((each for each in objects if each.kind == "bento"), None)
-    if bento is not None and options.documents:
+    documented = [each for each in objects if each.kind in ("bento", "image")] if options.documents else []
+    for each in documented:
         for kind, predicate_type in _PREDICATES.items():
-            predicate = _document(place, bento, kind)
+            predicate = _document(place, each, kind)
             if predicate is not None:
-                yield attestation(_whole(objects), predicate_type, predicate)
+                yield attestation(objects if each.kind == "bento" else (each,), predicate_type, predicate)
 
 
 def _whole(objects: Sequence[Object]) -> tuple[Object, ...]:
@@ -107,9 +107,9 @@ def _whole(objects: Sequence[Object]) -> tuple[Object, ...]:
     return found or tuple(objects[:1])
 
 
-def _document(place: Place, bento: Object, kind: str) -> Mapping[str, Any] | None:
-    for data in place.documents(bento.digest, kind, _PAYLOAD_LIMIT):
-        if is_document(kind, bento.digest, data):
+def _document(place: Place, about: Object, kind: str) -> Mapping[str, Any] | None:
+    for data in place.documents(about.digest, kind, _PAYLOAD_LIMIT):
+        if is_document(kind, about.digest, data):
             content = load_json(data, "the document")
             predicate: Mapping[str, Any] = content["predicate"] if kind == PROVENANCE else content
             return predicate

@@ -30,6 +30,7 @@ FORBIDDEN = {
     "sklearn",
     "torch",
     "docker",
+    "cryptography",
     "cyclonedx",
     "spdx_tools",
     "bentotool.trust",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from bentotool.cli.formats import count, shown_argument
 from bentotool.cli.registries import talks_to_registry
+from bentotool.cli.signing import named_signer, sign_built, signs
 
 if TYPE_CHECKING:
     from bentotool.build.result import BuildOptions, BuildResult
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SHOWN = 40
 
 
+@signs
 @talks_to_registry
 def build(
     directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Project folder.", show_default=False)] = Path(),
@@ -42,6 +44,7 @@ def build(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Use nothing that earlier builds left.")] = False,
     no_sbom: Annotated[bool, typer.Option("--no-sbom", help="Attach no bill of materials.")] = False,
     no_provenance: Annotated[bool, typer.Option("--no-provenance", help="Attach no provenance.")] = False,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign it, its models, SBOMs and provenance.")] = False,
     push: Annotated[str | None, typer.Option(metavar="REMOTE", help="Push it to HOST[:PORT]/REPOSITORY[:TAG].")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it to an OCI archive too.")] = None,
 ) -> None:
@@ -59,15 +62,24 @@ def build(
         locked=locked, offline=offline, replace=replace, dry_run=dry_run, explain=explain, fresh=no_cache,
         show_output=state.verbose > 0,
     )  # fmt: skip
-    check_delivery(push, output, builds=not (dry_run or check))
+    check_delivery(push, output, sign=sign, builds=not (dry_run or check))
+    signer = named_signer(state) if sign else None
     if check:
         _check(state, directory, options)
         return
     result, attached = build_project(state, directory, options, sbom=not no_sbom, provenance=not no_provenance)
-    document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if dry_run and result.plan else {})}
+    document, show = _outcome(state, result, attached, plan=dry_run)
+    deliver(state, document, sign_built(state, document, signer, show) if sign else show, push, output)
+
+
+def _outcome(
+    state: State, result: BuildResult, attached: list[dict[str, str]] | None, *, plan: bool
+) -> tuple[dict[str, Any], Callable[[], None]]:
+    """The result as JSON, and what tells a person of it."""
+    document = {**result.to_dict(), **({"plan": result.plan.to_dict()} if plan and result.plan else {})}
     if attached is not None:
         document["attached"] = attached
-    deliver(state, document, lambda: _show(state, result), push, output)
+    return document, lambda: _show(state, result)
 
 
 def _show(state: State, built: BuildResult) -> None:

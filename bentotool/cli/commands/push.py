@@ -9,6 +9,7 @@ import typer
 from bentotool.cli.delivery import REGISTRY_VARIABLE, push_ref, show_pushed
 from bentotool.cli.names import bento_names, model_names
 from bentotool.cli.registries import talks_to_registry
+from bentotool.cli.signing import legacy_tags, open_target, show_signed, sign_stored, signed_facts, signs
 from bentotool.cli.state import State, current
 from bentotool.errors import NotFoundError, UsageError
 
@@ -27,8 +28,13 @@ _Remote = Annotated[
 _Referrers = Annotated[
     bool, typer.Option("--referrers/--no-referrers", help="Send signatures, SBOMs and the like along.")
 ]
+_Sign = Annotated[bool, typer.Option("--sign", help="Sign it first; the signatures go along.")]
+_Legacy = Annotated[
+    bool, typer.Option("--legacy-sig", help="With --sign: also tag sha256-….sig, for cosign 2 and older.")
+]
 
 
+@signs
 @talks_to_registry
 def push(
     reference: Annotated[
@@ -36,6 +42,8 @@ def push(
     ],
     remote: _Remote = None,
     referrers: _Referrers = True,
+    sign: _Sign = False,
+    legacy_sig: _Legacy = False,
 ) -> None:
     """Push a Bento and its models to a registry"""
     state = current()
@@ -50,9 +58,10 @@ def push(
             ref = refs.get("models", reference)
         except NotFoundError:
             raise error from None
-    _push(state, ref, remote, referrers=referrers)
+    _push(state, ref, remote, referrers=referrers, sign=sign, legacy_sig=legacy_sig)
 
 
+@signs
 @talks_to_registry
 def push_model(
     reference: Annotated[
@@ -66,6 +75,8 @@ def push_model(
         ),
     ] = "tar",
     referrers: _Referrers = True,
+    sign: _Sign = False,
+    legacy_sig: _Legacy = False,
 ) -> None:
     """Push a model to a registry"""
     state = current()
@@ -73,9 +84,40 @@ def push_model(
 
     if form not in ("tar", "raw"):
         raise UsageError(f"--format {form!r} is neither tar nor raw")
-    _push(state, RefStore(state.layout).get("models", reference), remote, raw=form == "raw", referrers=referrers)
+    if sign and form == "raw":
+        raise UsageError("--format raw is another manifest than the one --sign signs", hint="use --format tar")
+    ref = RefStore(state.layout).get("models", reference)
+    _push(state, ref, remote, raw=form == "raw", referrers=referrers, sign=sign, legacy_sig=legacy_sig)
 
 
-def _push(state: State, ref: Ref, remote: str | None, *, raw: bool = False, referrers: bool = True) -> None:
+def _push(
+    state: State,
+    ref: Ref,
+    remote: str | None,
+    *,
+    raw: bool = False,
+    referrers: bool = True,
+    sign: bool = False,
+    legacy_sig: bool = False,
+) -> None:
+    if sign and not referrers:
+        raise UsageError("--sign without referrers would leave the signatures here", hint="drop --no-referrers")
+    if legacy_sig and not sign:
+        raise UsageError("--legacy-sig is for --sign", hint="give both, or: bentotool sign --legacy-sig REMOTE")
+    signer, signed = sign_stored(state, ref) if sign else (None, [])
     done = push_ref(state, ref, remote, raw=raw, referrers=referrers)
-    state.console.result(done.to_dict("sent"), lambda: show_pushed(state, done))
+    document, tags = done.to_dict("sent"), list[str]()
+    if signer is not None:
+        document |= signed_facts(signer, signed)
+        if legacy_sig:
+            with open_target(state, done.remote, writes=True) as target:
+                document["legacy_tags"] = tags = legacy_tags(target, signer, {})
+
+    def show() -> None:
+        show_pushed(state, done)
+        if signer is not None:
+            show_signed(state, done.tag, signer.identity, signed, brief=True)
+        for tag in tags:
+            state.console.line(f"tagged {tag}")
+
+    state.console.result(document, show)

@@ -9,12 +9,21 @@ import typer
 
 from bentotool.cli.names import bento_names
 from bentotool.cli.registries import asks_registry
-from bentotool.cli.signing import Target, annotations_of, open_target, show_signed, signer_of, signs
+from bentotool.cli.signing import (
+    Target,
+    annotations_of,
+    legacy_tags,
+    open_target,
+    show_signed,
+    signed_facts,
+    signer_of,
+    signs,
+)
 from bentotool.cli.state import State, current
 from bentotool.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from bentotool.trust.signers import StatementSigner
     from bentotool.trust.signing import Signed
@@ -60,7 +69,7 @@ def sign(
             )
         signer = signer_of(state, target)
         signed = list(sign_claims(target.place, list(claims_of(target.place, target.objects, options)), signer))
-        tags = _legacy(target, signer, options.annotations) if legacy_sig else []
+        tags = legacy_tags(target, signer, options.annotations) if legacy_sig else []
         _result(state, target, signer, signed, tags)
 
 
@@ -70,8 +79,10 @@ def attest(
     reference: Reference,
     kind: Annotated[
         str, typer.Option("--type", metavar="TYPE", help="Predicate type: a URI, or cyclonedx, spdx, slsaprovenance, …")
-    ],
-    predicate: Annotated[Path, typer.Option("--predicate", metavar="FILE", help="The predicate: one JSON object.")],
+    ] = "",
+    predicate: Annotated[
+        Path | None, typer.Option("--predicate", metavar="FILE", help="The predicate: one JSON object.")
+    ] = None,
     model: Model = False,
 ) -> None:
     """Sign a statement about a Bento or model, and attach it"""
@@ -79,6 +90,8 @@ def attest(
     from bentotool.trust.predicatetypes import predicate_type, read_predicate
     from bentotool.trust.signing import attestation, sign_claims
 
+    if not kind or predicate is None:
+        raise UsageError("attest needs --type and --predicate", hint="--type vuln --predicate scan.json")
     found, content = predicate_type(kind), read_predicate(predicate)
     with open_target(state, reference, model=model, writes=True) as target:
         claim = attestation(target.objects, found, content)
@@ -86,18 +99,10 @@ def attest(
         _result(state, target, signer, list(sign_claims(target.place, [claim], signer)), [])
 
 
-def _legacy(target: Target, signer: StatementSigner, annotations: Mapping[str, str]) -> list[str]:
-    from bentotool.trust.simplesigning import sign_simply
-
-    assert target.registry is not None
-    assert target.remote is not None
-    return [sign_simply(target.registry, target.remote, each.digest, signer, annotations) for each in target.objects]
-
-
 def _result(
     state: State, target: Target, signer: StatementSigner, signed: Sequence[Signed], tags: Sequence[str]
 ) -> None:
-    document = {**target.facts, "signer": signer.identity, "signed": [each.to_dict() for each in signed]}
+    document = {**target.facts, **signed_facts(signer, signed)}
     if tags:
         document["legacy_tags"] = list(tags)
 

@@ -57,6 +57,9 @@ def verify(
         typer.Option("-a", "--annotation", metavar="KEY=VALUE", help="What a signature has to say (repeatable)."),
     ] = None,
     model: Annotated[bool, typer.Option("--model", help="REF is a model, where a Bento has that name too.")] = False,
+    alias: Annotated[
+        bool, typer.Option("--alias", help="The tag of REF is another name for the version, such as stable.")
+    ] = False,
     content: Annotated[
         bool, typer.Option("--content/--no-content", help="Of the store: compare every byte with its digest too.")
     ] = True,
@@ -76,11 +79,9 @@ def verify(
     with open_target(state, reference, model=model) as target:
         findings = gather(target.objects, keys, certificates, target.place.reader)
         verdict = judge(target.objects, findings, asked.counts, types)
-        note = _misnamed(target)
-        if note:
-            state.console.note(f"warning: {note}")
-        damaged = _damaged(state, target) if content and verdict.satisfied else ""
-    _result(state, target, verdict, damaged)
+        misnamed = "" if alias else _misnamed(target)
+        damaged = _damaged(state, target) if content and verdict.satisfied and not misnamed else ""
+    _result(state, target, verdict, damaged, misnamed)
 
 
 def _check_asked(key: Sequence[str] | None, identity: str | None, issuer: str | None) -> None:
@@ -110,12 +111,19 @@ def _certificates(state: State, trust_config: Path | None, *, offline: bool) -> 
 
 
 def _misnamed(target: Target) -> str:
-    """What to say where a tag looks like another version than the artifact's own: it may have been moved."""
-    version = target.objects[0].name.partition(":")[2]
-    tag = target.remote.tag if target.remote else target.ref.tag if target.ref else ""
-    if not tag or not version or tag in (version, "latest"):
+    """Why a reference may mean another version than it says, although all that it leads to is signed.
+
+    A signature is good for ever, and says nothing of tags: whoever may move one can lead to an older version, whose
+    faults are known by now.
+    """
+    signed = target.objects[0].name
+    if target.ref is not None:
+        return "" if signed == target.ref.ref else f"{target.ref.ref} is signed as {signed}"
+    tag = target.remote.tag if target.remote and not target.remote.digest else None
+    version = signed.partition(":")[2]
+    if tag in (None, "latest", version) or not version or signed == str(target.remote):
         return ""
-    return f"tag {tag} points to {target.objects[0].name}: a signature does not say which tags it is good for"
+    return f"{target.remote} leads to what is signed as {signed}"
 
 
 def _damaged(state: State, target: Target) -> str:
@@ -138,7 +146,7 @@ def _damaged(state: State, target: Target) -> str:
     return ""
 
 
-def _result(state: State, target: Target, verdict: Verdict, damaged: str) -> None:
+def _result(state: State, target: Target, verdict: Verdict, damaged: str, misnamed: str) -> None:
     from bentotool.trust.judging import check_verdict
 
     def show() -> None:
@@ -150,6 +158,12 @@ def _result(state: State, target: Target, verdict: Verdict, damaged: str) -> Non
             show()
         hint = f"what is attached: bentotool show {target.title}; sign it: bentotool sign --key FILE {target.title}"
         check_verdict(verdict, target.title, hint)
+    if misnamed:
+        raise VerificationError(
+            misnamed,
+            hint="an older version in its place? Where the tag is meant to be another name for it, add --alias",
+            details=verdict.to_dict(),
+        )
     if damaged:
         raise VerificationError(
             f"{target.title} is signed, and damaged in the store: {damaged}",
