@@ -54,7 +54,7 @@ class KubernetesTarget:
             _check_place(options, connection)
             api = Api(connection)
             image = published_image(bento, options.values, lean=_lean(options))
-            facts: dict[str, JSON] = {**_place(connection, options.values), "image": _reference(image)}
+            facts: dict[str, JSON] = {**_place(connection, options.values), "image": image.reference}
             url = url_of(bento, options, image, connection.namespace)
             done = Deployment(
                 plan.name, _NAME, "ready" if wait else "starting", url, bento.tag, bento.digest, facts=facts
@@ -88,7 +88,9 @@ class KubernetesTarget:
 
 
 def _connected(values: Mapping[str, Any]) -> Connection:
-    return connect(*(str(values[each]) if values.get(each) else None for each in ("kubeconfig", "context", "namespace")))
+    return connect(
+        *(str(values[each]) if values.get(each) else None for each in ("kubeconfig", "context", "namespace"))
+    )
 
 
 def _place(connection: Connection, values: Mapping[str, Any]) -> dict[str, JSON]:
@@ -135,11 +137,7 @@ def _check_place(options: DeployOptions, connection: Connection) -> None:
 
 
 def _lean(options: DeployOptions) -> bool:
-    return options.values["models"] == "volume"
-
-
-def _reference(image: PublishedImage) -> str:
-    return image.reference
+    return bool(options.values["models"] == "volume")
 
 
 def _request(bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, url: str) -> Request:
@@ -150,9 +148,7 @@ def _request(bento: DeployBento, options: DeployOptions, image: PublishedImage, 
     )  # fmt: skip
 
 
-def _plan(
-    bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, api: Api | None
-) -> Plan:
+def _plan(bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, api: Api | None) -> Plan:
     """The plan, compared with what stands there where there is a cluster to ask."""
     url = url_of(bento, options, image, namespace)
     request = _request(bento, options, image, namespace, url)
@@ -174,7 +170,9 @@ def _compared(api: Api, request: Request) -> list[PlannedResource]:
     anchor, there = find_anchor(api, request.name)
     if there is None:
         return resources
-    gone = [each for each in found_of(api, request.name, anchor.kinds) if (*kind_of(each), name_of(each)) not in planned]
+    gone = [
+        each for each in found_of(api, request.name, anchor.kinds) if (*kind_of(each), name_of(each)) not in planned
+    ]
     return [*resources, *(PlannedResource(str(each["kind"]), name_of(each), "delete") for each in gone)]
 
 
@@ -192,4 +190,3 @@ def _described(standing: Standing, facts: Mapping[str, JSON]) -> Deployment:
         standing.name, _NAME, standing.status, standing.url, standing.tag, standing.digest, standing.detail,
         {**facts, **more},
     )  # fmt: skip
-

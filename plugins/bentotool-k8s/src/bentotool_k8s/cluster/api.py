@@ -123,7 +123,7 @@ class Api:
                 raise
             return None
 
-    def list(self, api_version: str, kind: str, labels: str = "", fields: str = "") -> list[dict[str, Any]]:
+    def find(self, api_version: str, kind: str, labels: str = "", fields: str = "") -> list[dict[str, Any]]:
         """All objects of a kind."""
         return self.listed(api_version, kind, labels, fields)[0]
 

@@ -41,9 +41,8 @@ def as_asked_for(live: Object, wanted: Object, then: Object) -> dict[str, JSON]:
     Args:
         then: what the server would make of ``wanted``.
     """
-    found = _projected(live, wanted, then)
-    assert isinstance(found, dict)
-    return _merged(found, owned(live))
+    found: dict[str, JSON] = _merged(_projected(live, wanted, then), owned(live))
+    return found
 
 
 def _projected(live: Any, wanted: Any, then: Any) -> Any:

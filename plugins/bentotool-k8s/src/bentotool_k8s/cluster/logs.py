@@ -19,7 +19,7 @@ _LOOK_S = 2.0
 
 
 def _pods(api: Api, name: str, service: str) -> list[dict[str, Any]]:
-    found = [each for each in api.list("v1", "Pod", selector(name)) if service in ("", *_services(each))]
+    found = [each for each in api.find("v1", "Pod", selector(name)) if service in ("", *_services(each))]
     return sorted(found, key=lambda each: str(each["metadata"].get("creationTimestamp", "")))
 
 

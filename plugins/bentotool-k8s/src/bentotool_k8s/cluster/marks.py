@@ -121,7 +121,7 @@ def find_anchor(api: Api, name: str) -> tuple[Anchor, Object | None]:
 
 def find_anchors(api: Api) -> Sequence[Anchor]:
     """Those of all deployments of the namespace."""
-    return [parse_anchor(each) for each in api.list("v1", "ConfigMap", f"{MANAGED_BY}={MANAGER},{_ROLE}=anchor")]
+    return [parse_anchor(each) for each in api.find("v1", "ConfigMap", f"{MANAGED_BY}={MANAGER},{_ROLE}=anchor")]
 
 
 def _parsed(text: object) -> list[Any]:

@@ -109,7 +109,7 @@ def explained(api: Api, problem: Problem | None, pod: Object) -> Problem | None:
 
 def _failing_probe(api: Api, pod: str) -> tuple[str, str] | None:
     try:
-        events = api.list("v1", "Event", fields=f"involvedObject.kind=Pod,involvedObject.name={pod}")
+        events = api.find("v1", "Event", fields=f"involvedObject.kind=Pod,involvedObject.name={pod}")
     except BentotoolError:  # not allowed to see them: the rest has to do
         return None
     found = [each for each in events if each.get("reason") == "Unhealthy"]

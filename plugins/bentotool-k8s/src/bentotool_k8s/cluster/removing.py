@@ -34,7 +34,7 @@ def found_of(api: Api, name: str, kinds: Iterable[tuple[str, str]]) -> list[dict
     for api_version, kind in sorted(kinds, key=lambda each: _ORDER.index(each[1]) if each[1] in _ORDER else -1):
         if api.kind(api_version, kind) is None:
             continue
-        items = api.list(api_version, kind, selector(name))
+        items = api.find(api_version, kind, selector(name))
         found += [each for each in items if _applied(each) and name_of(each) != anchor_name(name)]
     return found
 

@@ -187,7 +187,8 @@ def _trouble(item: Object, pods: Sequence[Object]) -> tuple[Problem, Object | No
 
 
 def _first(pod: Object) -> str:
-    return str(next(iter((pod.get("spec") or {}).get("containers") or ()), {}).get("name", ""))
+    containers = (pod.get("spec") or {}).get("containers") or [{}]
+    return str(containers[0].get("name", ""))
 
 
 def deployment_trouble(item: Object) -> Problem | None:

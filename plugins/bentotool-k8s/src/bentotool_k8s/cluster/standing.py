@@ -49,12 +49,12 @@ def all_standing(api: Api) -> Sequence[Standing]:
 
 def _standing(api: Api, anchor: Anchor, *, known: bool) -> Standing:
     labels = selector(anchor.name)
-    deployments = api.list("apps/v1", "Deployment", labels)
+    deployments = api.find("apps/v1", "Deployment", labels)
     others = [
         item
         for version, kind in anchor.kinds
         if version.startswith(_READY_KINDS) and kind != "ServingRuntime" and api.kind(version, kind) is not None
-        for item in api.list(version, kind, labels)
+        for item in api.find(version, kind, labels)
     ]
     if not deployments and not others:
         lost = f"nothing runs in namespace {api.namespace}" + (" any more" if known else "")
@@ -85,7 +85,7 @@ def _of_deployment(api: Api, item: Object, labels: str) -> tuple[Status, str, st
     text = trouble.text if trouble is not None else ""
     if not text:
         try:
-            sets, pods = api.list("apps/v1", "ReplicaSet", labels), api.list("v1", "Pod", labels)
+            sets, pods = api.find("apps/v1", "ReplicaSet", labels), api.find("v1", "Pod", labels)
         except ApiError:  # may see Deployments, and no pods: what is known has to do
             sets, pods = [], []
         found = [problem.text for pod in pods_of(item, sets, pods) if (problem := problem_of(pod)) is not None]
@@ -111,12 +111,12 @@ def _address(api: Api, anchor: Anchor, labels: str) -> str:
     kinds = dict.fromkeys(kind for _, kind in anchor.kinds)
     for version, kind in anchor.kinds:
         if version.startswith(_READY_KINDS):
-            for item in api.list(version, kind, labels):
+            for item in api.find(version, kind, labels):
                 if url := (item.get("status") or {}).get("url"):
                     return str(url)
     if "Ingress" in kinds or "HTTPRoute" in kinds or "Service" not in kinds:
         return ""
-    for item in api.list("v1", "Service", labels):
+    for item in api.find("v1", "Service", labels):
         ports = (item.get("spec") or {}).get("ports") or [{}]
         for each in ((item.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
             if host := each.get("hostname") or each.get("ip"):
