@@ -27,12 +27,14 @@ def make_images(
     base: str | None,
     builder: str | None,
     offline: bool,
+    verify: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Sequence[BuiltImage]:
     """Make the images of a Bento, as ``containerize`` does.
 
     Args:
         platforms: none: that of the Bento's lock.
+        verify: their servers check every byte of the Bento when they start.
     """
     from bentotool.images.containerize import build_images, choose_builder
     from bentotool.images.plan import check_platforms, plan_image
@@ -46,6 +48,7 @@ def make_images(
         open_registry=lambda host: open_registry(state, host),
         progress=transfer_progress(state),
         offline=offline,
+        verify=verify,
         jobs=state.options.registry.jobs,
         note=note or state.console.note,
     )
@@ -58,14 +61,14 @@ class Publisher:
 
     Args:
         bento: of the store.
-        base, builder, offline: how its image is made.
+        base, builder, offline, verify: how its image is made.
     """
 
     def __init__(
-        self, state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool
+        self, state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool, verify: bool
     ) -> None:
         self._state, self._bento = state, bento
-        self._base, self._builder, self._offline = base, builder, offline
+        self._base, self._builder, self._offline, self._verify = base, builder, offline, verify
 
     def planned(self, where: str, platforms: Sequence[str] = (), *, lean: bool = False) -> PublishedImage:
         """What :meth:`publish` would give; the digest where the images are in the store already."""
@@ -81,7 +84,10 @@ class Publisher:
         found = self._stored(platforms, lean=lean)
         if found is None:
             state.console.note(f"make the image of {bento.tag}")
-            images = make_images(state, bento, platforms, base=self._base, builder=self._builder, offline=self._offline)
+            images = make_images(
+                state, bento, platforms, base=self._base, builder=self._builder, offline=self._offline,
+                verify=self._verify,
+            )  # fmt: skip
             if lean:
                 from bentotool.images.lean import without_models
 
@@ -137,10 +143,13 @@ class Publisher:
         from bentotool.images.plan import check_platforms
         from bentotool.transfer.images import tag_index
         from bentotool.transfer.platforms import platform_of
+        from bentotool.trust.enforcing import images_pass
 
         wanted = check_platforms(platforms, self._bento.platform)
-        if lean or self._base or self._builder:  # made anew
+        if lean or self._base or self._builder or self._verify:  # made anew
             return None
         data, entries = tag_index(self._state.layout, self._bento.digest)
         images = {platform_of(entry).removesuffix("/v8"): entry.digest for entry in entries}
+        if not images_pass(self._state.layout, self._bento, entries, self._state.plugins):  # pulled, and not signed
+            return None
         return (sha256_bytes(data), images) if set(wanted) <= images.keys() else None

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _OWN = frozenset(
-    {"name", "set", "env", "dry-run", "diff", "wait", "no-wait", "base", "builder", "offline", "help", "jobs"}
+    {"name", "set", "env", "dry-run", "diff", "wait", "no-wait", "base", "builder", "offline", "help", "jobs", "output"}
 )
 _TOLD_S = 1.0
 _MARKS = {"create": "+", "replace": "~", "keep": "~", "delete": "-"}
@@ -86,7 +86,7 @@ def describe_targets(state: State) -> tuple[str, list[tuple[str, str]]]:
 
 
 def image_maker(
-    state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool
+    state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool, verify: bool = False
 ) -> ImageMaker:
     """Makes the image of a Bento, as ``containerize`` does; see :class:`bentotool.targetspec.DeployBento`."""
 
@@ -96,7 +96,7 @@ def image_maker(
         from bentotool.oci.reference import RemoteReference
         from bentotool.targetspec import ImageArchive
 
-        images = make_images(state, bento, (platform,), base=base, builder=builder, offline=offline)
+        images = make_images(state, bento, (platform,), base=base, builder=builder, offline=offline, verify=verify)
         name = str(RemoteReference.parse(bento.tag))
         written = Images(state.layout, images, [(model.name, model.digest) for model in bento.models], [name])
 
@@ -110,22 +110,27 @@ def image_maker(
     return make
 
 
-def of_stored(state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool) -> DeployBento:
+def of_stored(
+    state: State, bento: StoredBento, *, base: str | None, builder: str | None, offline: bool, verify: bool = False
+) -> DeployBento:
     """A Bento of the store as a target is given it.
 
     Args:
         base, builder, offline: how its image is made.
+        verify: its servers check every byte when they start. A policy may ask for that too.
     """
     from bentotool.build.bentos import BentoStore
     from bentotool.cli.publishing import Publisher
     from bentotool.deploy.graph import models_of, packages_of, services_of
     from bentotool.targetspec import DeployBento
+    from bentotool.trust.enforcing import in_force
 
-    registry = Publisher(state, bento, base=base, builder=builder, offline=offline)
+    verify = verify or any(each.policy.runtime_check for each in in_force())
+    registry = Publisher(state, bento, base=base, builder=builder, offline=offline, verify=verify)
     return DeployBento(
         bento.name, bento.version, bento.digest, bento.service, bento.python, bento.platform,
-        make_image=image_maker(state, bento, base=base, builder=builder, offline=offline),
-        anew=bool(base or builder),
+        make_image=image_maker(state, bento, base=base, builder=builder, offline=offline, verify=verify),
+        anew=bool(base or builder or verify),
         services=services_of(bento),
         models=models_of(bento, registry.volumes()),
         packages=packages_of(BentoStore(state.layout).requirements(bento)),

@@ -104,6 +104,20 @@ def check_stored_bento(
     return _check(lambda: stored_bento(layout, bento), bento.tag, project, plugins, note)
 
 
+def images_pass(layout: Layout, bento: StoredBento, images: Sequence[Descriptor], plugins: Plugins | None) -> bool:
+    """Whether images of the store may be used as they are; where not, they can be made from the Bento again.
+
+    Those that were made here are not signed, and those that were pulled may be anybody's.
+    """
+    from bentotool.trust.parts import stored_bento
+
+    policies = [policy for policy in in_force() if policy.policy.enforce]
+    if not policies or not images:
+        return True
+    artifact = stored_bento(layout, bento, images)
+    return all(judge_artifact(policy, artifact, plugins).met for policy in policies)
+
+
 def check_stored_model(
     layout: Layout, model: StoredModel, *, plugins: Plugins | None = None, note: _Note = lambda text: None
 ) -> Passed:

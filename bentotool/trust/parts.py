@@ -12,7 +12,7 @@ from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifes
 from bentotool.oci.layout import Layout
 from bentotool.transfer.formats import BentoConfig
 from bentotool.transfer.places import KnownPlaces
-from bentotool.transfer.platforms import choose_images
+from bentotool.transfer.platforms import choose_images, platform_of
 from bentotool.trust.evidence import Object
 from bentotool.trust.objects import remote_objects, stored_model_object
 from bentotool.trust.places import Place, RegistryPlace, StorePlace
@@ -76,8 +76,11 @@ def remote_artifact(
     return Judgeable(Subject(str(remote), (where,), parts), objects, place, local=False)
 
 
-def stored_bento(layout: Layout, bento: StoredBento) -> Judgeable:
-    """A Bento of the store, with the indexes that it was pulled or signed in. Images are no part of it.
+def stored_bento(layout: Layout, bento: StoredBento, images: Sequence[Descriptor] = ()) -> Judgeable:
+    """A Bento of the store, with the indexes that it was pulled or signed in.
+
+    Args:
+        images: those of its images that are meant too.
 
     Raises:
         NotFoundError, VerificationError: part of it is missing or damaged.
@@ -87,7 +90,8 @@ def stored_bento(layout: Layout, bento: StoredBento) -> Judgeable:
     own = Object("bento", bento.tag, bento.digest, MANIFEST, len(data))
     models = (stored_model_object(layout, needed.digest) for needed in config.needed)
     tops = tuple(Object("index", bento.tag, each.digest, INDEX, each.size) for each in indexes(layout, bento.digest))
-    return _stored(layout, bento.tag, bento.name, (*tops, own, *models), bento.digest)
+    made = (Object("image", platform_of(each), each.digest, MANIFEST, each.size) for each in images)
+    return _stored(layout, bento.tag, bento.name, (*tops, own, *models, *made), bento.digest)
 
 
 def stored_model(layout: Layout, model: StoredModel) -> Judgeable:
@@ -101,7 +105,7 @@ def stored_model(layout: Layout, model: StoredModel) -> Judgeable:
 
 def _stored(layout: Layout, title: str, name: str, objects: tuple[Object, ...], main: str) -> Judgeable:
     place = StorePlace(layout)
-    parts = _parts(place, objects, lambda of: layout.read(of.digest, _CONFIG_LIMIT), set())
+    parts = _parts(place, objects, lambda of: layout.read(of.digest, _CONFIG_LIMIT), None)
     where = tuple(sorted(set(KnownPlaces(layout).everywhere(main))))
     return Judgeable(Subject(title, where or (name,), parts), objects, place, local=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bentotool.cli.deploying import carry_out
+from bentotool.cli.deploying import carry_out, write_out
 from bentotool.cli.names import bentos_and_folders, deployment_names, target_names
 from bentotool.cli.state import State, current
 from bentotool.cli.targets import describe_targets, of_stored, target_params
@@ -58,6 +58,13 @@ def deploy(
     diff: Annotated[
         bool, typer.Option("--diff", help="Print what it would change of what runs, and change nothing.")
     ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[FORM:]DIR",
+            help="Write it as files for other tools, and apply nothing; with --dry-run, push nothing.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it answers requests.")] = True,
     base: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="Base image; the image is then made for it.")
@@ -66,10 +73,14 @@ def deploy(
         str | None, typer.Option(metavar="oci|buildkit", help="Make the image, by this builder.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network to build.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Servers check every byte of the Bento when they start.")
+    ] = False,
 ) -> None:
     """Deploy a Bento and wait until it answers"""
     from bentotool.deploy.api import find_target, make_plan
     from bentotool.deploy.options import check_deployment_name, environment, option_values, usual_name
+    from bentotool.deploy.written import check_output
     from bentotool.targetspec import DeployOptions
 
     state = current()
@@ -77,10 +88,14 @@ def deploy(
     values = option_values(decl, [*(set_ or ()), *state.options.target])
     variables = environment(env or ())
     chosen = check_deployment_name(name) if name is not None else None
-    stored = partial(of_stored, state, base=base, builder=builder, offline=offline)
+    written = check_output(state.plugins, target, output) if output is not None else None
+    stored = partial(of_stored, state, base=base, builder=builder, offline=offline, verify=verify)
     subject = _subject(state, bento, stored, dry_run=dry_run or diff, offline=offline)
     deployed = chosen or usual_name(subject.name)
     plan = make_plan(state.layout, state.plugins, target, subject, DeployOptions(deployed, values, variables))
+    if written is not None:
+        write_out(state, plan, *written, publish=not dry_run)
+        return
     _tell_changes(state, deployed, values, variables)
     carry_out(state, plan, dry_run=dry_run, diff=diff, wait=wait)
 
