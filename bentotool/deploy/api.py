@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KEPT",
     "apply_plan",
+    "check_policies",
     "delete_deployment",
     "find_deployment",
     "find_target",
@@ -97,8 +98,7 @@ def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reas
         VerificationError: a policy refuses the Bento.
         BentotoolError: a plugin vetoes it, or the target says why it did not work; what ran before runs on.
     """
-    _check_policies(layout, plugins, plan)
-    _check_policies(layout, plugins, plan)
+    check_policies(layout, plugins, plan)
     plugins.call("bentotool_before_deploy", target=plan.target, plan=plan)
     records = Records(layout)
     kept: list[Record] = []
@@ -120,7 +120,7 @@ def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reas
     return kept[0]
 
 
-def _check_policies(layout: Layout, plugins: Plugins, plan: Plan) -> None:
+def check_policies(layout: Layout, plugins: Plugins, plan: Plan) -> None:
     """Hold the Bento against the policies in force, wherever its image comes from."""
     from bentotool.build.bentos import BentoStore
     from bentotool.trust.enforcing import check_folder, check_stored_bento, in_force
@@ -131,6 +131,9 @@ def _check_policies(layout: Layout, plugins: Plugins, plan: Plan) -> None:
     def warn(text: str) -> None:
         plan.options.note(f"warning: {text}")
 
+    if image := plan.options.values.get("image"):
+        why = f"image {image} runs in its place, which no signature of the Bento covers"
+        check_folder(plan.bento.tag, why=why, hint="leave --image out", note=warn)
     try:
         bento = BentoStore(layout).get(f"{plan.bento.name}@{plan.bento.digest}")
     except NotFoundError:  # a revision of the past, which the target still has

@@ -23,6 +23,30 @@ if TYPE_CHECKING:
 
 __all__ = ["deploy"]
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Option of the target; of one Service: SERVICE.NAME=VALUE. May be repeated.",
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Environment variable of the service, no secret; may be repeated."),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[FORM:]DIR",
+        help="Write it as files for other tools, and apply nothing; with --dry-run, push nothing.",
+    ),
+]
+Base = Annotated[str | None, typer.Option(metavar="IMAGE", help="Base image; the image is then made for it.")]
+Builder = Annotated[str | None, typer.Option(metavar="oci|buildkit", help="Make the image, by this builder.")]
+Diff = Annotated[bool, typer.Option("--diff", help="Print what it would change of what runs, and change nothing.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Servers check every byte of the Bento when they start.")]
+
 
 def deploy(
     target: Annotated[
@@ -42,40 +66,16 @@ def deploy(
         str | None,
         typer.Option(help="Name of the deployment; default: the Bento's.", autocompletion=deployment_names),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Option of the target; of one Service: SERVICE.NAME=VALUE. May be repeated.",
-        ),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Environment variable of the service, no secret; may be repeated."),
-    ] = None,
+    set_: Settings = None,
+    env: Variables = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be made, and change nothing.")] = False,
-    diff: Annotated[
-        bool, typer.Option("--diff", help="Print what it would change of what runs, and change nothing.")
-    ] = False,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[FORM:]DIR",
-            help="Write it as files for other tools, and apply nothing; with --dry-run, push nothing.",
-        ),
-    ] = None,
+    diff: Diff = False,
+    output: Output = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it answers requests.")] = True,
-    base: Annotated[
-        str | None, typer.Option(metavar="IMAGE", help="Base image; the image is then made for it.")
-    ] = None,
-    builder: Annotated[
-        str | None, typer.Option(metavar="oci|buildkit", help="Make the image, by this builder.")
-    ] = None,
+    base: Base = None,
+    builder: Builder = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network to build.")] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Servers check every byte of the Bento when they start.")
-    ] = False,
+    verify: Verify = False,
 ) -> None:
     """Deploy a Bento and wait until it answers"""
     from bentotool.deploy.api import find_target, make_plan
