@@ -1,0 +1,1 @@
+"""Bentos on Cloud Run."""
