@@ -1,0 +1,1 @@
+"""Amazon SageMaker for bentotool: a deployment target, and the login to Amazon ECR."""
