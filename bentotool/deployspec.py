@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from bentotool.interfaces import JSON
 
-__all__ = ["DeployModel", "DeployService", "ImagePublisher", "PublishedImage"]
+if TYPE_CHECKING:
+    from bentotool.targetspec import Plan
+
+__all__ = ["DeployModel", "DeployService", "ImagePublisher", "PublishedImage", "Writer"]
 
 
 @dataclass(frozen=True)
@@ -134,5 +137,35 @@ class ImagePublisher(Protocol):
         Raises:
             BuildError: it cannot be made.
             RemoteError, AuthenticationError: the registry does not answer, or refuses.
+        """
+        ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A :class:`~bentotool.targetspec.Target` that can also write what it would apply as files for other tools.
+
+    When:
+        ``bentotool deploy TARGET BENTO --output [FORM:]DIR``, in place of applying the plan.
+
+    Example::
+
+        class Attic:
+            def forms(self):
+                return {"list": "What goes into the attic"}
+
+            def write(self, plan, form, publish):
+                return {"boxes.txt": "".join(f"{each.name}\\n" for each in plan.resources)}
+    """
+
+    def forms(self) -> Mapping[str, str]:
+        """What it can write, by name, each in a line; the first is meant where none is named."""
+        ...
+
+    def write(self, plan: Plan, form: str, publish: bool) -> Mapping[str, str]:
+        """The files by their path below the folder, parts joined by ``/``.
+
+        Args:
+            publish: bring the image to its registry first, so that the files name it by its digest.
         """
         ...

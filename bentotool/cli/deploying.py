@@ -9,10 +9,12 @@ from bentotool.cli.state import State
 from bentotool.cli.targets import ShownProgress, show_differences, show_plan
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bentotool.deploy.records import Record
     from bentotool.targetspec import Plan
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "write_out"]
 
 
 def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool, reason: str = "") -> None:
@@ -32,6 +34,20 @@ def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool
         record = apply_plan(state.layout, state.plugins, told, wait=wait, reason=reason)
     document = {**record.deployment.to_dict(), "revision": record.current.number}
     state.console.result(document, lambda: _show(state, record))
+
+
+def write_out(state: State, plan: Plan, form: str, folder: Path, *, publish: bool) -> None:
+    """Write a plan as files in place of applying it."""
+    from bentotool.deploy.written import write_plan
+
+    for note in plan.notes:
+        state.console.note(note)
+    files = write_plan(state.layout, state.plugins, plan, form, folder, publish=publish)
+    document = {
+        "name": plan.name, "target": plan.target, "status": "written", "url": plan.url, "tag": plan.bento.tag,
+        "digest": plan.bento.digest, "form": form, "path": str(folder), "files": list(files),
+    }  # fmt: skip
+    state.console.result(document, lambda: state.console.line(f"wrote {len(files)} files to {folder}: {form}"))
 
 
 def _show(state: State, record: Record) -> None:
