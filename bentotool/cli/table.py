@@ -47,6 +47,7 @@ GROUPS = (
     GroupDecl("deployment", "Look after deployments", "Bentos"),
     GroupDecl("client", "Make clients of services", "Bentos"),
     GroupDecl("key", "Make keys to sign with", "Trust"),
+    GroupDecl("policy", "Say what artifacts need, and see what they lack", "Trust"),
     GroupDecl("config", "See the settings in force", "Housekeeping"),
 )
 
@@ -91,6 +92,15 @@ COMMANDS = (
     CommandDecl("attest", f"{_HERE}.trust:attest", "Sign a statement about a Bento or model, and attach it", _TRUST),
     CommandDecl("verify", f"{_HERE}.verify:verify", "Check who signed a Bento or model, here or in a registry", _TRUST),
     CommandDecl("key new", f"{_HERE}.keys:new_key", "Make a pair of keys to sign and verify with", _TRUST),
+    CommandDecl(
+        "policy check",
+        f"{_HERE}.policy:check_policy",
+        "Say which rules are about an artifact, and what it lacks",
+        _TRUST,
+    ),
+    CommandDecl(
+        "policy show", f"{_HERE}.policy:show_policy", "Show the policies in force, and who put them in force", _TRUST
+    ),
     CommandDecl("key public", f"{_HERE}.keys:public_key", "Print the public key of a key", _TRUST),
     CommandDecl(
         "deploy",

@@ -146,8 +146,13 @@ def check_folder(what: str, *, why: str, hint: str, note: _Note = lambda text: N
         note(f"policy {policy.name} would refuse {what}: {why}; it does with enforce: true")
 
 
-def judge_artifact(policy: PolicyFile, artifact: Judgeable, plugins: Plugins | None) -> Judged:
+def judge_artifact(
+    policy: PolicyFile, artifact: Judgeable, plugins: Plugins | None, *, offline: bool = False
+) -> Judged:
     """Verify what a policy needs to know of an artifact, and judge it.
+
+    Args:
+        offline: whether no roots of trust may be fetched; they never are for what lies in the store.
 
     Raises:
         VerificationError: identities have to be checked, and nothing here can.
@@ -160,18 +165,18 @@ def judge_artifact(policy: PolicyFile, artifact: Judgeable, plugins: Plugins | N
     findings = Findings()
     signers = signers_of(policy.policy, artifact.subject)
     if signers:
-        certificates = _certificates(policy, artifact, plugins) if any(each.issuer for each in signers) else None
+        known = any(each.issuer for each in signers)
+        certificates = _certificates(policy, plugins, offline=offline or artifact.local) if known else None
         findings = gather(artifact.objects, policy.keys, certificates, artifact.place.reader)
     return judge(policy.policy, policy.name, artifact.subject, findings, policy.fingerprints)
 
 
-def _certificates(policy: PolicyFile, artifact: Judgeable, plugins: Plugins | None) -> CertificateVerifier:
+def _certificates(policy: PolicyFile, plugins: Plugins | None, *, offline: bool) -> CertificateVerifier:
     from bentotool.plugins import load_plugins
     from bentotool.signspec import VerifierRequest
     from bentotool.trust.signers import open_certificates
 
-    # What is in the store is judged without the network, as it is served without it.
-    request = VerifierRequest(policy.trust_config, offline=artifact.local)
+    request = VerifierRequest(policy.trust_config, offline)
     try:
         return open_certificates(plugins or load_plugins(), request)
     except UsageError as error:

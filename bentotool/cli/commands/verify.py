@@ -14,7 +14,7 @@ from bentotool.cli.state import State, current
 from bentotool.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bentotool.signspec import CertificateVerifier
     from bentotool.trust.evidence import Evidence
@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from bentotool.trust.keys import PublicKey
 
 __all__ = ["verify"]
+
+Policy = Annotated[
+    Path | None, typer.Option("--policy", metavar="FILE", help="In place of those: who signs what, as a file.")
+]
+Types = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help="An attestation of this type has to be there too (repeatable)."),
+]
+Annotations = Annotated[
+    list[str] | None,
+    typer.Option("-a", "--annotation", metavar="KEY=VALUE", help="What a signature has to say (repeatable)."),
+]
 
 
 @asks_registry
@@ -47,15 +59,10 @@ def verify(
     trust_config: Annotated[
         Path | None, typer.Option("--trust-config", metavar="FILE", help="Roots of trust for certificates, as a file.")
     ] = None,
+    policy: Policy = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch no roots of trust.")] = False,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="An attestation of this type has to be there too (repeatable)."),
-    ] = None,
-    annotation: Annotated[
-        list[str] | None,
-        typer.Option("-a", "--annotation", metavar="KEY=VALUE", help="What a signature has to say (repeatable)."),
-    ] = None,
+    kind: Types = None,
+    annotation: Annotations = None,
     model: Annotated[bool, typer.Option("--model", help="REF is a model, where a Bento has that name too.")] = False,
     alias: Annotated[
         bool, typer.Option("--alias", help="The tag of REF is another name for the version, such as stable.")
@@ -70,6 +77,11 @@ def verify(
     from bentotool.trust.predicatetypes import predicate_type
     from bentotool.trust.verifying import gather
 
+    if policy is not None:
+        if key or identity or issuer or kind or annotation or trust_config:
+            raise UsageError("--policy says all of it", hint="leave the other options out, or --policy")
+        _by_policy(state, reference, policy, model=model, content=content, offline=offline)
+        return
     _check_asked(key, identity, issuer)
     types = [predicate_type(each) for each in kind or ()]
     keys = _keys(state, key)
@@ -84,11 +96,26 @@ def verify(
     _result(state, target, verdict, damaged, misnamed)
 
 
+def _by_policy(state: State, reference: str, policy: Path, *, model: bool, content: bool, offline: bool) -> None:
+    from bentotool.cli.policies import judge_reference, refuse_unmet, show_judged
+    from bentotool.trust.policyfile import load_policy
+
+    found = judge_reference(state, reference, (load_policy(policy),), model=model, offline=offline)
+    if not state.json:
+        show_judged(state, found)
+    refuse_unmet(state, found, strict=True)
+    if content:
+        with open_target(state, reference, model=model) as target:
+            if damaged := _damaged(state, target):
+                raise _damage(found.title, damaged, found.to_dict())
+    state.console.result(found.to_dict(), f"{found.title} is verified")
+
+
 def _check_asked(key: Sequence[str] | None, identity: str | None, issuer: str | None) -> None:
     if not key and not identity:
         raise UsageError(
             "nothing says whose signatures count: anybody can sign",
-            hint="--key FILE, or --identity ID --issuer URL; what is attached: bentotool show REF",
+            hint="--key FILE, --identity ID --issuer URL, or --policy FILE; what is attached: bentotool show REF",
         )
     if bool(identity) != bool(issuer):
         missing, given = ("--issuer", "--identity") if identity else ("--identity", "--issuer")
@@ -165,17 +192,21 @@ def _result(state: State, target: Target, verdict: Verdict, damaged: str, misnam
             details=verdict.to_dict(),
         )
     if damaged:
-        raise VerificationError(
-            f"{target.title} is signed, and damaged in the store: {damaged}",
-            hint="run: bentotool store verify --repair, then import or pull it again",
-            details=verdict.to_dict(),
-        )
+        raise _damage(target.title, damaged, verdict.to_dict())
 
     def verified() -> None:
         show()
         state.console.line(f"{target.title} is verified")
 
     state.console.result({**target.facts, **verdict.to_dict()}, verified)
+
+
+def _damage(title: str, damaged: str, details: Mapping[str, object]) -> VerificationError:
+    return VerificationError(
+        f"{title} is signed, and damaged in the store: {damaged}",
+        hint="run: bentotool store verify --repair, then import or pull it again",
+        details=details,
+    )
 
 
 def _show(state: State, verdict: ObjectVerdict) -> None:

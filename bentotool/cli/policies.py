@@ -1,0 +1,132 @@
+"""What ``verify --policy`` and ``policy check`` share: an artifact judged, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bentotool.cli.registries import open_registry
+from bentotool.cli.remote import is_remote
+from bentotool.cli.signing import find_ref
+from bentotool.cli.state import State
+from bentotool.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from bentotool.trust.parts import Judgeable
+    from bentotool.trust.policy import Judged
+    from bentotool.trust.policyfile import PolicyFile
+
+__all__ = ["JudgedArtifact", "judge_reference", "refuse_unmet", "show_judged"]
+
+
+@dataclass(frozen=True)
+class JudgedArtifact:
+    """What some policies say of an artifact.
+
+    Args:
+        facts: as commands print them.
+    """
+
+    title: str
+    facts: dict[str, Any]
+    where: tuple[str, ...]
+    judged: tuple[Judged, ...]
+
+    @property
+    def met(self) -> bool:
+        return all(each.met for each in self.judged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        policies = [each.to_dict() for each in self.judged]
+        return {**self.facts, "repositories": list(self.where), "verified": self.met, "policies": policies}
+
+
+def judge_reference(
+    state: State, reference: str, policies: Sequence[PolicyFile], *, model: bool = False, offline: bool = False
+) -> JudgedArtifact:
+    """Hold what a reference means against some policies. Nothing is fetched but manifests and signatures.
+
+    Args:
+        offline: whether no roots of trust may be fetched.
+
+    Raises:
+        NotFoundError, VerificationError: it is not there, or damaged.
+        RemoteError: the registry, or a service that verification needs, does not answer.
+    """
+    if not is_remote(reference):
+        artifact, facts = _stored(state, reference, model=model)
+        return _judged(state, artifact, facts, policies, offline)
+    if model:
+        raise UsageError("--model is for what lies in the store", hint="leave it out: a registry says what it has")
+    from bentotool.oci.reference import RemoteReference
+    from bentotool.trust.parts import remote_artifact
+
+    remote = RemoteReference.parse(reference)
+    with open_registry(state, remote.registry) as registry:
+        top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest").descriptor
+        facts = {"reference": str(remote), "digest": top.digest, "size": top.size}
+        return _judged(state, remote_artifact(registry, remote, top), facts, policies, offline)
+
+
+def _stored(state: State, reference: str, *, model: bool) -> tuple[Judgeable, dict[str, Any]]:
+    from bentotool.build.bentos import BentoStore
+    from bentotool.trust.parts import stored_bento, stored_model
+
+    ref = find_ref(state, reference, model=model)
+    facts = {"name": ref.name, "version": ref.tag, "tag": ref.ref, "digest": ref.digest, "size": ref.size}
+    if ref.kind == "bentos":
+        return stored_bento(state.layout, BentoStore(state.layout).get(ref.ref)), facts
+    return stored_model(state.layout, state.models.get(ref.ref)), facts
+
+
+def _judged(
+    state: State, artifact: Judgeable, facts: dict[str, Any], policies: Sequence[PolicyFile], offline: bool
+) -> JudgedArtifact:
+    from bentotool.trust.enforcing import judge_artifact
+
+    found = tuple(judge_artifact(policy, artifact, state.plugins, offline=offline) for policy in policies)
+    return JudgedArtifact(artifact.subject.name, facts, artifact.subject.repositories, found)
+
+
+def show_judged(state: State, found: JudgedArtifact) -> None:
+    """Tell a person: which rules are about it, who signed, and what is missing."""
+    console = state.console
+    console.line(f"{found.title} {found.facts['digest']}, of {', '.join(found.where)}")
+    for each in found.judged:
+        verdict = "met" if each.met else "NOT MET" if each.enforce else "not met, and not enforced"
+        console.line(f"policy {each.policy}: {verdict}")
+        if not each.rules:
+            console.line("  no rule is about it")
+        for rule in each.rules:
+            mine = [problem for problem in each.problems if problem.rule == rule]
+            by = "".join(f"; signed by {name}" for name in each.signers.get(rule, ()))
+            console.line(f"  {rule}: {'NOT MET' if mine else 'met'}{by}")
+            for problem in mine:
+                console.line(f"    {problem.message}{f' ({problem.hint})' if problem.hint else ''}")
+        for problem in each.problems:
+            if not problem.rule:
+                console.line(f"  {problem.message}{f' ({problem.hint})' if problem.hint else ''}")
+
+
+def refuse_unmet(state: State, found: JudgedArtifact, *, strict: bool) -> None:
+    """Refuse what does not meet a policy, after telling why.
+
+    Args:
+        strict: whether a policy that is not enforced counts too.
+
+    Raises:
+        VerificationError: naming the first thing that is missing.
+    """
+    bad = [each for each in found.judged if not (each.met if strict else each.allowed)]
+    if not bad:
+        return
+    first = bad[0].problems[0]
+    more = f" (and {len(bad[0].problems) - 1} more)" if len(bad[0].problems) > 1 else ""
+    rule = f", rule {first.rule!r}" if first.rule else ""
+    raise VerificationError(
+        f"{found.title} does not meet policy {bad[0].policy}{rule}: {first.message}{more}",
+        hint=first.hint or None,
+        details=found.to_dict(),
+    )
