@@ -143,7 +143,7 @@ _STAGES = {"crash": 4, "slow": 20, "memory": 4, "startup": 4}
 
 
 def _observed(item: dict[str, Any], generation: int, revision: str) -> None:
-    item.setdefault("status", {})["observedGeneration"] = generation
+    item["status"] = {**(item.get("status") or {}), "observedGeneration": generation, "updatedReplicas": 0}
     item["metadata"].setdefault("annotations", {})[REVISION] = revision
 
 

@@ -24,7 +24,7 @@ Object = Mapping[str, Any]
 MANAGER = "bentotool"
 """Our name among those who set fields of objects."""
 
-_BUSY = (429, 500, 502, 503, 504)
+_BUSY = (429, 502, 503, 504)
 _TRIES = 3
 _PAGE = "500"
 _WATCH_S = 240

@@ -31,6 +31,7 @@ class Problem:
         lasts_s: when it has lasted so long, it will not end; infinite for what still may.
         pod, container: whose log says more; empty: none does.
         previous: it is that of the run before.
+        by_signal: the run was ended from outside, as when a probe fails.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Problem:
     pod: str = ""
     container: str = ""
     previous: bool = False
+    by_signal: bool = False
 
 
 def problem_of(pod: Object) -> Problem | None:
@@ -84,9 +86,11 @@ def _ended(pod: Object, name: str, ended: Mapping[str, Any], restarts: int, *, r
         )  # fmt: skip
     code = ended.get("exitCode")
     how = f"signal {ended['signal']}" if ended.get("signal") else f"exit status {code}"
+    signalled = bool(ended.get("signal")) or code in (0, 137, 143)  # 0: it took SIGTERM for what it is
     return Problem(
-        f"container {name} does not stay up ({how})", "its log says why", lasts, name_of(pod), name, previous=True
-    )
+        f"container {name} does not stay up ({how})", "its log says why", lasts, name_of(pod), name, previous=True,
+        by_signal=signalled,
+    )  # fmt: skip
 
 
 def explained(api: Api, problem: Problem | None, pod: Object) -> Problem | None:
@@ -97,10 +101,8 @@ def explained(api: Api, problem: Problem | None, pod: Object) -> Problem | None:
         return problem
     probe, said = failing
     text = f"its {probe} probe fails: {said}"
-    if problem is not None and probe not in ("startup", "liveness"):
-        return problem
-    if problem is not None and "exit status 1)" in problem.text:  # it ended by itself, whatever a probe said meanwhile
-        return problem
+    if problem is not None and problem.previous and not (problem.by_signal and probe != "readiness"):
+        return problem  # it ended by itself, whatever a probe said meanwhile
     containers = (pod.get("spec") or {}).get("containers") or [{"name": ""}]
     container = problem.container if problem is not None else str(containers[0]["name"])
     lasts, previous = (problem.lasts_s, problem.previous) if problem is not None else (_NEVER, False)

@@ -16,6 +16,7 @@ _RBAC = re.compile(
     r'(?: in the namespace "(?P<space>[^"]*)"| at the cluster scope)?'
 )
 _QUOTA = re.compile(r"exceeded quota: (?P<name>\S+), (?P<rest>.*)")
+_UNDECLARED = re.compile(r"\.([^\s,:]+): field not declared in schema")
 _LIMIT = 300
 
 
@@ -76,11 +77,11 @@ def _worded(
         return f"the cluster has no namespace {space}", f"kubectl create namespace {space}, or --namespace NAME"
     if status == 403:
         return _forbidden(message, space, what)
-    if status == 400 and "strict decoding error" in message:
-        wrong = ", ".join(re.findall(r'(?:unknown|duplicate) field "[^"]*"', message)) or message
+    if "strict decoding error" in message or "field not declared in schema" in message:
+        unknown = re.findall(r'unknown field "([^"]*)"', message) or _UNDECLARED.findall(message)
         return (
-            f"{what}: the cluster does not know this: {short(wrong)}",
-            "it is an older release than the option needs: leave that out",
+            f"{what}: the cluster does not know {short(', '.join(unknown)) or short(message)}",
+            "it is of an older release than that needs: leave out the option that sets it",
         )
     if status == 422 and "immutable" in message:
         return (
