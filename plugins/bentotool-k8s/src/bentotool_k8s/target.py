@@ -21,6 +21,7 @@ from bentotool_k8s.cluster.marks import anchor_name, find_anchor, marked
 from bentotool_k8s.cluster.removing import found_of, remove_all
 from bentotool_k8s.cluster.standing import Standing, all_standing, look
 from bentotool_k8s.manifests import group_of, notes, objects, url_of
+from bentotool_k8s.output import FORMS, files_of
 
 __all__ = ["KubernetesTarget"]
 
@@ -85,6 +86,14 @@ class KubernetesTarget:
         with closing(connect()) as connection:
             facts = _place(connection, {})
             return [_described(each, facts) for each in all_standing(Api(connection))]
+
+    def forms(self) -> Mapping[str, str]:
+        """What it can write, for other tools."""
+        return FORMS
+
+    def write(self, plan: Plan, form: str, publish: bool) -> Mapping[str, str]:
+        """The files of a form; see :class:`bentotool.deployspec.Writer`."""
+        return files_of(plan, form, publish)
 
 
 def _connected(values: Mapping[str, Any]) -> Connection:
