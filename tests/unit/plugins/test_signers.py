@@ -17,12 +17,13 @@ from bentotool.trust.dsse import pae
 from bentotool.trust.signers import KeySigner, open_certificates, open_public_key, open_signer
 
 VAULT = """
+from pathlib import Path
 from bentotool.signspec import *
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 class Key:
     def __init__(self, path):
-        self.key = load_pem_private_key(open(path, "rb").read(), None)
+        self.key = load_pem_private_key(Path(path).read_bytes(), None)
 
     def public_key(self):
         return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
