@@ -88,12 +88,12 @@ class Fulcio:
 
 def requested_key(body: Mapping[str, Any]) -> ec.EllipticCurvePublicKey:
     """The public key that a request of either version of the API is about."""
-    if "certificateSigningRequest" in body:
+    if body.get("certificateSigningRequest"):
         request = x509.load_pem_x509_csr(base64.b64decode(body["certificateSigningRequest"]))
         if not request.is_signature_valid:
             raise ValueError("the request is not signed by its key")
         found = request.public_key()
-    elif "publicKeyRequest" in body:
+    elif body.get("publicKeyRequest"):
         found = load_pem_public_key(body["publicKeyRequest"]["publicKey"]["content"].encode())
     else:  # version 1
         raw = base64.b64decode(body["publicKey"]["content"])

@@ -184,6 +184,12 @@ class Scene:
         return digest
 
 
+@pytest.fixture
+def scenes() -> type[Scene]:
+    """The class, for tests, which cannot import it."""
+    return Scene
+
+
 @pytest.fixture(scope="module")
 def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("registry")
