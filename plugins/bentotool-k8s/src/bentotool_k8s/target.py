@@ -20,16 +20,17 @@ from bentotool_k8s.cluster.logs import follow_logs, read_logs
 from bentotool_k8s.cluster.marks import anchor_name, find_anchor, marked
 from bentotool_k8s.cluster.removing import found_of, remove_all
 from bentotool_k8s.cluster.standing import Standing, all_standing, look
-from bentotool_k8s.manifests import group_of, notes, objects, url_of
-from bentotool_k8s.output import FORMS, files_of
+from bentotool_k8s.manifests import PLAIN, Shape
+from bentotool_k8s.output import files_of
 
 __all__ = ["KubernetesTarget"]
-
-_NAME = "k8s"
 
 
 class KubernetesTarget:
     """See :class:`bentotool.targetspec.Target`."""
+
+    shape: Shape = PLAIN
+    """Which objects are made of a Bento."""
 
     def plan(self, bento: DeployBento, options: DeployOptions) -> Plan:
         """What would be made. Without a cluster, as if nothing ran."""
@@ -38,14 +39,15 @@ class KubernetesTarget:
         try:
             connection = _connected(options.values)
         except RemoteError as error:
-            plan = _plan(bento, options, image, str(options.values["namespace"] or ""), None)
+            plan = _plan(self.shape, bento, options, image, str(options.values["namespace"] or ""), None)
             return replace(plan, notes=(*told, *plan.notes), blind=error.message)
         with closing(connection):
             _check_place(options, connection)
             try:
-                plan = _plan(bento, options, image, connection.namespace, Api(connection))
+                plan = _plan(self.shape, bento, options, image, connection.namespace, Api(connection))
             except RemoteError as error:
-                plan = replace(_plan(bento, options, image, connection.namespace, None), blind=error.message)
+                plan = _plan(self.shape, bento, options, image, connection.namespace, None)
+                plan = replace(plan, blind=error.message)
         return replace(plan, notes=(*told, *plan.notes))
 
     def apply(self, plan: Plan, wait: bool) -> Deployment:
@@ -56,19 +58,19 @@ class KubernetesTarget:
             api = Api(connection)
             image = published_image(bento, options.values, lean=_lean(options))
             facts: dict[str, JSON] = {**_place(connection, options.values), "image": image.reference}
-            url = url_of(bento, options, image, connection.namespace)
+            url = self.shape.url(bento, options, image, connection.namespace)
             done = Deployment(
-                plan.name, _NAME, "ready" if wait else "starting", url, bento.tag, bento.digest, facts=facts
+                plan.name, self.shape.target, "ready" if wait else "starting", url, bento.tag, bento.digest, facts=facts
             )
             options.making(replace(done, status="unknown"))
-            request = _request(bento, options, image, connection.namespace, url)
+            request = _request(self.shape, bento, options, image, connection.namespace, url)
             bring_up(api, replace(request, wait=wait, committed=lambda: options.committed(done)))
             return replace(done, url=look(api, plan.name).url or url) if wait else done
 
     def status(self, deployment: Deployment) -> Deployment:
         """How it is now."""
         with closing(_of(deployment)) as connection:
-            return _described(look(Api(connection), deployment.name), deployment.facts)
+            return _described(self.shape, look(Api(connection), deployment.name), deployment.facts)
 
     def logs(self, deployment: Deployment, follow: bool, tail: int) -> Iterator[str]:
         """Lines of all its pods, each after the pod's name where there are several."""
@@ -85,15 +87,15 @@ class KubernetesTarget:
         """The deployments in the namespace of the current context."""
         with closing(connect()) as connection:
             facts = _place(connection, {})
-            return [_described(each, facts) for each in all_standing(Api(connection))]
+            return [_described(self.shape, each, facts) for each in all_standing(Api(connection))]
 
     def forms(self) -> Mapping[str, str]:
         """What it can write, for other tools."""
-        return FORMS
+        return self.shape.forms
 
     def write(self, plan: Plan, form: str, publish: bool) -> Mapping[str, str]:
         """The files of a form; see :class:`bentotool.deployspec.Writer`."""
-        return files_of(plan, form, publish)
+        return files_of(self.shape, plan, form, publish)
 
 
 def _connected(values: Mapping[str, Any]) -> Connection:
@@ -146,27 +148,31 @@ def _check_place(options: DeployOptions, connection: Connection) -> None:
 
 
 def _lean(options: DeployOptions) -> bool:
-    return bool(options.values["models"] == "volume")
+    return bool(options.values.get("models") == "volume")
 
 
-def _request(bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, url: str) -> Request:
+def _request(
+    shape: Shape, bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, url: str
+) -> Request:
     return Request(
-        options.name, bento.tag, bento.digest, url, tuple(objects(bento, options, image, namespace)),
+        options.name, bento.tag, bento.digest, url, tuple(shape.objects(bento, options, image, namespace)),
         force=bool(options.values.get("force-conflicts")), timeout_s=float(options.values["timeout"]),
         note=options.note, progress=options.progress,
     )  # fmt: skip
 
 
-def _plan(bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, api: Api | None) -> Plan:
+def _plan(
+    shape: Shape, bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str, api: Api | None
+) -> Plan:
     """The plan, compared with what stands there where there is a cluster to ask."""
-    url = url_of(bento, options, image, namespace)
-    request = _request(bento, options, image, namespace, url)
-    told = tuple(notes(group_of(bento, options, image, namespace)))
+    url = shape.url(bento, options, image, namespace)
+    request = _request(shape, bento, options, image, namespace, url)
+    told = tuple(shape.notes(bento, options, image, namespace))
     if api is None:
         resources = [_planned(marked(each, options.name), None, None) for each in request.objects]
     else:
         resources = _compared(api, request)
-    return Plan(_NAME, bento, options, tuple(resources), url, told)
+    return Plan(shape.target, bento, options, tuple(resources), url, told)
 
 
 def _compared(api: Api, request: Request) -> list[PlannedResource]:
@@ -193,9 +199,9 @@ def _planned(item: Object, live: Object | None, then: Object | None) -> PlannedR
     return PlannedResource(kind, name, "keep" if same(live, then) else "replace", item, now)
 
 
-def _described(standing: Standing, facts: Mapping[str, JSON]) -> Deployment:
+def _described(shape: Shape, standing: Standing, facts: Mapping[str, JSON]) -> Deployment:
     more: dict[str, JSON] = {"anchor": anchor_name(standing.name), "parts": list(standing.parts)}
     return Deployment(
-        standing.name, _NAME, standing.status, standing.url, standing.tag, standing.digest, standing.detail,
+        standing.name, shape.target, standing.status, standing.url, standing.tag, standing.digest, standing.detail,
         {**facts, **more},
     )  # fmt: skip

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from bentotool.deployspec import DeployService, PublishedImage
 from bentotool.errors import UsageError
@@ -17,7 +18,7 @@ from bentotool_k8s.manifests.workloads import account, deployment
 from bentotool_k8s.names import member_names, object_name
 from bentotool_k8s.settings import settings_of
 
-__all__ = ["Object", "group_of", "notes", "objects", "url_of"]
+__all__ = ["PLAIN", "Object", "Shape", "group_of", "notes", "objects", "url_of"]
 
 _CLIENT = "httpx"
 
@@ -115,3 +116,37 @@ def notes(group: Group) -> list[str]:
         if member.settings.values["scale-on"] == "requests" and not service.metrics:
             raise UsageError(f"{service.name} has no metrics to be scaled by", hint="--scale-on cpu")
     return found
+
+
+_Making = Callable[[DeployBento, DeployOptions, PublishedImage, str], Sequence[Object]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a target makes of a Bento.
+
+    Args:
+        target: its name.
+        objects, notes, url: for a Bento, options, an image and a namespace; as those of this module.
+        forms: in which files are written, and what each is.
+    """
+
+    target: str
+    objects: _Making
+    notes: Callable[[DeployBento, DeployOptions, PublishedImage, str], Sequence[str]]
+    url: Callable[[DeployBento, DeployOptions, PublishedImage, str], str]
+    forms: Mapping[str, str]
+
+
+def _notes(bento: DeployBento, options: DeployOptions, image: PublishedImage, namespace: str) -> list[str]:
+    return notes(group_of(bento, options, image, namespace))
+
+
+PLAIN = Shape(
+    "k8s", objects, _notes, url_of,
+    {
+        "manifests": "One file for kubectl apply -f",
+        "kustomize": "A Kustomize base, a file for each object",
+        "helm": "A Helm chart",
+    },
+)  # fmt: skip

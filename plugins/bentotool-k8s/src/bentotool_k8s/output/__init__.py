@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from bentotool_k8s.output.text import as_yaml
-from bentotool_k8s.output.writing import FORMS, files_of
+from bentotool_k8s.output.writing import files_of
 
-__all__ = ["FORMS", "as_yaml", "files_of"]
+__all__ = ["as_yaml", "files_of"]

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from bentotool.errors import UsageError
 from bentotool.targetoptions import planned_image, published_image
 from bentotool.targetspec import Plan
-from bentotool_k8s.manifests import objects
+from bentotool_k8s.manifests import Shape
 from bentotool_k8s.output.helm import RELEASE, Chart, chart
 from bentotool_k8s.output.kustomize import base
 from bentotool_k8s.output.text import as_yaml
 
-__all__ = ["FORMS", "files_of"]
-
-FORMS: Mapping[str, str] = {
-    "manifests": "One file for kubectl apply -f",
-    "kustomize": "A Kustomize base, a file for each object",
-    "helm": "A Helm chart",
-}
+__all__ = ["files_of"]
 
 
-def files_of(plan: Plan, form: str, publish: bool) -> dict[str, str]:
+def files_of(shape: Shape, plan: Plan, form: str, publish: bool) -> dict[str, str]:
     """The files of a form, by name.
 
     Args:
@@ -33,7 +26,7 @@ def files_of(plan: Plan, form: str, publish: bool) -> dict[str, str]:
         BentotoolError: the image cannot be made or pushed.
     """
     bento, options = plan.bento, plan.options
-    lean = options.values["models"] == "volume"
+    lean = options.values.get("models") == "volume"
     image = (
         published_image(bento, options.values, lean=lean)
         if publish
@@ -41,9 +34,9 @@ def files_of(plan: Plan, form: str, publish: bool) -> dict[str, str]:
     )
     namespace = str(options.values["namespace"] or "")
     if form != "helm":
-        made = objects(bento, options, image, namespace)
+        made = shape.objects(bento, options, image, namespace)
         return base(made) if form == "kustomize" else {f"{options.name}.yaml": as_yaml(made)}
     if namespace:
         raise UsageError("a chart has no namespace of its own", hint=f"helm install --namespace {namespace}")
-    made = objects(bento, replace(options, name=RELEASE), image)
+    made = shape.objects(bento, replace(options, name=RELEASE), image, "")
     return chart(Chart(options.name, bento.version, image.repository, image.tag, image.digest, made))
