@@ -43,11 +43,12 @@ def write_out(state: State, plan: Plan, form: str, folder: Path, *, publish: boo
     for note in plan.notes:
         state.console.note(note)
     files = write_plan(state.layout, state.plugins, plan, form, folder, publish=publish)
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
     document = {
         "name": plan.name, "target": plan.target, "status": "written", "url": plan.url, "tag": plan.bento.tag,
         "digest": plan.bento.digest, "form": form, "path": str(folder), "files": list(files),
     }  # fmt: skip
-    state.console.result(document, lambda: state.console.line(f"wrote {len(files)} files to {folder}: {form}"))
+    state.console.result(document, lambda: state.console.line(f"wrote {folder}: {form}, {count}"))
 
 
 def _show(state: State, record: Record) -> None:

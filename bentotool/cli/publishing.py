@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bentotool.imagespec import BuiltImage
     from bentotool.oci.reference import RemoteReference
 
-__all__ = ["Publisher", "make_images"]
+__all__ = ["Publisher", "make_images", "volume_views"]
 
 
 def make_images(
@@ -54,6 +54,25 @@ def make_images(
     )
     decl = choose_builder(builder, plans, state.plugins)
     return build_images(state.layout, bento, request, decl, state.plugins)
+
+
+def volume_views(state: State, models: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Digests of the volume views of models, by the models'; of those that have one.
+
+    Args:
+        models: name and digest of each.
+    """
+    from bentotool.errors import BentotoolError
+    from bentotool.transfer.formats import volume_view
+
+    views = {}
+    for name, digest in models:
+        stored = state.models.by_digest(name, digest)
+        try:
+            views[digest] = sha256_bytes(volume_view(stored.descriptor, stored.manifest).manifest)
+        except BentotoolError:  # layers that no container runtime mounts
+            continue
+    return views
 
 
 class Publisher:
@@ -125,18 +144,8 @@ class Publisher:
         return PublishedImage(repository, remote.tag or "latest", index, images, self.volumes())
 
     def volumes(self) -> dict[str, str]:
-        """Digests of the volume views of the models, by the models'; of those that have one."""
-        from bentotool.errors import BentotoolError
-        from bentotool.transfer.formats import volume_view
-
-        views = {}
-        for model in self._bento.models:
-            stored = self._state.models.by_digest(model.name, model.digest)
-            try:
-                views[model.digest] = sha256_bytes(volume_view(stored.descriptor, stored.manifest).manifest)
-            except BentotoolError:  # layers that no container runtime mounts
-                continue
-        return views
+        """As :func:`volume_views` of the Bento's models."""
+        return volume_views(self._state, [(model.name, model.digest) for model in self._bento.models])
 
     def _stored(self, platforms: Sequence[str], *, lean: bool) -> tuple[str, dict[str, str]] | None:
         """The index with the images that are wanted, where the store has it: its digest, and theirs by platform."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bentotool.build.bentos import StoredBento
+from bentotool.build.plan import Plan
 from bentotool.deployspec import DeployModel, DeployService
 from bentotool.errors import VerificationError
+from bentotool.targetspec import DeployBento
 
-__all__ = ["models_of", "packages_of", "services_of"]
+__all__ = ["models_of", "packages_of", "planned_bento", "services_of"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*|", re.ASCII)
@@ -25,14 +28,37 @@ def services_of(bento: StoredBento) -> tuple[DeployService, ...]:
     Raises:
         VerificationError: they are not in the form in which a build writes them.
     """
-    items = bento.config.get("services", ())
+    return _services(bento.config.get("services", ()), bento.tag)
+
+
+def planned_bento(plan: Plan, digest: str, volumes: Mapping[str, str]) -> DeployBento:
+    """A Bento that is planned and not built, for a look at what deploying it would do.
+
+    Args:
+        volumes: digest of the volume view of each model, by the model's.
+    """
+    models = {
+        each.digest: DeployModel(
+            each.alias, each.name, each.version, each.digest, each.path, volumes.get(each.digest, "")
+        )
+        for each in plan.models
+    }
+    return DeployBento(
+        plan.name, plan.version, digest, plan.service, plan.python, plan.lock.platform,
+        services=_services(json.loads(json.dumps(plan.services)), plan.tag),
+        models=tuple(models.values()),
+        packages=packages_of(plan.lock.text),
+    )  # fmt: skip
+
+
+def _services(items: Iterable[Mapping[str, Any]], tag: str) -> tuple[DeployService, ...]:
     try:
         found = tuple(_service(item) for item in items)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VerificationError(f"the services of Bento {bento.tag} are not in the expected form: {error}") from None
+        raise VerificationError(f"the services of Bento {tag} are not in the expected form: {error}") from None
     names = {service.name for service in found}
     if len(names) != len(found) or any(not names.issuperset(service.depends) for service in found):
-        raise VerificationError(f"the services of Bento {bento.tag} do not go together")
+        raise VerificationError(f"the services of Bento {tag} do not go together")
     return found
 
 

@@ -70,6 +70,9 @@ def write_plan(
         for name in sorted(_listed(folder) - files.keys()):
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
+            for parent in (folder / name).relative_to(folder).parents:
+                with contextlib.suppress(OSError):  # it has other files
+                    (folder / parent).rmdir()
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / _LIST, json.dumps(sorted(files)).encode())
         for name, text in files.items():

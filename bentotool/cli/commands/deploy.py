@@ -126,10 +126,15 @@ def _subject(
     if Path(text).is_dir():
         from bentotool.build.api import BuildOptions
         from bentotool.cli.building import build_project
+        from bentotool.cli.publishing import volume_views
+        from bentotool.deploy.graph import planned_bento
 
         built, _ = build_project(state, Path(text), BuildOptions(dry_run=dry_run, offline=offline))
         if dry_run and not any(each.ref == built.tag for each in BentoStore(state.layout).list(built.name)):
-            return DeployBento(built.name, built.version, built.digest)
+            if built.plan is None:  # nothing has changed since it was built, and it was removed
+                return DeployBento(built.name, built.version, built.digest)
+            views = volume_views(state, [(model.name, model.digest) for model in built.plan.models])
+            return planned_bento(built.plan, built.digest, views)
         if not dry_run:
             state.console.note(f"built {built.tag}")
         reference = built.tag
