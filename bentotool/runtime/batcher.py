@@ -77,7 +77,10 @@ class _Outbox:
         answered, since, self._since = False, self._since, None
         while self._settled:
             answer, result, error = self._settled.popleft()
-            answer(result, error)
+            try:
+                answer(result, error)
+            except Exception:  # the others get theirs
+                _log.exception("an answer could not be given")
             answered = answered or error is None
         if answered and since is not None:  # comes after the steps of those who waited
             self._loop.call_soon(lambda: self._sent(self._clock() - since))

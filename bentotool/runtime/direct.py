@@ -201,9 +201,9 @@ class Exchange:
 
     def _fail(self, error: Exception) -> None:
         status, headers, body = failure(error, self._request_id, self._endpoint.spec.name)
-        lines = b"".join([b"%s: %s\r\n" % header for header in headers])
         self._leave(status)
-        self._write(_LINES[status] + self._preset() + lines, body)
+        line = _LINES.get(status, b"HTTP/1.1 %d \r\n" % status)
+        self._write(b"".join([line, self._preset(), *(b"%s: %s\r\n" % header for header in headers)]), body)
 
     def _leave(self, status: int) -> None:
         self._done = True

@@ -1,0 +1,243 @@
+"""Small requests to a batchable API go a short way, others a long one: nobody can tell by the answers.
+
+A body that comes whole with its head goes the short way; one that comes later goes the long one.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from typing import Any
+
+import pytest
+
+SOURCE = """
+import time
+import numpy as np
+import bentotool
+
+@bentotool.service(metrics={"enabled": True}, traffic={"timeout": 20})
+class Short:
+    @bentotool.api(batchable=True, max_batch_size=8, max_latency_ms=20000)
+    def double(self, x: np.ndarray) -> np.ndarray:
+        if (x == 113).any():
+            raise ValueError("unlucky")
+        if (x == 114).any():
+            raise bentotool.exceptions.InvalidArgument("114 is refused")
+        return x * 2
+
+    @bentotool.api(batchable=True, max_batch_size=1, max_latency_ms=20000)
+    def slow(self, x: np.ndarray) -> np.ndarray:
+        time.sleep(float(x[0, 0]))
+        return x
+
+    @bentotool.api(batchable=True, batch_dim=0)
+    def words(self, x: list[str]) -> list[str]:
+        return [word.upper() for word in x]
+
+    @bentotool.api(batchable=True)
+    def fill(self, x: list[int]) -> list[str]:
+        return ["w" * size for size in x]
+
+    @bentotool.api(batchable=True)
+    async def later(self, x: list[int]) -> list[int]:
+        return [number + 1 for number in x]
+"""
+
+
+@pytest.fixture(scope="module")
+def server(serving: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with serving(tmp_path_factory.mktemp("short"), SOURCE) as server:
+        yield server
+
+
+def head(path: str, body: bytes, *headers: str) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: localhost",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, *headers, "", ""]).encode()
+
+
+def answer(connection: socket.socket) -> tuple[bytes, dict[str, str], bytes]:
+    """The next answer on a connection: its status line, headers and body."""
+    file = connection.makefile("rb")
+    status = file.readline().strip()
+    headers = {}
+    while line := file.readline().strip():
+        name, _, value = line.decode().partition(": ")
+        headers[name] = value
+    return status, headers, file.read(int(headers["content-length"]))
+
+
+def asked(server: Any, path: str, body: bytes, *headers: str, whole: bool) -> tuple[bytes, dict[str, str], bytes]:
+    with server.raw() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        first = head(path, body, *headers)
+        if whole:
+            connection.sendall(first + body)
+        else:
+            connection.sendall(first)
+            time.sleep(0.1)
+            connection.sendall(body)
+        return answer(connection)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        ("/double", b'{"x": [[1.5, 2]]}', (), 200),
+        ("/double", b'{"x": [[1], [2], [3], [4], [5], [6], [7], [8], [9], [10]]}', (), 200),
+        ("/double", b'{"x": [[1.0, 2.0]]}', ("x-request-id: mine",), 200),
+        ("/double", b'{"x": [[1.0]]}', ("connection: close",), 200),
+        ("/double", b'{"x": [[1.0]]}', ("accept: application/vnd.bentotool.tensors",), 200),
+        ("/double", b'{"x": [[1.0]]}', ("content-encoding: identity",), 200),
+        ("/double", b'{"x": [[1.0]]}', ("content-encoding: gzip",), 415),
+        ("/double", b'{"x": [[113.0]]}', (), 500),
+        ("/double", b'{"x": [[114.0]]}', (), 400),
+        ("/double", b'{"x": [[1.0], [1.0, 2.0]]}', (), 400),
+        ("/double", b'{"x": "text"}', (), 400),
+        ("/double", b'{"x": 3}', (), 400),
+        ("/double", b'{"y": [[1.0]]}', (), 400),
+        ("/double", b'{"x": [[1.0', (), 400),
+        ("/double", b"\xff\xfe", (), 400),
+        ("/double", b"", (), 400),
+        ("/double", b'{"x": [[1.0]]}', ("x-request-timeout-ms: nonsense",), 400),
+        ("/double", b'{"x": [[1.0]]}', ("x-request-timeout-ms: 5000",), 200),
+        ("/words", b'["a", "b"]', (), 400),
+        ("/words", b'{"x": ["a", "b"]}', (), 200),
+        ("/words", b'{"x": [1]}', (), 400),
+        ("/later", b'{"x": [1, 2]}', (), 200),
+    ],
+)
+def test_both_ways_give_the_same_answer(
+    server: Any, path: str, body: bytes, headers: tuple[str, ...], status: int
+) -> None:
+    short, long = (_told(asked(server, path, body, *headers, whole=whole)) for whole in (True, False))
+    assert short == long
+    assert short[0].startswith(b"HTTP/1.1 %d " % status)
+
+
+def _told(found: tuple[bytes, dict[str, str], bytes]) -> tuple[bytes, dict[str, str], bytes]:
+    """Without what differs from request to request."""
+    status, headers, body = found
+    headers.pop("date", None)
+    if re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", headers["x-request-id"]):
+        headers["x-request-id"] = "made"
+    return status, headers, body
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_deadline_ends_the_wait(server: Any, whole: bool) -> None:
+    found = asked(server, "/slow", b'{"x": [[0.6]]}', "x-request-timeout-ms: 300", whole=whole)
+    assert found[0].startswith(b"HTTP/1.1 50")  # 504, or 503 where it is known how long a run takes
+    assert asked(server, "/slow", b'{"x": [[0.0]]}', whole=whole)[0] == b"HTTP/1.1 200 OK"
+
+
+def test_requests_in_one_piece_are_answered_in_order(server: Any) -> None:
+    """Of which some are refused at once and some run, and the last ends the connection."""
+    bodies = [b'{"x": [[%d.0]]}' % number if number % 3 else b'{"x": ' for number in range(40)]
+    sent = b"".join(head("/double", body) + body for body in bodies)
+    sent += head("/double", bodies[1], "connection: close") + bodies[1]
+    with server.raw(sent) as connection:
+        file = connection.makefile("rb").read()
+    told = re.findall(rb"HTTP/1.1 (\d+) .*?\r\n\r\n(\[\[[\d.]+\]\]|\{.*?\}\})", file, re.DOTALL)
+    expected = [(b"200", b"[[%d.0]]" % (2 * number)) if number % 3 else b"400" for number in range(40)]
+    assert [found if found[0] == b"200" else found[0] for found in told] == [*expected, (b"200", b"[[2.0]]")]
+
+
+def test_a_connection_is_kept_and_used_again(server: Any) -> None:
+    with server.raw() as connection:
+        for number in range(20):
+            body = b'{"x": [[%d.0]]}' % number
+            connection.sendall(head("/double", body) + body)
+            status, headers, said = answer(connection)
+            assert (status, said) == (b"HTTP/1.1 200 OK", b"[[%d.0]]" % (2 * number))
+            assert "connection" not in headers
+
+
+def test_who_leaves_is_not_run(server: Any, wire: Any) -> None:
+    """While one runs, others wait and leave."""
+    body = b'{"x": [[0.5]]}'
+    with server.raw(head("/slow", body) + body) as first:
+        time.sleep(0.1)
+        for _ in range(5):
+            server.raw(head("/slow", body) + body).close()
+        status, _, said = answer(first)
+    assert (status, said) == (b"HTTP/1.1 200 OK", b"[[0.5]]")
+    began = time.monotonic()
+    assert asked(server, "/slow", b'{"x": [[0.0]]}', whole=True)[0] == b"HTTP/1.1 200 OK"
+    assert time.monotonic() - began < 1.5, "those who left were run"
+    wire.wait_for(lambda: _counted(server, "/slow", "499") >= 5)
+
+
+def _counted(server: Any, route: str, status: str) -> float:
+    with server.raw(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n") as connection:
+        text = connection.makefile("rb").read().decode()
+    found = re.search(rf'_request_total{{endpoint="{route}",.*?http_response_code="{status}".*?}} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+def test_every_answer_is_counted(server: Any) -> None:
+    before = _counted(server, "/later", "200"), _counted(server, "/later", "400")
+    for whole in (True, False):
+        for _ in range(3):
+            asked(server, "/later", b'{"x": [1]}', whole=whole)
+            asked(server, "/later", b"[", whole=whole)
+    assert (_counted(server, "/later", "200"), _counted(server, "/later", "400")) == (before[0] + 6, before[1] + 6)
+
+
+def test_nothing_stays_in_progress(server: Any, wire: Any) -> None:
+    asked(server, "/double", b'{"x": [[1.0]]}', whole=True)
+
+    def busy() -> list[str]:
+        with server.raw(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n") as connection:
+            text = connection.makefile("rb").read().decode()
+        return [line for line in text.splitlines() if "_request_in_progress{" in line and not line.endswith(" 0.0")]
+
+    wire.wait_for(lambda: not [line for line in busy() if "/metrics" not in line])
+
+
+def test_the_log_names_the_request_that_failed(server: Any, wire: Any) -> None:
+    asked(server, "/double", b'{"x": [[113.0]]}', "x-request-id: told-in-the-log", whole=True)
+    wire.wait_for(lambda: "unlucky" in server.log)
+
+
+def test_a_reader_that_does_not_read_is_waited_for(server: Any) -> None:
+    """The answers do not fit into the buffers between us."""
+    body = b'{"x": [200000]}'
+    with server.raw() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        for _ in range(100):
+            connection.sendall(head("/fill", body) + body)
+            time.sleep(0.01)  # each comes by itself, the one before being answered
+        for _ in range(100):
+            status, _, said = answer_exactly(connection)
+            assert (status, said) == (b"HTTP/1.1 200 OK", b'["%s"]' % (b"w" * 200_000))
+
+
+def answer_exactly(connection: socket.socket) -> tuple[bytes, dict[str, str], bytes]:
+    """As `answer`, and no byte of the next one is taken from the connection."""
+    said = b""
+    while not said.endswith(b"\r\n\r\n"):
+        said += connection.recv(1)
+    status, *lines = said.decode().strip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    body = b""
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(int(headers["content-length"]) - len(body))
+    return status.encode(), headers, body
+
+
+def test_a_server_that_ends_answers_first(serving: Any, tmp_path: Any) -> None:
+    body = b'{"x": [[0.7]]}'
+    with serving(tmp_path / "ending", SOURCE) as server:
+        connection = server.raw(head("/slow", body) + body)
+        time.sleep(0.2)
+        assert server.stop() == 0
+        with connection:
+            status, headers, said = answer(connection)
+        assert (status, headers["connection"], said) == (b"HTTP/1.1 200 OK", "close", b"[[0.7]]")
