@@ -78,7 +78,7 @@ def check_pull(
 
     Raises:
         VerificationError: a policy refuses it.
-        NotFoundError, ConfigError: a policy cannot be read.
+        ConfigError: a policy cannot be read.
     """
     from bentotool.trust.parts import remote_artifact
 
@@ -97,7 +97,7 @@ def check_stored_bento(
 
     Raises:
         VerificationError: a policy refuses it.
-        NotFoundError, ConfigError: a policy cannot be read.
+        ConfigError: a policy cannot be read.
     """
     from bentotool.trust.parts import stored_bento
 
@@ -124,7 +124,7 @@ def check_stored_model(
     """The same of a model of the store that is about to be served.
 
     Raises:
-        VerificationError, NotFoundError, ConfigError: as for a Bento.
+        VerificationError, ConfigError: as for a Bento.
     """
     from bentotool.trust.parts import stored_model
 

@@ -51,8 +51,7 @@ def load_policy(path: Path, origin: str = "option") -> PolicyFile:
     """Read a policy file and the keys that it names.
 
     Raises:
-        NotFoundError: there is no such file, or a key is not there.
-        ConfigError: it does not say what a policy may say.
+        ConfigError: it does not say what a policy may say; or it, or a key that it names, is not there.
     """
     policy = read_policy(parse_yaml(_content(path), str(path)), (str(path),))
     fingerprints: dict[str, str] = {}
@@ -65,7 +64,7 @@ def load_policy(path: Path, origin: str = "option") -> PolicyFile:
             fingerprints[signer.key or signer.key_pem] = found.fingerprint
     trust_config = path.parent / policy.trust_config if policy.trust_config else None
     if trust_config is not None and not trust_config.is_file():
-        raise NotFoundError(f"{path}: trust_config {trust_config} does not exist")
+        raise ConfigError(f"{trust_config} does not exist", path=(str(path), "trust_config"))
     identities = any(signer.issuer for _, signer in signers)
     return PolicyFile(str(path), origin, policy, tuple(keys.values()), fingerprints, trust_config, identities)
 
@@ -75,7 +74,7 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"policy {path} does not exist", hint="docs/trust.md has one to begin with") from None
+        raise ConfigError(f"policy {path} does not exist", hint="docs/trust.md has one to begin with") from None
     except OSError as error:
         raise ConfigError(f"policy {path} cannot be read: {error.strerror}") from None
     if len(data) > _LIMIT:
@@ -107,7 +106,7 @@ def _public_key(path: Path, where: tuple[str, ...], signer: SignerRule) -> Publi
             return load_public_key(path.parent / signer.key)
         return parse_public_key(signer.key_pem.encode(), "of the policy")
     except NotFoundError as error:
-        raise NotFoundError(f"{' → '.join(place)}: {error.message}", hint="paths are relative to the policy") from None
+        raise ConfigError(error.message, path=place, hint="paths are relative to the policy") from None
     except BentotoolError as error:
         raise ConfigError(error.message, path=place, hint=error.hint) from None
 
@@ -119,7 +118,7 @@ def policies_in_force(project: Path | None = None) -> tuple[PolicyFile, ...]:
         project: folder of the project; default: the working folder.
 
     Raises:
-        NotFoundError, ConfigError: one that is named is not there, or is wrong. It is never passed over.
+        ConfigError: one that is named is not there, or is wrong. It is never passed over.
     """
     found = []
     named = os.environ.get(VARIABLE, "")

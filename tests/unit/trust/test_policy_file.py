@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bentotool.cli.main import main
-from bentotool.errors import BentotoolError, ConfigError, NotFoundError
+from bentotool.errors import BentotoolError, ConfigError
 from bentotool.trust.policyfile import load_policy, policies_in_force
 from bentotool.trust.policyschema import policy_page, policy_schema, read_policy
 
@@ -135,7 +135,7 @@ def test_a_key_is_found_beside_the_policy(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(found.fingerprints) == {"keys/a.pub", PEM}
     assert not found.identities
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NotFoundError, match=r"rules → 0 → signers → 0 → key: key .*missing.pub"):
+    with pytest.raises(ConfigError, match=r"rules → 0 → signers → 0 → key: key .*missing.pub"):
         load_policy(write(tmp_path, rule(signers=[{"key": "missing.pub"}])))
     with pytest.raises(ConfigError, match="cannot be used"):
         load_policy(write(tmp_path, rule(signers=[{"key": "policy.yaml"}])))
@@ -176,7 +176,7 @@ def test_which_are_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_one_that_is_named_is_never_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENTOTOOL_POLICY", str(tmp_path / "gone.yaml"))
-    with pytest.raises(NotFoundError):
+    with pytest.raises(ConfigError):
         policies_in_force()
     monkeypatch.delenv("BENTOTOOL_POLICY")
     for text in ("policy: gone.yaml\n", "policy: [1]\n", "policy: {a\n"):
