@@ -248,7 +248,7 @@ def annotations_of(pairs: Sequence[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not key or not equals:
-            raise UsageError(f"--annotation {pair!r} is not KEY=VALUE")
+            raise UsageError(f"--annotation {pair!r} is not KEY=VALUE", hint="--annotation stage=production")
         found[key] = value
     return found
 
