@@ -127,6 +127,24 @@ def test_the_command_and_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert written == policy_page(), "write policy_page() into docs/trust.md"
 
 
+def test_the_policies_of_the_page_can_be_used(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "trust.md").read_text(encoding="utf-8")
+    blocks = [yaml.safe_load(block.partition("```")[0]) for block in page.split("```yaml\n")[1:]]
+    (tmp_path / "keys").mkdir()
+    for name in ("research", "platform"):
+        (tmp_path / "keys" / f"{name}.pub").write_text(PEM)
+    (policy,) = (block for block in blocks if "rules" in block)
+    assert len(load_policy(write(tmp_path, policy)).policy.rules) == 2
+    kinds = {block["kind"]: block["spec"] for block in blocks if "kind" in block}
+    assert set(kinds) == {"ImageValidatingPolicy", "ClusterImagePolicy"}
+    signer = policy["rules"][0]["signers"][0]
+    for identity in (
+        kinds["ImageValidatingPolicy"]["attestors"][0]["cosign"]["keyless"]["identities"][0],
+        kinds["ClusterImagePolicy"]["authorities"][0]["keyless"]["identities"][0],
+    ):
+        assert (identity["subject"], identity["issuer"]) == (signer["identity"], signer["issuer"])
+
+
 def test_a_key_is_found_beside_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "a.pub").write_text(PEM)
