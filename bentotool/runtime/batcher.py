@@ -164,6 +164,7 @@ class Batcher:
         self._asleep = False
         self._alarm: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closed = False
+        self._lag = self._lag_spread = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: _Outbox | None = None
         self._patience: _Patience | None = None
@@ -269,7 +270,11 @@ class Batcher:
             self._outbox.send()
 
     def _note_lag(self, seconds: float) -> None:
-        self.queue.lag = self._LAG_KEPT * self.queue.lag + (1 - self._LAG_KEPT) * seconds
+        """The lag that most answers keep: the mean and twice the mean deviation, both of late."""
+        kept, new = self._LAG_KEPT, 1 - self._LAG_KEPT
+        self._lag_spread = kept * self._lag_spread + new * abs(seconds - self._lag)
+        self._lag = kept * self._lag + new * seconds
+        self.queue.lag = self._lag + 2 * self._lag_spread
 
     def _work(self) -> None:
         while self._work_once():  # a function of its own, so that nothing holds a batch while the next one is awaited
@@ -280,7 +285,7 @@ class Batcher:
             batch = self._take()
             self._asleep = not batch and not self._closed
             if self._asleep:
-                self.queue.lag = 0.0  # a loop that gives nothing to do is not behind
+                self.queue.lag = self._lag = self._lag_spread = 0.0  # a loop that gives nothing to do is not behind
             if not batch and self._closed:
                 return False
         if batch:

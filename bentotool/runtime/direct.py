@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Direct", "Exchange"]
 
+_log = logging.getLogger("bentotool.service")
 _LARGEST = 64 * 1024
 """Bytes of a body; larger ones come in several pieces anyway."""
 _GONE = 499
@@ -85,7 +87,10 @@ class Direct:
         for exchange in arrived:
             if batched is not None:
                 batched.deliver()  # who has an answer comes before those who ask
-            exchange.begin(self._waited)
+            try:
+                exchange.begin(self._waited)
+            except Exception:  # a fault of ours; the others are answered
+                _log.exception("a request could not be taken")
         self._taken = time.monotonic()
 
 
