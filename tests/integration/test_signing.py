@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 from bentotool.cli.main import main
-from bentotool.oci.attached import Attachment, attach, referrer_bytes
-from bentotool.oci.descriptor import EMPTY, EMPTY_JSON, INDEX, MANIFEST, Descriptor, Index
+from bentotool.models.store import StoredModel
+from bentotool.oci.attached import Attachment, attach, keep_index, referrer_bytes
+from bentotool.oci.descriptor import EMPTY, EMPTY_JSON, INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import Layout
 from bentotool.oci.referrers import referrer_descriptor
 from bentotool.oci.refs import Ref
@@ -22,6 +24,7 @@ from bentotool.trust.bundle import BUNDLE
 from bentotool.trust.keys import load_public_key
 
 Run = Callable[..., tuple[int, Any]]
+SPDX = "application/spdx+json"
 
 
 @pytest.fixture(autouse=True)
@@ -286,3 +289,104 @@ def test_a_password_is_missing_or_wrong(run: Run, key: Path, bento: Ref, monkeyp
     assert run("sign", "svc")[0] == 0
     pem = run("key", "public", key.with_name("second.key"))[1]["pem"]
     assert run("key", "public", key.with_name("second.pub"))[1]["pem"] == pem == key.with_name("second.pub").read_text()
+
+
+def listed_image(layout: Layout, bento: Ref, model: StoredModel) -> str:
+    """Store an index of the Bento with one image of it; the image's digest."""
+    layer, config = "application/vnd.oci.image.layer.v1.tar", "application/vnd.oci.image.config.v1+json"
+    base = layout.put(b"base" * 100, layer)
+    image = Manifest(layout.put(b'{"rootfs":{}}', config), (base,))
+    stored = layout.put(image.to_bytes(), MANIFEST)
+    system, nowhere = {"os": "linux", "architecture": "amd64"}, {"os": "unknown", "architecture": "unknown"}
+    entries = (
+        Descriptor(MANIFEST, stored.digest, stored.size, platform=system),
+        Descriptor(MANIFEST, bento.digest, bento.descriptor.size, {"io.bentotool.kind": "bento"}, platform=nowhere),
+        Descriptor(MANIFEST, model.digest, model.descriptor.size, {"io.bentotool.kind": "model"}, platform=nowhere),
+    )
+    keep_index(layout, Index(entries, annotations={"io.bentotool.kind": "bento"}).to_bytes())
+    attach(layout, stored.digest, SPDX, [Attachment(b'{"spdxVersion":"SPDX-2.3"}', SPDX)])
+    return stored.digest
+
+
+def test_images_and_their_documents_are_signed(
+    run: Run, key: Path, store: Path, make_model: Any, make_bento: Any, real_registry: Any
+) -> None:
+    layout = Layout(store)
+    model = make_model(layout)
+    bento, public = make_bento(layout, [model]), key.with_suffix(".pub")
+    assert run("sign", "svc", "--key", key)[0] == 0
+    image = listed_image(layout, bento, model)
+    # the index is another one now, and the image is new: neither was signed
+    status, document = run("verify", "svc", "--key", public)
+    assert status == 4
+    assert [each["signed"] for each in document["error"]["objects"]] == [False, True, False, True]
+    signed = run("sign", "svc", "--key", key)[1]["signed"]
+    assert [(each["kind"], each["new"]) for each in signed] == [
+        ("index", True),
+        ("bento", False),
+        ("image", True),
+        ("model", False),
+        ("model", False),
+        ("image", True),
+    ]
+    assert (signed[2]["digest"], signed[5]["predicate_type"]) == (image, "https://spdx.dev/Document")
+    remote = f"{real_registry.host}/imaged:7"
+    assert run("push", "svc", remote)[0] == 0
+    status, document = run("verify", remote, "--key", public)
+    assert (status, kinds(document)) == (0, ["index", "bento", "image", "model"])
+    assert run("verify", f"{remote.rpartition(':')[0]}@{image}", "--key", public)[0] == 0
+
+
+def test_the_signature_of_a_model_as_a_file(run: Run, key: Path, bento: Ref, tmp_path: Path) -> None:
+    path = tmp_path / "model.sig"
+    assert run("sign", "iris", "--key", key, "--model-sig", path)[0] == 0
+    bundle = json.loads(path.read_bytes())
+    statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+    assert statement["predicateType"] == "https://model_signing/signature/v1.0"
+    assert statement["predicate"]["serialization"]["hash_type"] == "sha256"
+    before = path.read_bytes()
+    assert run("sign", "svc", "--key", key, "--model-sig", path)[0] == 0
+    assert path.read_bytes() == before
+    assert run("sign", "svc", "--key", key, "--model-sig", tmp_path)[0] == 2
+
+
+VAULT = """
+from pathlib import Path
+from bentotool.hookspecs import hookimpl
+from bentotool.signspec import SignerDecl
+from bentotool.trust.privatekeys import load_private_key
+
+class Vault:
+    def signer(self, request):
+        return load_private_key(Path(request.key.partition(":")[2]))
+
+    def verifier(self, request):
+        raise NotImplementedError
+
+@hookimpl
+def bentotool_signers():
+    yield SignerDecl("vault", __name__ + ":Vault", "Keys of the vault", schemes=("vault",))
+
+@hookimpl
+def bentotool_signing_identity(artifact):
+    return f"vault:{Path(__file__).with_name('release.key')}" if artifact.name == "svc" else None
+"""
+
+
+def test_a_key_of_a_plugin(run: Run, key: Path, bento: Ref, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named by a person, and by the plugin itself."""
+    (tmp_path / "signing_vault.py").write_text(VAULT)
+    info = tmp_path / "vault-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vault\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bentotool]\nvault = signing_vault\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        status, document = run("sign", "svc")
+        fingerprint = load_public_key(key.with_suffix(".pub")).fingerprint
+        assert (status, document["signer"]) == (0, f"key {fingerprint}")
+        assert run("verify", "svc", "--key", f"vault:{key}")[0] == 0
+        assert run("key", "public", f"vault:{key}")[1]["fingerprint"] == fingerprint
+        assert not any(each["new"] for each in run("sign", "svc", "--key", f"vault:{key}")[1]["signed"])
+    finally:
+        sys.modules.pop("signing_vault", None)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bentotool.cli.modelsig import check_one_model, write_model_signature
 from bentotool.cli.names import bento_names
 from bentotool.cli.registries import asks_registry
 from bentotool.cli.signing import (
@@ -56,6 +57,9 @@ def sign(
     legacy_sig: Annotated[
         bool, typer.Option("--legacy-sig", help="Also tag sha256-….sig, for cosign 2 and older admission controllers.")
     ] = False,
+    model_sig: Annotated[
+        Path | None, typer.Option("--model-sig", metavar="FILE", help="Write the signature of the model's files there.")
+    ] = None,
 ) -> None:
     """Sign a Bento or model: index, Bento, images and models"""
     state = current()
@@ -67,9 +71,12 @@ def sign(
             raise UsageError(
                 "--legacy-sig is a tag, which a store does not have", hint="bentotool sign HOST/REPOSITORY:TAG"
             )
+        check_one_model(target, model_sig)
         signer = signer_of(state, target)
         signed = list(sign_claims(target.place, list(claims_of(target.place, target.objects, options)), signer))
         tags = legacy_tags(target, signer, options.annotations) if legacy_sig else []
+        if model_sig is not None:
+            write_model_signature(target, signed, model_sig)
         _result(state, target, signer, signed, tags)
 
 
