@@ -5,8 +5,15 @@ from __future__ import annotations
 from bentotool.hookspecs import hookimpl
 from bentotool.targetspec import TargetDecl
 from bentotool_k8s.options import OPTIONS
+from bentotool_k8s.serverless_options import KNATIVE_OPTIONS, KSERVE_OPTIONS
 
 
 @hookimpl
 def bentotool_targets() -> list[TargetDecl]:
-    return [TargetDecl("k8s", "bentotool_k8s.target:KubernetesTarget", "Kubernetes, plain objects", options=OPTIONS)]
+    return [
+        TargetDecl("k8s", "bentotool_k8s.target:KubernetesTarget", "Kubernetes, plain objects", options=OPTIONS),
+        TargetDecl("knative", "bentotool_k8s.serverless:KnativeTarget", "Knative Services on Kubernetes",
+                   options=KNATIVE_OPTIONS),
+        TargetDecl("kserve", "bentotool_k8s.serverless:KServeTarget", "A KServe InferenceService on Kubernetes",
+                   options=KSERVE_OPTIONS),
+    ]  # fmt: skip
