@@ -87,7 +87,7 @@ class KubernetesTarget:
         """The deployments in the namespace of the current context."""
         with closing(connect()) as connection:
             facts = _place(connection, {})
-            return [_described(self.shape, each, facts) for each in all_standing(Api(connection))]
+            return [_described(self.shape, each, facts) for each in all_standing(Api(connection), self.shape.target)]
 
     def forms(self) -> Mapping[str, str]:
         """What it can write, for other tools."""
@@ -156,8 +156,8 @@ def _request(
 ) -> Request:
     return Request(
         options.name, bento.tag, bento.digest, url, tuple(shape.objects(bento, options, image, namespace)),
-        force=bool(options.values.get("force-conflicts")), timeout_s=float(options.values["timeout"]),
-        note=options.note, progress=options.progress,
+        target=shape.target, force=bool(options.values.get("force-conflicts")),
+        timeout_s=float(options.values["timeout"]), note=options.note, progress=options.progress,
     )  # fmt: skip
 
 

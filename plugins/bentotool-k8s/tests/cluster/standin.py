@@ -173,7 +173,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _user(self) -> str:
         given = self.headers.get("Authorization", "")
-        if given.removeprefix("Bearer ") in self.cluster.tokens:
+        kind, _, token = given.partition(" ")
+        if kind.lower() == "bearer" and token in self.cluster.tokens:
             return "robot"
         certificate = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
         for part in (certificate or {}).get("subject", ()):

@@ -28,7 +28,7 @@ def test_first_deployment(cluster: Any, api: Any, deploy: Callable[..., Any], th
     standing = look(api, "iris")
     assert (standing.status, standing.tag, standing.url) == ("ready", "iris:1", "http://iris")
     assert standing.parts == ("iris: 2 ready",)
-    assert [each.name for each in all_standing(api)] == ["iris"]
+    assert [each.name for each in all_standing(api, "k8s")] == ["iris"]
     assert all("fieldValidation=Strict" in path for method, path in cluster.seen if method == "PATCH")
 
 

@@ -23,6 +23,7 @@ class Request:
 
     Args:
         name: of the deployment.
+        target: what deploys it; a name is one of one target.
         objects: in the order in which they are made.
         force: fields that others set are taken over.
         wait: come back when it answers requests; else when it is asked for.
@@ -36,6 +37,7 @@ class Request:
     digest: str
     url: str
     objects: tuple[Object, ...]
+    target: str = "k8s"
     force: bool = False
     wait: bool = True
     timeout_s: float = 300.0
@@ -127,8 +129,8 @@ def bring_up(api: Api, request: Request) -> None:
         KeyboardInterrupt: what stands then is said; the same command goes on.
     """
     planned = check(api, request)
-    before = _anchor_of(api, request.name)
-    anchor = before.taken(request.tag, request.digest, request.url, request.objects)
+    before = _anchor_of(api, request)
+    anchor = before.taken(request.target, request.tag, request.digest, request.url, request.objects)
     rollout = Rollout(api, request.name, [item for item, _, _ in planned], request.timeout_s)
     try:
         api.apply(anchor.to_object(), force=True)
@@ -147,16 +149,21 @@ def bring_up(api: Api, request: Request) -> None:
     except BentotoolError as error:
         raise _put_back(api, anchor, before, error, request) from None
     except KeyboardInterrupt:
-        request.note(_interrupted(before, rollout))
+        request.note(_interrupted(before, rollout, request.target))
         raise
     placed = replace(anchor, state="placed", objects=tuple(item for item, _, _ in planned))
     request.committed()
     _finish(api, placed, request)
 
 
-def _anchor_of(api: Api, name: str) -> Anchor:
-    anchor, item = find_anchor(api, name)
-    if item is not None and not is_ours(item, name):
+def _anchor_of(api: Api, request: Request) -> Anchor:
+    anchor, item = find_anchor(api, request.name)
+    if anchor.target and anchor.target != request.target:
+        raise ConflictError(
+            f"{request.name} in namespace {api.namespace} is deployed by {anchor.target}",
+            hint=f"choose another --name; or bentotool deployment delete {request.name} --target {anchor.target}",
+        )
+    if item is not None and not is_ours(item, request.name):
         raise ConflictError(
             f"there is a {title(item)} in namespace {api.namespace} that is not of this deployment",
             hint="choose another --name or --namespace",
@@ -240,7 +247,8 @@ def _put_back(api: Api, anchor: Anchor, before: Anchor, error: BentotoolError, r
         return other
     except BentotoolError as second:
         request.note(f"warning: it could not be taken back: {second.message}")
-        request.note(f"the same command goes on from there; or bentotool deployment delete {anchor.name} --target k8s")
+        delete = f"bentotool deployment delete {anchor.name} --target {anchor.target}"
+        request.note(f"the same command goes on from there; or {delete}")
         return error
     request.note(
         f"{before.tag} runs as before" if before.objects else "nothing is left of it: it was the first deployment"
@@ -254,12 +262,12 @@ def _remove_anchor(api: Api, name: str) -> None:
         api.delete(item)
 
 
-def _interrupted(before: Anchor, rollout: Rollout) -> str:
+def _interrupted(before: Anchor, rollout: Rollout, target: str) -> str:
     said = rollout.said or "not all of it is applied"
     serving = f"; {before.tag} serves meanwhile" if before.objects else ""
     return (
         f"interrupted: {said}{serving}; the same command goes on, "
-        f"bentotool deployment delete {rollout.name} --target k8s takes it away"
+        f"bentotool deployment delete {rollout.name} --target {target} takes it away"
     )
 
 

@@ -23,7 +23,15 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProxyError, SSLError, TimeoutError
+from urllib3.exceptions import (
+    HTTPError,
+    MaxRetryError,
+    NewConnectionError,
+    ProtocolError,
+    ProxyError,
+    SSLError,
+    TimeoutError,
+)
 
 from bentotool.errors import RemoteError
 
@@ -76,13 +84,17 @@ class Connection:
             headers["Accept"] = "*/*"
         if body is not None:
             headers["Content-Type"] = kind
-        try:
-            return self._pool.request(
-                method, url, body=body, headers=headers, preload_content=not stream, retries=_NO_RETRIES,
-                timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
-            )  # fmt: skip
-        except (HTTPError, OSError) as error:
-            raise self.broken(error) from None
+        for last in (False, True):
+            try:
+                return self._pool.request(
+                    method, url, body=body, headers=headers, preload_content=not stream, retries=_NO_RETRIES,
+                    timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
+                )  # fmt: skip
+            except (HTTPError, OSError) as error:
+                # a connection that was kept is closed by a proxy at any time; all that is asked here may be asked again
+                if last or not isinstance(_reason(error), ProtocolError):
+                    raise self.broken(error) from None
+        raise AssertionError("unreachable")
 
     def _credentials(self) -> dict[str, str]:
         """Asked for each time: a token may have run out, and is then fetched anew."""
@@ -92,7 +104,7 @@ class Connection:
 
     def broken(self, error: Exception) -> RemoteError:
         """Why there is no answer, in one line."""
-        reason = error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
+        reason = _reason(error)
         hint = "check the network, and the server of the context: kubectl cluster-info"
         if isinstance(reason, SSLError):
             said = str(reason).replace("\n", " ")
@@ -106,7 +118,8 @@ class Connection:
                 hint="check HTTPS_PROXY and NO_PROXY, or proxy-url of the context",
             )
         if isinstance(reason, NewConnectionError):  # also a name that nobody knows
-            said = str(reason).rpartition(": ")[2].partition("] ")[2] or str(reason).rpartition(": ")[2]
+            last = str(reason).rpartition(": ")[2].strip("()")
+            said = last.partition("] ")[2] or last
             return RemoteError(f"no cluster answers at {self.server}: {_short(said).lower()}", hint=hint)
         if isinstance(reason, TimeoutError):
             return RemoteError(f"no cluster answers at {self.server} in time", hint=hint)
@@ -225,6 +238,10 @@ def _heard() -> Iterator[None]:
             f"the context's program gave no credentials: {_short(said[0].removeprefix('exec: '))}",
             hint="run it by hand (users.user.exec of the kubeconfig), and sign in again",
         )
+
+
+def _reason(error: Exception) -> Exception:
+    return error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
 
 
 def _short(text: str) -> str:

@@ -67,6 +67,7 @@ class Anchor:
     """The state of a deployment in the cluster.
 
     Args:
+        target: what deployed it.
         stamp: of the deployment that has the turn.
         state: ``applying`` until it is over, then ``placed``.
         tag, digest, url: of what was last asked for.
@@ -75,6 +76,7 @@ class Anchor:
     """
 
     name: str
+    target: str = ""
     stamp: str = ""
     state: str = ""
     tag: str = ""
@@ -83,12 +85,13 @@ class Anchor:
     kinds: tuple[tuple[str, str], ...] = ()
     objects: tuple[Object, ...] = field(default=(), repr=False)
 
-    def taken(self, tag: str, digest: str, url: str, objects: Iterable[Object]) -> Anchor:
+    def taken(self, target: str, tag: str, digest: str, url: str, objects: Iterable[Object]) -> Anchor:
         """For a deployment that begins: with a stamp of its own, and the kinds that it brings."""
         kinds = dict.fromkeys((*self.kinds, *map(kind_of, objects)))
         return replace(
-            self, stamp=uuid.uuid4().hex, state="applying", tag=tag, digest=digest, url=url, kinds=tuple(kinds)
-        )
+            self, target=target, stamp=uuid.uuid4().hex, state="applying", tag=tag, digest=digest, url=url,
+            kinds=tuple(kinds),
+        )  # fmt: skip
 
     def to_object(self) -> dict[str, Any]:
         """The ConfigMap."""
@@ -97,8 +100,9 @@ class Anchor:
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": anchor_name(self.name), "labels": {_ROLE: "anchor"}},
             "data": {
-                "stamp": self.stamp, "state": self.state, "tag": self.tag, "digest": self.digest, "url": self.url,
-                "kinds": json.dumps(self.kinds), "objects": objects if len(objects) < _LIMIT else "[]",
+                "target": self.target, "stamp": self.stamp, "state": self.state, "tag": self.tag,
+                "digest": self.digest, "url": self.url, "kinds": json.dumps(self.kinds),
+                "objects": objects if len(objects) < _LIMIT else "[]",
             },
         }  # fmt: skip
         return marked(item, self.name)
@@ -107,7 +111,7 @@ class Anchor:
 def parse_anchor(item: Object) -> Anchor:
     """An anchor as it stands; what cannot be read of it is left out."""
     data = item.get("data") or {}
-    texts = {key: str(data.get(key, "")) for key in ("stamp", "state", "tag", "digest", "url")}
+    texts = {key: str(data.get(key, "")) for key in ("target", "stamp", "state", "tag", "digest", "url")}
     kinds = [(str(each[0]), str(each[1])) for each in _parsed(data.get("kinds")) if len(each) == 2]
     objects = [each for each in _parsed(data.get("objects")) if isinstance(each, dict)]
     return Anchor(name_of(item).removeprefix(_PREFIX), **texts, kinds=tuple(kinds), objects=tuple(objects))

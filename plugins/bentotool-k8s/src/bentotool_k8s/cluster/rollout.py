@@ -55,12 +55,13 @@ class Rollout:
         """
         deadline = time.monotonic() + self._timeout_s
         asked = time.monotonic()
-        with Mirror(self._api, _KINDS if self._deployments else (), selector(self.name)) as mirror:
+        running = bool(self._deployments or self._others)
+        with Mirror(self._api, _KINDS if running else (), selector(self.name)) as mirror:
             while True:
                 if time.monotonic() - asked > _TURN_S:
                     check_turn()
                     asked = time.monotonic()
-                states = [*self._running(mirror), *self._conditions()]
+                states = [*self._running(mirror), *self._conditions(mirror)]
                 waiting = [(what, said, problem) for what, done, said, problem in states if not done]
                 if not waiting:
                     return
@@ -100,13 +101,15 @@ class Rollout:
             states.append((name, done, said, problem))
         return states
 
-    def _conditions(self) -> list[tuple[str, bool, str, tuple[Problem, Object | None] | None]]:
+    def _conditions(self, mirror: Mirror) -> list[tuple[str, bool, str, tuple[Problem, Object | None] | None]]:
         states: list[tuple[str, bool, str, tuple[Problem, Object | None] | None]] = []
         for wanted in self._others:
             item = self._api.get(*kind_of(wanted), name_of(wanted)) or {}
             ready = condition(item, "Ready") if current(item) else {}
             said = short(f"{ready.get('reason', '')} {ready.get('message', '')}".strip()) or "starts"
-            problem = (Problem(said, lasts_s=60), None) if ready.get("status") == "False" else None
+            problem = _worst(mirror.items("Pod") or ())
+            if problem is None and ready.get("status") == "False":
+                problem = Problem(said, lasts_s=60), None
             states.append((name_of(wanted), ready.get("status") == "True", said, problem))
         return states
 
@@ -174,9 +177,8 @@ def _owners(item: Object) -> list[str]:
 
 def _trouble(item: Object, pods: Sequence[Object]) -> tuple[Problem, Object | None] | None:
     """What is wrong with a Deployment, the surest first."""
-    found = [(problem, pod) for pod in pods if (problem := problem_of(pod)) is not None]
-    if found:
-        return min(found, key=lambda each: each[0].lasts_s)
+    if (worst := _worst(pods)) is not None:
+        return worst
     if (refused := deployment_trouble(item)) is not None:
         return refused, None
     unready = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
@@ -184,6 +186,12 @@ def _trouble(item: Object, pods: Sequence[Object]) -> tuple[Problem, Object | No
         return Problem("it runs, and is not ready", "its log says why; --timeout gives it longer",
                        pod=name_of(unready[0]), container=_first(unready[0])), unready[0]  # fmt: skip
     return None
+
+
+def _worst(pods: Sequence[Object]) -> tuple[Problem, Object | None] | None:
+    """The problem of a pod that is the surest not to end."""
+    found = [(problem, pod) for pod in pods if (problem := problem_of(pod)) is not None]
+    return min(found, key=lambda each: each[0].lasts_s) if found else None
 
 
 def _first(pod: Object) -> str:

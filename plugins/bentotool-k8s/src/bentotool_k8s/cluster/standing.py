@@ -42,9 +42,9 @@ def look(api: Api, name: str) -> Standing:
     return _standing(api, anchor, known=item is not None)
 
 
-def all_standing(api: Api) -> Sequence[Standing]:
-    """Those of the namespace."""
-    return [_standing(api, anchor, known=True) for anchor in find_anchors(api)]
+def all_standing(api: Api, target: str) -> Sequence[Standing]:
+    """Those of a target in the namespace."""
+    return [_standing(api, anchor, known=True) for anchor in find_anchors(api) if anchor.target in ("", target)]
 
 
 def _standing(api: Api, anchor: Anchor, *, known: bool) -> Standing:
