@@ -329,8 +329,9 @@ class Supervisor:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             fields = {"time": now, "level": "warning", "logger": "bentotool.supervisor", "message": message}
             line = json.dumps(fields)
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # whoever read the log has gone, or its disk is full: the workers go on
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     # ending
 

@@ -1,0 +1,82 @@
+"""What a connection may do around the body of a request, and what is overheard politely.
+
+uvicorn's parser takes a request that offers to go on in another protocol (``Upgrade: h2c``, as Java's client does with
+each call) for one without a body. It gathers what follows the last chunk of a body without a limit. And it reads on for
+ever where the answer was given before the body was there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from bentotool.runtime.connections import Guarded
+
+__all__ = ["Courteous", "without_offer"]
+
+_OFFER = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*(?=\r\n)", re.IGNORECASE)
+
+
+def without_offer(data: bytes) -> bytes:
+    """The start of a request without its offers of other protocols than websockets: a server need not take them
+    (https://www.rfc-editor.org/rfc/rfc9110#section-7.8).
+    """
+    end = data.find(b"\r\n\r\n") + 2
+    return _OFFER.sub(b"", data[:end]) + data[end:] if end > 1 else data
+
+
+class Courteous(Guarded):
+    """The protocol of one connection.
+
+    Attributes:
+        idle_bytes: what may come in the midst of a body without being of it: extensions of chunks, trailers.
+        farewell_seconds: for which the rest of a body is read, and dropped, whose request has been answered. Were the
+            connection cut at once, many callers would never see the answer.
+    """
+
+    idle_bytes = 64 * 1024
+    farewell_seconds = 30.0
+    _idle = 0
+    _farewell: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        cycle: Any = self.cycle
+        if cycle is not None and cycle.more_body:
+            self._receive_body(cycle, data)
+        else:
+            super().data_received(without_offer(data) if b"pgrade" in data or b"PGRADE" in data else data)
+
+    def _receive_body(self, cycle: Any, data: bytes) -> None:
+        before = len(cycle.body)
+        super().data_received(data)
+        if self.cycle is not cycle or not cycle.more_body:
+            self._forget()
+        elif cycle.response_complete:
+            if self._farewell is None and not self.transport.is_closing():
+                self._farewell = self.loop.call_later(self.farewell_seconds, self._cut)
+        else:
+            self._idle = 0 if len(cycle.body) > before else self._idle + len(data)
+            if self._idle > self.idle_bytes:
+                self._cut()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        cycle: Any = self.cycle
+        if cycle is not None and cycle.response_complete:  # uvicorn looks no more at what is answered
+            cycle.more_body = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        self._idle = 0
+        if self._farewell is not None:
+            self._farewell.cancel()
+            self._farewell = None
+
+    def _cut(self) -> None:
+        self._forget()
+        if not self.transport.is_closing():
+            self.transport.close()
