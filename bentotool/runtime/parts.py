@@ -16,7 +16,7 @@ from bentotool.errors import ConfigError
 if TYPE_CHECKING:
     from bentotool.sdk.service import Service
 
-__all__ = ["Part", "describe_parts", "import_string", "part_from", "plain_part", "service_facts"]
+__all__ = ["Part", "describe_parts", "import_string", "members", "part_from", "plain_part", "service_facts"]
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,20 @@ def import_string(service: Service[Any]) -> str:
     return f"{service.inner.__module__}:{names[0]}" if names else ""
 
 
+def _called(service: Service[Any]) -> list[Service[Any]]:
+    """The services that one calls, but for those that have an address or a deployment of their own."""
+    declared = service.dependencies.values()
+    return [d.on for d in declared if d.on is not None and d.url is None and d.deployment is None]
+
+
+def members(entry: Service[Any]) -> list[Service[Any]]:
+    """The services that are deployed together, the entry first."""
+    found = [entry]
+    for each in found:
+        found += [called for called in _called(each) if called not in found]
+    return found
+
+
 def service_facts(service: Service[Any], target: str) -> dict[str, Any]:
     """What whoever deploys has to know of one service; see :class:`bentotool.deployspec.DeployService`."""
     config, prefix = service.config, service.path_prefix
@@ -138,7 +152,7 @@ def service_facts(service: Service[Any], target: str) -> dict[str, Any]:
     return {
         "name": service.name,
         "target": target,
-        "depends": [d.name for d in service.dependencies.values() if d.on is not None and d.url is None],
+        "depends": list(dict.fromkeys(each.name for each in _called(service))),
         "workers": 0 if workers == "cpu_count" else config.workers,
         "resources": dict(options.get("resources") or {}),
         "traffic": dict(options.get("traffic") or {}),

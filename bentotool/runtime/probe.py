@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from bentotool.errors import BentotoolError, ConfigError, ServiceLoadError, UsageError
 from bentotool.runtime.isolation import leave_network
-from bentotool.runtime.parts import import_string, service_facts
+from bentotool.runtime.parts import import_string, members, service_facts
 from bentotool.runtime.witness import watch
 from bentotool.sdk.arguments import declared, find_secret, provide
 from bentotool.sdk.importing import PROBE_VARIABLE
@@ -85,7 +85,9 @@ def describe(folder: Path, target: str | None) -> dict[str, Any]:
         "image": image,
         "requirements": _requirements(image, seen),
         "depends": [dependency.name for dependency in service.dependencies.values()],
-        "services": [service_facts(each, name if each is service else import_string(each)) for each in seen],
+        "services": [
+            service_facts(each, name if each is service else import_string(each)) for each in members(service)
+        ],
         "modules": _modules(folder),
         "arguments": [argument.to_dict() for argument in declared()],
     }
