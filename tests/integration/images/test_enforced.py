@@ -15,13 +15,14 @@ from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.cli.main import main
 from bentotool.deploy.api import apply_plan, make_plan
 from bentotool.errors import VerificationError
+from bentotool.oci.descriptor import MANIFEST, Descriptor
 from bentotool.oci.layout import Layout
 from bentotool.plugin_scan import scan
 from bentotool.plugins import Plugins
 from bentotool.serving import plan_launch
 from bentotool.targetspec import DeployBento, DeployOptions
 from bentotool.transfer.places import KnownPlaces
-from bentotool.trust.enforcing import check_stored_model
+from bentotool.trust.enforcing import check_stored_model, images_pass
 
 pytestmark = pytest.mark.timeout(180)
 Cli = Callable[..., Any]
@@ -189,6 +190,31 @@ def test_pull(
     assert done["digest"] == (
         state.bento.digest if kind == "bento" else BentoStore(layout).get("double").models[0].digest
     )
+
+
+def test_images_need_a_signature_too(
+    bento: StoredBento, layout: Layout, policies: Policies, cli: Cli, base: str, wheels: Path, real_registry: Any,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    key = str(policies.folder / "release.key")
+    cli("sign", "--key", key, bento.tag)
+    remote = f"{real_registry.host}/enforced/imaged:1"
+    options = ("--base", base, "--offline", "--find-links", str(wheels))
+    cli("containerize", bento.tag, *options, "-t", remote, "--push")
+    policies.force()
+    image = Descriptor(MANIFEST, cli("show", remote)["manifests"][0]["digest"], 1)
+    assert not images_pass(layout, bento, [image], None)
+    other = str(tmp_path / "other")
+    error = cli("pull", remote, "--store", other, status=4)
+    assert "image linux/amd64 is not signed" in error["message"]
+    assert cli("pull", remote, "--store", other, "--platform", "none")["digest"] == bento.digest
+    assert cli("sign", "--key", key, remote)
+    third = str(tmp_path / "third")
+    assert cli("pull", remote, "--store", third)["images"] == ["linux/amd64"]
+    pulled = Layout(Path(third))
+    assert images_pass(pulled, BentoStore(pulled).get("double"), [image], None)
+    plain = cli("verify", remote, "--policy", str(policies.write()))
+    assert {rule for each in plain["policies"] for rule in each["signers"]} == {"ours"}
 
 
 def test_what_a_project_asks_for_holds_beside_it(
