@@ -45,4 +45,6 @@ class Sigstore:
 
 def _hush() -> None:
     """Keep the library's warnings from the terminal: what matters of them is an error of ours, or a note."""
-    logging.getLogger("sigstore").addHandler(logging.NullHandler())
+    logger = logging.getLogger("sigstore")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
