@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bentotool.runtime.metricfiles import reserve
+
 if TYPE_CHECKING:
     import uvicorn
 
@@ -38,6 +40,9 @@ class Shares:
         path: of the file that they share; made by the first.
         index: of this worker, from 0.
         workers: how many there are.
+
+    Raises:
+        OSError: there is no room for the file.
     """
 
     def __init__(self, path: Path, index: int, workers: int) -> None:
@@ -45,6 +50,7 @@ class Shares:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.ftruncate(file, _MOST_WORKERS * _COUNT.size)
+            reserve(file, _MOST_WORKERS * _COUNT.size)
             self._counts = mmap.mmap(file, _MOST_WORKERS * _COUNT.size)
         finally:
             os.close(file)

@@ -11,7 +11,9 @@ The writer is ours: five numbers change with each request, and prometheus_client
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import mmap
 import os
 import struct
@@ -22,13 +24,30 @@ from typing import Any
 
 from bentotool.sdk.metrics import DIRECTORY
 
-__all__ = ["DIRECTORY", "SLOT", "use_slot"]
+__all__ = ["DIRECTORY", "SLOT", "reserve", "use_slot"]
+
+_log = logging.getLogger("bentotool.runtime")
 
 SLOT = "BENTOTOOL_WORKER_SLOT"
 _INITIAL = 1 << 16
 _LENGTH, _NUMBERS = struct.Struct("i"), struct.Struct("dd")
 _PACK = _NUMBERS.pack
 _LOCK = threading.Lock()
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Take the room of a file that is to be mapped: a write that finds none later would end the process (SIGBUS).
+
+    Raises:
+        OSError: there is none.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # else a file system that knows no such thing
+            raise
 
 
 class _File:
@@ -51,7 +70,7 @@ class _File:
             if not size:
                 size = _INITIAL
                 self._stream.truncate(size)
-            self.map = mmap.mmap(self._stream.fileno(), size)
+            self._map(size, path.read_bytes())
         self._used = _LENGTH.unpack_from(self.map, 0)[0] or 8
         self.map[:4] = _LENGTH.pack(self._used)
         self._places = dict(self._entries())
@@ -88,8 +107,20 @@ class _File:
         if self._stream is None:
             self.map.extend(bytes(size - len(self.map)))
         elif size > len(self.map):
+            content = self.map[:]
             self.map.close()  # Windows grows no file that is mapped
             self._stream.truncate(size)
+            self._map(size, content)
+
+    def _map(self, size: int, content: bytes) -> None:
+        try:
+            reserve(self._stream.fileno(), size)
+        except OSError as error:
+            _log.warning("metrics are incomplete from now on: %s: %s", self._stream.name, error.strerror)
+            self.map = bytearray(content.ljust(size, b"\0"))
+            self._stream.close()
+            self._stream = None
+        else:
             self.map = mmap.mmap(self._stream.fileno(), size)
 
     def detach(self) -> None:
@@ -105,8 +136,9 @@ class _File:
         self.map[place : place + 16] = _PACK(value, at)
 
     def close(self) -> None:
-        self.map.close()
-        self._stream.close()
+        if self._stream is not None:
+            self.map.close()
+            self._stream.close()
 
 
 class _Value:

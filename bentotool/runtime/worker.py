@@ -379,7 +379,10 @@ def _shares(options: argparse.Namespace, workers: int) -> Shares | None:
     folder = os.environ.get(DIRECTORY)
     if folder is None or workers < 2:
         return None
-    return Shares(Path(folder, f"connections-{options.part or 'entry'}"), options.index, workers)
+    try:
+        return Shares(Path(folder, f"connections-{options.part or 'entry'}"), options.index, workers)
+    except OSError:  # the disk is full: then the system shares connections out
+        return None
 
 
 def receive_sockets_of(where: str) -> list[socket.socket]:
