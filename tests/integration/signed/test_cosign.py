@@ -24,6 +24,8 @@ from bentotool.oci.registry import Registry
 from bentotool.trust.readers import RegistryReader
 from bentotool.trust.statements import COSIGN_SIGN
 
+pytestmark = pytest.mark.timeout(180)
+
 SLSA = "https://slsa.dev/provenance/v1"
 PREDICATE = {"buildDefinition": {"buildType": "https://example.com/build", "externalParameters": {}}, "runDetails": {}}
 

@@ -14,6 +14,8 @@ import yaml
 from bentotool.oci.layout import Layout
 from bentotool.oci.registry import Registry
 
+pytestmark = pytest.mark.timeout(180)
+
 WORKFLOW = "https://github.com/acme/fraud/.github/workflows/release.yml@refs/heads/main"
 
 

@@ -23,6 +23,8 @@ from bentotool.oci.refs import RefStore
 from bentotool.trust.bundle import BUNDLE, BUNDLE_LIMIT
 from bentotool.trust.statements import COSIGN_SIGN, Statement, Subject
 
+pytestmark = pytest.mark.timeout(180)
+
 WEIGHTS = {"w.bin": b"weights" * 50_000, "empty.bin": b"", "config.json": b"{}"}
 
 
@@ -192,7 +194,6 @@ def test_a_bundle_that_is_too_large(scene: Any, who: Any) -> None:
     assert "more than" in scene.refused("verify", scene.where, *who.counts)
 
 
-@pytest.mark.timeout(180)
 def test_a_thousand_referrers(scene: Any, who: Any, registry_folder: Path) -> None:
     """None of which proves anything: what is looked at has an end. They are put straight onto the disk."""
     about = scene.objects["bento"]
@@ -256,3 +257,20 @@ def test_an_older_version_that_was_signed(
     where = "svc:8" if scene.registry is None else newer
     assert "signed as svc:7" in scene.refused("verify", where, *who.counts)
     assert scene.done("verify", where, "--alias", *who.counts)["verified"]
+
+
+def test_junk_beside_it_hides_no_signature(scene: Any, who: Any) -> None:
+    """Anybody may attach something to what they may read and push; a signature that holds still counts."""
+    digest = scene.objects["bento"].digest
+    other = who.bundle(_statement("sha256:" + "0" * 64))
+    for data in (b"", b"{}", b"\xff" * 100, b"[" * 100_000, other, other[:-1], other + b" " * BUNDLE_LIMIT):
+        scene.attach("bento", data)
+    scene.place.attach(scene.objects["bento"], Attachment(b"hello", "text/plain"), "application/vnd.test.note", {})
+    if scene.registry is not None:  # entries of its list that lead nowhere, or to what is no referrer
+        repository, tag = RemoteReference.parse(scene.remote).repository, referrers_tag(digest)
+        listed = Index.from_bytes(scene.registry.get_manifest(repository, tag).data).manifests
+        for each in (scene.objects["model"], scene.objects["index"]):
+            listed = (Descriptor(each.media_type, each.digest, each.size, artifact_type=BUNDLE), *listed)
+        scene.registry.upload_manifest(repository, tag, Index(listed).to_bytes(), INDEX)
+    verified = scene.done("verify", scene.where, *who.counts)
+    assert len(next(each for each in verified["objects"] if each["kind"] == "bento")["rejected"]) >= 7
