@@ -10,7 +10,7 @@ from bentotool.build.bentos import StoredBento
 from bentotool.build.media import LOCK
 from bentotool.errors import BentotoolError
 from bentotool.imagespec import BuiltImage
-from bentotool.oci.attached import Attachment, attach, referrers
+from bentotool.oci.attached import MADE_HERE, Attachment, attach, referrers
 from bentotool.oci.descriptor import canonical_json
 from bentotool.oci.layout import Layout
 from bentotool.trust.attached import FORMATS, LIMIT, PROVENANCE, is_document
@@ -37,9 +37,12 @@ def attach_image_documents(layout: Layout, bento: StoredBento, image: BuiltImage
                 except BentotoolError:  # damaged, which is for the Bento's reader to say
                     continue
                 if is_document(kind, bento.digest, data):
-                    attach(layout, image.digest, kind, [Attachment(data, kind)], {_KIND: "sbom"})
+                    copied = attach(layout, image.digest, kind, [Attachment(data, kind)], {_KIND: "sbom"})
+                    if layout.remarked(found.digest) == MADE_HERE:
+                        layout.remark(copied.digest, MADE_HERE)
     statement = canonical_json(image_provenance(bento, image, builder))
-    attach(layout, image.digest, PROVENANCE, [Attachment(statement, PROVENANCE)], {_KIND: "provenance"})
+    made = attach(layout, image.digest, PROVENANCE, [Attachment(statement, PROVENANCE)], {_KIND: "provenance"})
+    layout.remark(made.digest, MADE_HERE)
 
 
 def image_provenance(bento: StoredBento, image: BuiltImage, builder: str) -> Mapping[str, Any]:

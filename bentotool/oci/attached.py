@@ -35,6 +35,7 @@ from bentotool.oci.reach import FILES_OF, NAMED_MODELS, Reach, bento_of, reach
 from bentotool.paths import make_folder, write_atomic
 
 __all__ = [
+    "MADE_HERE",
     "ROOMS",
     "Attachment",
     "Referrer",
@@ -53,6 +54,8 @@ __all__ = [
     "referrers_below",
 ]
 
+MADE_HERE = "made here"
+"""Remark of a store on a referrer that states what was seen here, and came from nobody else."""
 ROOMS = ("referrers", "indexes")
 """Folders of ``refs`` with what stands for manifests that are kept with another."""
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.build.documents import FORMATS, LIBRARIES, PROVENANCE
 from bentotool.errors import BentotoolError, MissingDependencyError, NotFoundError, UsageError, VerificationError
-from bentotool.oci.attached import Attachment, attach, referrers
+from bentotool.oci.attached import MADE_HERE, Attachment, attach, referrers
 from bentotool.oci.layout import Layout
 from bentotool.trust.contents import Contents, contents_of
 
@@ -165,15 +165,14 @@ def attach_documents(
     made = [("sbom", FORMATS[form], _made(form, contents)) for form in forms]
     if provenance:
         made.append(("provenance", PROVENANCE, _provenance(contents, folder, options, started)))
-    return [
-        {
-            "artifact_type": kind,
-            "digest": attach(layout, digest, kind, [Attachment(data, kind)], {KIND: name}).digest,
-        }
-        for name, kind, data in made
+    attached = []
+    for name, kind, data in made:
         # Another build may have stated its own while this one was made; a bill is the same whoever makes it.
-        if kind != PROVENANCE or _attached(layout, digest, kind) is None
-    ]
+        if kind != PROVENANCE or _attached(layout, digest, kind) is None:
+            referrer = attach(layout, digest, kind, [Attachment(data, kind)], {KIND: name}).digest
+            layout.remark(referrer, MADE_HERE)
+            attached.append({"artifact_type": kind, "digest": referrer})
+    return attached
 
 
 def _cyclonedx(contents: Contents) -> bytes:

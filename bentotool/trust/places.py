@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from bentotool.errors import BentotoolError
-from bentotool.oci.attached import Attachment, check_referrer, referrer_bytes, referrers
+from bentotool.oci.attached import MADE_HERE, Attachment, check_referrer, referrer_bytes, referrers
 from bentotool.oci.attached import attach as attach_stored
 from bentotool.oci.descriptor import EMPTY, EMPTY_JSON, Descriptor
 from bentotool.trust.evidence import Object
@@ -33,11 +33,14 @@ class Place(Protocol):
         """The bytes of a manifest, checked against their digest."""
         ...
 
-    def documents(self, digest: str, artifact_type: str, limit: int) -> Iterator[bytes]:
-        """The content of what is attached to a manifest under an artifact type, as far as it can be had.
+    def documents(self, digest: str, artifact_type: str, limit: int) -> Iterator[tuple[bytes, bool]]:
+        """What is attached to a manifest under an artifact type, as far as it can be had.
 
         Args:
             limit: bytes of the largest.
+
+        Returns:
+            the content, and whether it was made here: anybody else's is a claim that nobody here has looked at.
         """
         ...
 
@@ -56,11 +59,11 @@ class StorePlace:
     def manifest(self, digest: str) -> bytes:
         return self._layout.read(digest)
 
-    def documents(self, digest: str, artifact_type: str, limit: int) -> Iterator[bytes]:
+    def documents(self, digest: str, artifact_type: str, limit: int) -> Iterator[tuple[bytes, bool]]:
         for each in referrers(self._layout, digest, artifact_type)[:_MOST_DOCUMENTS]:
             for layer in each.manifest.layers[:1]:
                 try:
-                    yield self._layout.read(layer.digest, limit)
+                    yield self._layout.read(layer.digest, limit), self._layout.remarked(each.digest) == MADE_HERE
                 except BentotoolError:  # damaged, or too large: not to be had
                     continue
 
@@ -79,13 +82,13 @@ class RegistryPlace:
     def manifest(self, digest: str) -> bytes:
         return self._registry.get_manifest(self._repository, digest).data
 
-    def documents(self, digest: str, artifact_type: str, limit: int) -> Iterator[bytes]:
+    def documents(self, digest: str, artifact_type: str, limit: int) -> Iterator[tuple[bytes, bool]]:
         listed = self._registry.get_referrers(self._repository, digest, artifact_type, limit=_MOST_DOCUMENTS)
         for each in listed:
             try:
                 found = check_referrer(self.manifest(each.digest))
                 if found.subject == digest:
-                    yield self._registry.read_blob(self._repository, found.manifest.layers[0], limit)
+                    yield self._registry.read_blob(self._repository, found.manifest.layers[0], limit), False
             except (BentotoolError, IndexError):
                 continue
 

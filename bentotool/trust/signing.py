@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from bentotool.build.documents import FORMATS, PROVENANCE
 from bentotool.errors import UsageError
@@ -71,11 +71,12 @@ class ClaimOptions:
 
     Args:
         annotations: said of each object that is signed.
-        documents: whether bills of materials and provenance that are attached are signed too.
+        documents: which of the bills of materials and provenance that are attached are signed too. Of ``own`` ones the
+            store knows that they were made here; what a pull brought, or a registry has, anybody may have attached.
     """
 
     annotations: Mapping[str, str] = field(default_factory=dict)
-    documents: bool = True
+    documents: Literal["none", "own", "all"] = "own"
 
 
 def claims_of(place: Place, objects: Sequence[Object], options: ClaimOptions) -> Iterator[Claim]:
@@ -93,10 +94,10 @@ def claims_of(place: Place, objects: Sequence[Object], options: ClaimOptions) ->
             manifest = Manifest.from_bytes(place.manifest(each.digest))
             name = manifest.annotations.get("io.bentotool.name", "")
             yield Claim(model_statement(name, model_files(manifest, name)), (each,))
-    documented = [each for each in objects if each.kind in ("bento", "image")] if options.documents else []
-    for each in documented:
+    documented = [each for each in objects if each.kind in ("bento", "image")]
+    for each in documented if options.documents != "none" else []:
         for kind, predicate_type in _PREDICATES.items():
-            predicate = _document(place, each, kind)
+            predicate = _document(place, each, kind, own=options.documents == "own")
             if predicate is not None:
                 yield attestation(objects if each.kind == "bento" else (each,), predicate_type, predicate)
 
@@ -107,12 +108,13 @@ def _whole(objects: Sequence[Object]) -> tuple[Object, ...]:
     return found or tuple(objects[:1])
 
 
-def _document(place: Place, about: Object, kind: str) -> Mapping[str, Any] | None:
-    for data in place.documents(about.digest, kind, _PAYLOAD_LIMIT):
-        if is_document(kind, about.digest, data):
+def _document(place: Place, about: Object, kind: str, *, own: bool) -> Mapping[str, Any] | None:
+    for data, made_here in place.documents(about.digest, kind, _PAYLOAD_LIMIT):
+        if (made_here or not own) and is_document(kind, about.digest, data):
             content = load_json(data, "the document")
-            predicate: Mapping[str, Any] = content["predicate"] if kind == PROVENANCE else content
-            return predicate
+            predicate = content["predicate"] if kind == PROVENANCE else content
+            if isinstance(predicate, dict):
+                return predicate
     return None
 
 

@@ -116,12 +116,17 @@ def load_json(data: bytes, what: str) -> dict[str, Any]:
         VerificationError: it is none.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous, parse_constant=_no_number)
+        canonical_json(value)  # what cannot be written again could not be signed
     except (ValueError, RecursionError) as error:
         raise VerificationError(f"{what} is not valid JSON: {str(error)[:100]}") from None
     if not isinstance(value, dict):
         raise VerificationError(f"{what} is not a JSON object")
     return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

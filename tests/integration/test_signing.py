@@ -15,7 +15,7 @@ import pytest
 
 from bentotool.cli.main import main
 from bentotool.models.store import StoredModel
-from bentotool.oci.attached import Attachment, attach, keep_index, referrer_bytes
+from bentotool.oci.attached import MADE_HERE, Attachment, attach, keep_index, referrer_bytes, referrers
 from bentotool.oci.descriptor import EMPTY, EMPTY_JSON, INDEX, MANIFEST, Descriptor, Index, Manifest
 from bentotool.oci.layout import Layout
 from bentotool.oci.referrers import referrer_descriptor
@@ -320,16 +320,14 @@ def test_images_and_their_documents_are_signed(
     status, document = run("verify", "svc", "--key", public)
     assert status == 4
     assert [each["signed"] for each in document["error"]["objects"]] == [False, True, False, True]
-    signed = run("sign", "svc", "--key", key)[1]["signed"]
-    assert [(each["kind"], each["new"]) for each in signed] == [
-        ("index", True),
-        ("bento", False),
-        ("image", True),
-        ("model", False),
-        ("model", False),
-        ("image", True),
-    ]
+    # a document is signed where it was made here, or somebody vouches for it
+    assert [each["kind"] for each in run("sign", "svc", "--key", key, "--no-documents")[1]["signed"]][2] == "image"
+    assert len(run("sign", "svc", "--key", key)[1]["signed"]) == 5
+    signed = run("sign", "svc", "--key", key, "--documents")[1]["signed"]
+    assert [each["new"] for each in signed] == [False] * 5 + [True]
     assert (signed[2]["digest"], signed[5]["predicate_type"]) == (image, "https://spdx.dev/Document")
+    layout.remark(referrers(layout, image, SPDX)[0].digest, MADE_HERE)
+    assert len(run("sign", "svc", "--key", key)[1]["signed"]) == 6
     remote = f"{real_registry.host}/imaged:7"
     assert run("push", "svc", remote)[0] == 0
     status, document = run("verify", remote, "--key", public)

@@ -52,8 +52,12 @@ def sign(
         typer.Option("-a", "--annotation", metavar="KEY=VALUE", help="Say this of what is signed (repeatable)."),
     ] = None,
     documents: Annotated[
-        bool, typer.Option("--documents/--no-documents", help="Sign its SBOMs and provenance too.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--documents/--no-documents",
+            help="Sign attached SBOMs and provenance too.  [default: those that were made in this store]",
+        ),
+    ] = None,
     legacy_sig: Annotated[
         bool, typer.Option("--legacy-sig", help="Also tag sha256-….sig, for cosign 2 and older admission controllers.")
     ] = False,
@@ -65,7 +69,7 @@ def sign(
     state = current()
     from bentotool.trust.signing import ClaimOptions, claims_of, sign_claims
 
-    options = ClaimOptions(annotations_of(annotation), documents)
+    options = ClaimOptions(annotations_of(annotation), "own" if documents is None else "all" if documents else "none")
     with open_target(state, reference, model=model, writes=True) as target:
         if legacy_sig and target.registry is None:
             raise UsageError(

@@ -345,7 +345,8 @@ def test_names_of_predicates(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             predicate_type(bad)
     path = tmp_path / "p.json"
-    for text in ("[]", "{", '{"_type": "x", "predicateType": "y"}', '{"a": 1, "a": 2}'):
+    statement = '{"_type": "x", "predicateType": "y"}'
+    for text in ("[]", "{", statement, '{"a": 1, "a": 2}', '{"a": NaN}', '{"a": -Infinity}', '{"a": "\\ud800"}'):
         path.write_text(text)
         with pytest.raises(UsageError):
             read_predicate(path)
