@@ -8,6 +8,7 @@ from typing import Any
 
 from bentotool.errors import RemoteError
 from bentotool_k8s.cluster.api import Api, Object, kind_of, name_of
+from bentotool_k8s.cluster.inference import is_inference, new_deployments
 from bentotool_k8s.cluster.marks import selector
 from bentotool_k8s.cluster.mirror import Mirror
 from bentotool_k8s.cluster.pods import Problem, explained, last_lines, problem_of
@@ -105,12 +106,17 @@ class Rollout:
         states: list[tuple[str, bool, str, tuple[Problem, Object | None] | None]] = []
         for wanted in self._others:
             item = self._api.get(*kind_of(wanted), name_of(wanted)) or {}
-            ready = condition(item, "Ready") if current(item) else {}
+            inference = is_inference(wanted)
+            ready = condition(item, "Ready") if inference or current(item) else {}
             said = short(f"{ready.get('reason', '')} {ready.get('message', '')}".strip()) or "starts"
             problem = _worst(mirror.items("Pod") or ())
             if problem is None and ready.get("status") == "False":
                 problem = Problem(said, lasts_s=60), None
-            states.append((name_of(wanted), ready.get("status") == "True", said, problem))
+            done = ready.get("status") == "True"
+            if done and inference and (made := new_deployments(wanted, mirror.items("Deployment"))) is not None:
+                done = any(deployment_state(each)[0] for each in made)
+                said = said if done else next((deployment_state(each)[1] for each in made), "is taken up by KServe")
+            states.append((name_of(wanted), done, said, problem))
         return states
 
     def _failure(

@@ -111,9 +111,9 @@ def _address(api: Api, anchor: Anchor, labels: str) -> str:
     kinds = dict.fromkeys(kind for _, kind in anchor.kinds)
     for version, kind in anchor.kinds:
         if version.startswith(_READY_KINDS):
-            for item in api.find(version, kind, labels):
-                if url := (item.get("status") or {}).get("url"):
-                    return str(url)
+            item = api.get(version, kind, anchor.name)  # of a graph, the entry has the deployment's name
+            if url := ((item or {}).get("status") or {}).get("url"):
+                return str(url)
     if "Ingress" in kinds or "HTTPRoute" in kinds or "Service" not in kinds:
         return ""
     for item in api.find("v1", "Service", labels):
