@@ -100,24 +100,26 @@ class _Acceptor:
             self._accept()
 
     def _return(self) -> None:
-        if self._open:
-            self._accept()  # whoever stepped back takes one now, should the others be too busy to
+        # whoever stepped back takes one now, should the others be too busy to
+        if self._open and self._accept():
             self._loop.add_reader(self._listener.fileno(), self._take)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Whether to go on; else it comes back by itself."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker has it
+            return True  # another worker has it
         except OSError as error:  # no file descriptors left, say: the connection waits
             _log.warning("no connection can be accepted: %s", error)
             self._loop.remove_reader(self._listener.fileno())
             self._loop.call_later(1.0, self._return)
-            return
+            return False
         connection.setblocking(False)
         task = self._loop.create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _serve(self, connection: socket.socket) -> None:
         try:

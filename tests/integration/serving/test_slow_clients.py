@@ -305,13 +305,16 @@ def served(server: Any) -> int:
         return 0
 
 
-def test_the_server_runs_out_of_descriptors_and_comes_back(serving: Any, wire: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_server_runs_out_of_descriptors_and_comes_back(
+    serving: Any, wire: Any, tmp_path: Path, workers: int
+) -> None:
     if sys.platform == "win32":
         pytest.skip("descriptors are limited otherwise")
     prelude = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
-    with serving(tmp_path / "project", SERVICE, prelude=prelude) as server:
+    with serving(tmp_path / "project", SERVICE, "--workers", str(workers), prelude=prelude) as server:
         with ExitStack() as stack:
-            for _ in range(150):
+            for _ in range(150 * workers):
                 connect(server, stack)
             wire.wait_for(lambda: served(server) == 0)
         wire.wait_for(lambda: served(server) == 200)
