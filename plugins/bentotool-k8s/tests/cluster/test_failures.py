@@ -31,16 +31,16 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
         ("memory", "does not start: container service was ended for want of memory", "--memory"),
         ("secret", 'does not start: container service cannot be made: secret "token" not found', "kubectl create"),
         ("startup", "does not start: its startup probe fails: HTTP probe failed with statuscode: 503", "--timeout"),
-        ("gpu", r"not ready after 2 s: no node takes its pod: 0/3 nodes are available: 3 Insuff\S+ nvidia.com/gpu$",
+        ("gpu", r"not ready after 5 s: no node takes its pod: 0/3 nodes are available: 3 Insuff\S+ nvidia.com/gpu$",
          "--gpus"),
-        ("unready", "not ready after 2 s: its readiness probe fails: HTTP probe failed with status\\S+ 503", "--tim"),
-        ("slow", "not ready after 0.3 s: ", "--timeout"),
+        ("unready", "not ready after 5 s: its readiness probe fails: HTTP probe failed with status\\S+ 503", "--tim"),
+        ("forever", "not ready after 0.5 s: ", "--timeout"),
     ],
 )  # fmt: skip
 def test_a_pod_that_does_not_come_up(
     cluster: Any, deploy: Callable[..., Any], things: SimpleNamespace, tag: str, said: str, hint: str
 ) -> None:
-    timeout = 0.3 if tag == "slow" else 2.0 if tag in ("gpu", "unready") else 20.0
+    timeout = {"forever": 0.5, "gpu": 5.0, "unready": 5.0}.get(tag, 40.0)
     with pytest.raises(RemoteError, match=said) as caught:
         deploy(things.service(), things.deployment(tag=tag), timeout_s=timeout)
     assert "\n" not in caught.value.message
@@ -148,13 +148,29 @@ def test_a_busy_server_is_asked_again(cluster: Any, deploy: Callable[..., Any], 
 
 
 def test_streams_that_end_and_versions_that_are_forgotten(
-    cluster: Any, deploy: Callable[..., Any], things: SimpleNamespace
+    cluster: Any, api: Any, things: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Watching goes on after the end of a stream, from where it was; and from a new list where that is gone."""
+    from bentotool_k8s.cluster import mirror
+
+    monkeypatch.setattr(mirror, "_AGAIN_S", 0.01)
     cluster.end_watches = 1
-    timer = threading.Timer(0.4, cluster.store.forget)
-    timer.start()
-    assert deploy(things.deployment(tag="slow"), timeout_s=60.0).committed == ["iris:1"]
-    timer.join()
+    with mirror.Mirror(api, [("v1", "Service")], "") as found:
+        for number in range(1, 7):
+            cluster.store.put(things.service(f"s{number}"))
+            if number == 3:
+                cluster.store.forget()
+            for _ in range(300):
+                if len(found.items("Service") or ()) == number:
+                    break
+                found.wait(0.1)
+            assert len(found.items("Service") or ()) == number
+        cluster.store.remove("v1", "Service", "s1")
+        for _ in range(300):
+            if len(found.items("Service") or ()) == 5:
+                break
+            found.wait(0.1)
+        assert len(found.items("Service") or ()) == 5
     assert len([path for _, path in cluster.seen if "watch=1" in path]) > 3
 
 
@@ -167,7 +183,7 @@ def test_of_two_at_once_the_later_counts(
 
     def first() -> None:
         try:
-            deploy(things.service(), things.deployment(tag="slow"), tag="iris:slow", timeout_s=60.0)
+            deploy(things.service(), things.deployment(tag="forever"), tag="iris:forever", timeout_s=60.0)
         except Exception as error:
             failed.append(error)
 
@@ -234,12 +250,12 @@ def test_ctrl_c_says_what_stands_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(mirror.Mirror, "wait", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            deploy(things.service(), things.deployment(tag="slow"), tag="iris:2")
+            deploy(things.service(), things.deployment(tag="forever"), tag="iris:2")
     note = deploy.said.notes[-1]  # type: ignore[attr-defined]
     assert note.startswith("interrupted: iris: ")
     assert "iris:1 serves meanwhile; the same command goes on" in note
     assert deploy.said.committed == ["iris:1"]  # type: ignore[attr-defined]
-    assert deploy(things.service(), things.deployment(tag="slow"), tag="iris:2").committed == ["iris:1", "iris:2"]
+    assert deploy(things.service(), things.deployment(tag="better"), tag="iris:3").committed == ["iris:1", "iris:3"]
     assert (look(api, "iris").status, look(api, "iris").detail) == ("ready", "")
 
 
