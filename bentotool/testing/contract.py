@@ -20,6 +20,7 @@ from bentotool.interfaces import FrameworkDecl, Match, ModelInfo, SourceFile
 from bentotool.models.detect import describe_model, detect_framework
 from bentotool.plugins import Plugins, PluginState, load_plugins
 from bentotool.protocols import Framework
+from bentotool.signspec import SignerDecl, Signers
 
 __all__ = ["ContractError", "check_framework", "check_plugin", "source_files"]
 
@@ -75,6 +76,8 @@ def check_plugin(name: str) -> PluginState:
             _check_loader(plugins, decl)
             if not isinstance(plugins.resolve(decl), Framework):
                 raise ContractError(f"{decl.target} is not a Framework: it lacks detect, describe or save")
+        elif isinstance(decl, SignerDecl) and not isinstance(plugins.resolve(decl), Signers):
+            raise ContractError(f"{decl.target} is not a Signers: it lacks signer or verifier")
     return state
 
 
