@@ -57,13 +57,13 @@ def public_key(
     ],
 ) -> None:
     """Print the public key of a key"""
-    from bentotool.trust.keys import load_public_key
+    from bentotool.trust.keys import load_public_key, read_key_file
     from bentotool.trust.privatekeys import load_private_key
     from bentotool.trust.signers import open_public_key
 
     state = current()
     path = Path(key)
-    if path.is_file() and b"PRIVATE KEY" in path.read_bytes():
+    if path.is_file() and b"PRIVATE KEY" in read_key_file(path):
         found = load_private_key(path, ask_password(state)).public
     else:
         found = load_public_key(path) if path.is_file() else open_public_key(state.plugins, key)
