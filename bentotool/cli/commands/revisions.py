@@ -15,7 +15,7 @@ from bentotool.cli.targets import deployed_again, show_differences
 
 if TYPE_CHECKING:
     from bentotool.deploy.records import Revision
-    from bentotool.targetspec import Plan
+    from bentotool.targetspec import DeployBento, Plan
 
 __all__ = ["diff_deployment", "history_deployment", "prune_deployments", "rollback_deployment"]
 
@@ -65,9 +65,24 @@ def _plan_of(
     from bentotool.targetspec import DeployOptions
 
     target = revision.deployment.target
-    options = DeployOptions(name, repeated_options(find_target(state.plugins, target), revision), revision.env)
+    values = repeated_options(find_target(state.plugins, target), revision)
     bento = deployed_again(state, revision, base=base, builder=builder, offline=offline)
+    options = DeployOptions(name, _own_image(revision, values, bento), revision.env)
     return make_plan(state.layout, state.plugins, target, bento, options)
+
+
+def _own_image(revision: Revision, values: dict[str, Any], bento: DeployBento) -> dict[str, Any]:
+    """The values for a revision whose image is pushed again, where it is to be made anew, or where a policy asks whose
+    it is: it was the Bento's own, but by the name in a registry alone nobody can tell.
+    """
+    from bentotool.trust.enforcing import in_force
+
+    pinned = revision.deployment.facts.get("image")
+    named = revision.options.get("image") or not isinstance(pinned, str) or "@" not in pinned
+    if named or bento.registry is None or not (bento.anew or in_force()):
+        return values
+    where = str(pinned).partition("@")[0].removesuffix(f"/{bento.name}")
+    return {**values, "image": None, "registry": values.get("registry") or where}
 
 
 def diff_deployment(

@@ -15,7 +15,7 @@ from bentotool.build.bentos import StoredBento
 from bentotool.oci.attached import indexes
 from bentotool.oci.layout import Layout
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 SHELF = """
 import json
 from bentotool.hookspecs import hookimpl
@@ -123,7 +123,7 @@ def test_models_go_as_volumes_beside_an_image_without_them(
 
 @pytest.mark.usefixtures("shelf")
 def test_a_rollback_deploys_the_image_of_its_revision(
-    cli: Callable[..., Any], build: Callable[..., StoredBento], real_registry: Any
+    cli: Callable[..., Any], build: Callable[..., StoredBento], real_registry: Any, base: str
 ) -> None:
     first = build()
     one = cli("deploy", "shelf", first.tag, "--registry", f"{real_registry.host}/back", "--name", "back")
@@ -134,6 +134,11 @@ def test_a_rollback_deploys_the_image_of_its_revision(
     back = cli("deployment", "rollback", "back")
     assert back["facts"]["image"] == one["facts"]["image"]
     assert (back["tag"], back["revision"]) == (first.tag, 3)
+    again = cli("deployment", "rollback", "back", "--to", "2", "--base", base)
+    assert again["facts"]["image"].startswith(f"{real_registry.host}/back/double@"), (
+        "made anew, and pushed where it was"
+    )
+    assert again["tag"] == second.tag
 
 
 @pytest.mark.usefixtures("shelf")
