@@ -29,6 +29,7 @@ from bentotool.build.schema import (
 )
 from bentotool.build.schema import key as declared  # a signer has a field of that name
 from bentotool.errors import ConfigError
+from bentotool.trust.predicatetypes import PREDICATES, SLSA
 
 __all__ = [
     "PREDICATE_TYPES",
@@ -44,14 +45,8 @@ __all__ = [
 ]
 
 SAFETY = ("data", "program", "pickle")
-PREDICATE_TYPES: Mapping[str, str] = {
-    "provenance": "https://slsa.dev/provenance/v1",
-    "cyclonedx": "https://cyclonedx.org/bom",
-    "spdx": "https://spdx.dev/Document",
-    "vuln": "https://cosign.sigstore.dev/attestation/vuln/v1",
-    "openvex": "https://openvex.dev/ns/v0.2.0",
-}
-"""Short names of predicate types; any other is written as its URI."""
+PREDICATE_TYPES: Mapping[str, str] = {"provenance": SLSA, **PREDICATES}
+"""Short names of predicate types, those of ``attest --type`` among them; any other is written as its URI."""
 _MAX_RULES = 1000
 _PATTERN = r"[A-Za-z0-9*][A-Za-z0-9._:/*+-]{0,511}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
