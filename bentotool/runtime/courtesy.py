@@ -38,6 +38,7 @@ class Courteous(Guarded):
     idle_bytes = 64 * 1024
     farewell_seconds = 30.0
     _idle = 0
+    _of_body = False
     _farewell: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -48,17 +49,20 @@ class Courteous(Guarded):
             super().data_received(without_offer(data) if b"pgrade" in data or b"PGRADE" in data else data)
 
     def _receive_body(self, cycle: Any, data: bytes) -> None:
-        before = len(cycle.body)
+        self._of_body = False
         super().data_received(data)
         if self.cycle is not cycle or not cycle.more_body:
             self._forget()
-        elif cycle.response_complete:
-            if self._farewell is None and not self.transport.is_closing():
-                self._farewell = self.loop.call_later(self.farewell_seconds, self._cut)
-        else:
-            self._idle = 0 if len(cycle.body) > before else self._idle + len(data)
-            if self._idle > self.idle_bytes:
-                self._cut()
+            return
+        if cycle.response_complete and self._farewell is None and not self.transport.is_closing():
+            self._farewell = self.loop.call_later(self.farewell_seconds, self._cut)
+        self._idle = 0 if self._of_body else self._idle + len(data)
+        if self._idle > self.idle_bytes:
+            self._cut()
+
+    def on_body(self, body: bytes) -> None:
+        self._of_body = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -65,6 +65,15 @@ class Mortal:
             hoard.append(bytearray(b"x") * (1 << 22))
         return len(hoard)
 
+    @bentotool.api(batchable=True)
+    def batch(self, rows: list[int]) -> list[int]:
+        if 13 in rows:
+            os._exit(7)
+        (FOLDER / f"batch-{os.getpid()}").touch()
+        while 0 in rows and not (FOLDER / "released").exists():
+            time.sleep(0.02)
+        return [2 * row for row in rows]
+
     @bentotool.api
     async def nap(self, seconds: float) -> int:
         time.sleep(seconds)
@@ -149,6 +158,33 @@ class Load:
         found = [status for future in self._calling for status in future.result()]
         self._pool.shutdown()
         return found
+
+
+def in_progress(url: str) -> float:
+    """Requests for batches that are being answered, over all workers."""
+    text = httpx.get(f"{url}/metrics", timeout=30).text
+    found = re.findall(r'_request_in_progress\{[^}]*endpoint="/batch"[^}]*\} (\S+)', text)
+    return sum(map(float, found))
+
+
+def test_a_worker_that_exits_in_the_middle_of_a_batch_takes_that_queue_and_no_more(mortal: Any, wire: Any) -> None:
+    with mortal("--workers", "2") as server, contextlib.ExitStack() as stack:
+        victim, other = sorted(wire.wait_for(lambda: len(up := pids(server.url, 2)) == 2 and up))
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(12))
+        doomed = [stack.enter_context(connection_to(server.url, victim)) for _ in range(6)]
+        spared = [stack.enter_context(connection_to(server.url, other)) for _ in range(6)]
+        first = [pool.submit(ask, server.url, "batch", client, rows=[0]) for client in (doomed[0], spared[0])]
+        wire.wait_for(lambda: all((server.folder / f"batch-{pid}").exists() for pid in (victim, other)))
+        rest = [pool.submit(ask, server.url, "batch", spared[number], rows=[number]) for number in range(1, 6)]
+        lost = [pool.submit(ask, server.url, "batch", doomed[number - 8], rows=[number]) for number in range(9, 14)]
+        wire.wait_for(lambda: in_progress(server.url) == 12)
+        (server.folder / "released").touch()
+        assert first[1].result().json() == [0]
+        assert [call.result().json() for call in rest] == [[2 * number] for number in range(1, 6)]
+        assert all(isinstance(call.exception(), httpx.TransportError) for call in lost), "all of the batch, at once"
+        wire.wait_for(lambda: len(now := pids(server.url, 2)) == 2 and victim not in now and other in now)
+        assert "exit status 7" in server.log
+        assert ask(server.url, "batch", rows=[5]).json() == [10]
 
 
 @contextlib.contextmanager
