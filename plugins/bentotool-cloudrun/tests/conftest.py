@@ -19,7 +19,7 @@ import pytest
 from bentotool.deployspec import DeployService
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions
 
-LIMIT = 60.0
+LIMIT = 180.0
 IMAGE = "europe-west1-docker.pkg.dev/p/bentos/iris"
 BENTO = DeployBento(
     "iris", "1", "sha256:" + "1" * 64, "service:Iris", "3.11", "linux/amd64",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 IMAGE = "europe-west1-docker.pkg.dev/p/bentos/iris"
 FULL = "projects/p/locations/europe-west1/services/iris"
 Command = Callable[..., Any]
@@ -88,7 +88,7 @@ def test_the_life_of_a_deployment(cloud: Any, stored: Path, command: Command) ->
 
 
 def _until(found: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 180
     while not found():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -101,7 +101,7 @@ def test_ctrl_c_in_the_middle(cloud: Any, stored: Path, command: Command, start:
     process = start("deploy", "cloudrun", "iris:1", "--image", f"{IMAGE}:1")
     _until(lambda: any(method == "GET" and "operations" in path for method, path, _ in cloud.requests), process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert cloud.services == {}
@@ -114,7 +114,7 @@ def test_ctrl_c_in_the_middle(cloud: Any, stored: Path, command: Command, start:
     process = start("deploy", "cloudrun", "iris:2", "--image", f"{IMAGE}:2")
     _until(lambda: any(m == "GET" and "operations" in path for m, path, _ in cloud.requests[seen:]), process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=180)
     assert process.returncode == 130
     assert "iris serves as before: the new revision gets no requests" in said
     assert cloud.shares["iris"][-1] == {"iris-00001-abc": 100}
@@ -130,7 +130,7 @@ def test_a_first_deployment_that_is_killed_can_be_taken_away(
     process = start("deploy", "cloudrun", "iris:1", "--image", f"{IMAGE}:1")
     _until(lambda: any(method == "GET" and "operations" in path for method, path, _ in cloud.requests), process)
     process.kill()
-    process.communicate(timeout=120)
+    process.communicate(timeout=180)
     assert FULL in cloud.services
     assert command("deployment", "delete", "iris", "--yes").status == 0
     assert cloud.services == {}
@@ -138,11 +138,11 @@ def test_a_first_deployment_that_is_killed_can_be_taken_away(
 
 def test_two_deployments_at_once(cloud: Any, stored: Path, command: Command, start: Command) -> None:
     assert command("deploy", "cloudrun", "iris:1", "--image", f"{IMAGE}:1").status == 0
-    together = threading.Barrier(2, timeout=120)
+    together = threading.Barrier(2, timeout=180)
     for _ in range(2):  # both have looked at the service before one of them writes
         cloud.faults.append(("PATCH", "/services/iris", lambda cloud: together.wait()))
     processes = [start("deploy", "cloudrun", "iris:2", "--image", f"{IMAGE}:{number}") for number in "23"]
-    said = [process.communicate(timeout=120)[1] for process in processes]
+    said = [process.communicate(timeout=180)[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 1]
     won = next(number for number, process in zip("23", processes, strict=True) if process.returncode == 0)
     lost = next(text for text, process in zip(said, processes, strict=True) if process.returncode)

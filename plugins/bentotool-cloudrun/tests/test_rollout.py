@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from bentotool.errors import (
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions
 
 Deploy = Callable[..., Deployment]
+pytestmark = pytest.mark.timeout(200)
 IMAGE = "europe-west1-docker.pkg.dev/p/bentos/iris"
 FULL = "projects/p/locations/europe-west1/services/iris"
 
@@ -200,8 +203,8 @@ def test_one_that_takes_too_long(deploy: Deploy, cloud: Any, monkeypatch: pytest
 
     deploy()
     cloud.held.set()
-    clock = iter(range(0, 10_000, 100))
-    monkeypatch.setattr(rollout.time, "monotonic", lambda: next(clock))
+    clock = itertools.count(0, 100)
+    monkeypatch.setattr(rollout, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # the module's own alone
     with pytest.raises(RemoteError, match=r"iris is not ready after 300 s: Deploying Revision") as caught:
         deploy("timeout=300", version="2")
     assert caught.value.hint == "--timeout gives it longer"
@@ -328,8 +331,8 @@ def test_it_gives_up_in_the_end(deploy: Deploy, cloud: Any, quick: list[float]) 
 def test_an_api_that_never_answers(deploy: Deploy, cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from bentotool_cloudrun import api
 
-    monkeypatch.setattr(api, "_READ_S", 0.2)
     deploy()
+    monkeypatch.setattr(api, "_READ_S", 0.3)
     cloud.faults += [("GET", "/services/iris", "hang")] * 40
     with pytest.raises(RemoteError, match=r"127\.0\.0\.1:\d+ does not answer: time is up"):
         deploy(version="2")

@@ -16,7 +16,7 @@ __all__ = ["ATTEMPT", "CloudRun", "Refusal", "connect"]
 ATTEMPT = "io.bentotool.deployment.attempt"
 """Annotation of a service: who wrote it last, so that an answer that was lost is known when it is seen."""
 
-_CONNECT_S, _READ_S = 10, 60
+_CONNECT_S, _READ_S, _TOKEN_S = 10, 60, 60
 _TRIES = 5
 _LONGEST_PAUSE_S = 30.0
 _AGAIN = frozenset({429, 500, 502, 503, 504})
@@ -145,7 +145,7 @@ class CloudRun:
         try:
             return self.session.request(
                 method, url, json=body, params=params, timeout=(_CONNECT_S, _READ_S), allow_redirects=False,
-                max_allowed_time=_CONNECT_S + 2 * _READ_S,
+                max_allowed_time=_CONNECT_S + _TOKEN_S + 2 * _READ_S,
             )  # fmt: skip
         except GoogleAuthError as error:
             raise refused(error) from None
@@ -172,7 +172,7 @@ def connect(values: Mapping[str, Any], recorded: Mapping[str, Any] | None = None
     credentials, project = login()
     place = place_of(values, recorded, project)
     open_session: Any = transport.AuthorizedSession  # its types are not told
-    return CloudRun(place, open_session(credentials, refresh_timeout=_READ_S), root, logs_root)
+    return CloudRun(place, open_session(credentials, refresh_timeout=_TOKEN_S), root, logs_root)
 
 
 def _marked(body: Mapping[str, Any], attempt: str) -> dict[str, Any]:
