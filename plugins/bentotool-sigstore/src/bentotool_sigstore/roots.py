@@ -18,6 +18,8 @@ __all__ = ["client_config", "public_config", "trusted_root"]
 _LIMIT = 8 << 20
 _CONFIG = "application/vnd.dev.sigstore.clienttrustconfig"
 _ROOT = "application/vnd.dev.sigstore.trustedroot"
+_HINT_VERIFYING = "--offline takes the roots that are here; --trust-config FILE those of a file"
+_HINT_SIGNING = "signing asks services on the network; --trust-config FILE names those of another instance"
 _HINT = "the operator of the instance gives it out: a ClientTrustConfig, or for verifying a trusted_root.json"
 
 
@@ -64,10 +66,11 @@ def trusted_root(path: Path) -> TrustedRoot:
     return found
 
 
-def public_config(*, offline: bool) -> ClientTrustConfig:
+def public_config(*, offline: bool, verifying: bool) -> ClientTrustConfig:
     """Roots and services of the public instance.
 
     Args:
+        verifying: what they are for, else for signing.
         offline: take what was fetched last, or else what came with the library.
 
     Raises:
@@ -80,19 +83,25 @@ def public_config(*, offline: bool) -> ClientTrustConfig:
     def load(_: threading.Event) -> ClientTrustConfig:
         return ClientTrustConfig.production(offline=offline)
 
-    hint = "--offline takes the roots that are here; --trust-config FILE those of a file"
+    hint = _HINT_VERIFYING if verifying else _HINT_SIGNING
     try:
         return within(timeout() * 2, "the TUF repository of Sigstore", load, hint=hint)
     except TUFError as error:
-        reason = error.__cause__ or error
         raise RemoteError(
-            f"Sigstore's roots of trust could not be brought up to date: {_line(reason)}", hint=hint
+            f"Sigstore's roots of trust could not be brought up to date: {_reason(error)}", hint=hint
         ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"Sigstore's roots of trust cannot be kept here or are damaged: {_line(error)}",
             hint="--trust-config FILE takes them from a file",
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the deepest of the errors that led to this one says."""
+    for _ in range(10):
+        error = error.__cause__ or error.__context__ or error
+    return _line(error)
 
 
 def _read(path: Path) -> dict[str, Any]:

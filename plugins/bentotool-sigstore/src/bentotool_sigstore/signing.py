@@ -33,7 +33,9 @@ def keyless(request: SigningRequest) -> Keyless:
         ConfigError: the trust configuration is none.
         RemoteError: a service does not answer.
     """
-    config = client_config(request.trust_config) if request.trust_config else public_config(offline=False)
+    config = (
+        client_config(request.trust_config) if request.trust_config else public_config(offline=False, verifying=False)
+    )
     return Keyless(identity_token(request, config), config, request)
 
 

@@ -20,7 +20,7 @@ __all__ = ["Verifier", "certified"]
 
 _OUTDATED = "not valid at validation time"
 _NOT_THEN = "its certificate was not valid at the time that the log or a timestamp states"
-_NO_ROOT = "its certificate leads to none of the roots of trust here"
+_NO_ROOT = "its certificate leads to none of the roots of trust here; those of a private instance: --trust-config FILE"
 
 
 class Verifier:
@@ -44,7 +44,7 @@ class Verifier:
             RemoteError: the roots of the public instance cannot be fetched.
         """
         if self._verifier is None:
-            self._verifier = _verifier(public_config(offline=self._offline).trusted_root)
+            self._verifier = _verifier(public_config(offline=self._offline, verifying=True).trusted_root)
         return certified(bundle, self._verifier)
 
 
