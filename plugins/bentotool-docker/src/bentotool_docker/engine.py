@@ -27,7 +27,7 @@ from bentotool.errors import (
     UsageError,
 )
 
-__all__ = ["BROKEN", "NoSpaceError", "connect", "engine_url", "explained", "is_local", "one_line"]
+__all__ = ["BROKEN", "TAKEN", "NoSpaceError", "connect", "engine_url", "explained", "is_local", "one_line"]
 
 BROKEN = (docker.errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 """What calls to an engine raise when it refuses, or goes away in the middle."""
@@ -37,7 +37,7 @@ _ANY = "1.41"  # until the engine has said what it speaks
 _OLDEST = (1, 41)  # of Docker 20.10 (December 2020): what is older has no such mounts and devices as we ask for
 _ODD = (ValueError, KeyError, TypeError)  # what something that is no engine answers
 _LOCAL = ("unix://", "npipe://")
-_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
+TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.IGNORECASE)
 _NOT_OURS = re.compile(r"cannot assign requested address", re.IGNORECASE)
 _REFUSED = re.compile(r"denied|unauthorized|authentication required|no basic auth", re.IGNORECASE)
 _GPU = re.compile(r"could not select device driver|nvidia-container", re.IGNORECASE)
@@ -192,7 +192,7 @@ def _refused(action: str, port: str, error: docker.errors.DockerException) -> Be
             f"{action}: no space left on the engine's disk",
             hint="docker system df shows what takes it; docker image prune frees what nothing uses",
         )
-    if _TAKEN.search(said):
+    if TAKEN.search(said):
         return ConflictError(
             f"port {port} is in use", hint="stop what uses it, or choose another: --port N (0: a free one)"
         )

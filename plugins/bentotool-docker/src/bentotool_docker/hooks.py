@@ -5,6 +5,7 @@ from __future__ import annotations
 from bentotool.hookspecs import hookimpl
 from bentotool.imagespec import ImageBuilderDecl
 from bentotool.targetspec import OptionSpec, TargetDecl
+from bentotool_docker.compose.options import OPTIONS as COMPOSE
 
 OPTIONS = (
     OptionSpec("port", "integer", "Port to publish, 0 for a free one", default=3000, minimum=0, maximum=65535),
@@ -36,8 +37,12 @@ OPTIONS = (
 @hookimpl
 def bentotool_targets() -> list[TargetDecl]:
     return [
-        TargetDecl("docker", "bentotool_docker.target:DockerTarget", "Containers on a Docker engine", options=OPTIONS)
-    ]
+        TargetDecl("docker", "bentotool_docker.target:DockerTarget", "Containers on a Docker engine", options=OPTIONS),
+        TargetDecl(
+            "compose", "bentotool_docker.compose.target:ComposeTarget", "A graph of Services on one machine",
+            options=COMPOSE,
+        ),
+    ]  # fmt: skip
 
 
 @hookimpl

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 
-from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, RemoteError, UsageError
+from bentotool.errors import AuthenticationError, NotFoundError, RemoteError, UsageError
 from bentotool.interfaces import JSON
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
 from bentotool_docker.engine import connect, engine_url, is_local
+from bentotool_docker.facts import check_engine, engine_of, image_ids, made_before
 from bentotool_docker.images import Image, ensure_image, find_image, image_of, remove_image, unused_images
 from bentotool_docker.inspected import as_asked_for
 from bentotool_docker.logs import followed_lines, lines
@@ -47,7 +47,7 @@ class DockerTarget:
     def plan(self, bento: DeployBento, options: DeployOptions) -> Plan:
         """What would be made. Without an engine, as if nothing ran."""
         engine = engine_url(options.values["engine"])
-        _check_engine(options, engine)
+        check_engine(options, engine)
         given = options.values["image"]
         if given and bento.anew:
             raise UsageError(
@@ -121,7 +121,7 @@ class DockerTarget:
                 facts: dict[str, JSON] = {
                     "engine": engine, "image_name": image.reference, "image_id": image.id,
                     "container": str(version.name),
-                    "image_made": image.made or _made_before(plan.options, engine, image),
+                    "image_made": image.made or made_before(plan.options, engine, image),
                     "stop_seconds": stop_seconds(values),
                 }  # fmt: skip
                 done.append(Deployment(
@@ -135,13 +135,13 @@ class DockerTarget:
 
     def status(self, deployment: Deployment) -> Deployment:
         """How it is now."""
-        engine = _engine_of(deployment)
+        engine = engine_of(deployment)
         with contextlib.closing(connect(engine)) as client:
             return _described(look(client, deployment.name), engine, deployment.facts)
 
     def logs(self, deployment: Deployment, follow: bool, tail: int) -> Iterator[str]:
         """Lines of the newest version. With ``follow``, also when it is started again, and of the next one."""
-        with contextlib.closing(connect(_engine_of(deployment))) as client:
+        with contextlib.closing(connect(engine_of(deployment))) as client:
             shown: set[str] = set()
             while True:
                 versions = look(client, deployment.name).versions
@@ -162,7 +162,7 @@ class DockerTarget:
         """Remove what carries its label."""
         seconds = deployment.facts.get("stop_seconds")
         patience = int(seconds) if isinstance(seconds, int) else _PATIENCE_S
-        with contextlib.closing(connect(_engine_of(deployment), timeout=patience + 60)) as client:
+        with contextlib.closing(connect(engine_of(deployment), timeout=patience + 60)) as client:
             return take_away(client, deployment.name, patience)
 
     def list(self) -> Sequence[Deployment]:
@@ -175,12 +175,12 @@ class DockerTarget:
         """Remove images that were made for revisions of the past or by attempts, and that nothing and nobody uses."""
         removed: list[str] = []
         needed = {each.facts.get("image_id") for each in kept}
-        for engine in sorted({_engine_of(each) for each in past}):
+        for engine in sorted({engine_of(each) for each in past}):
             made = {
                 identity: each.tag
                 for each in past
-                if each.facts.get("image_made") and _engine_of(each) == engine
-                for identity in _images(each)
+                if each.facts.get("image_made") and engine_of(each) == engine
+                for identity in image_ids(each)
                 if identity not in needed
             }
             with contextlib.closing(connect(engine)) as client:
@@ -189,49 +189,6 @@ class DockerTarget:
                         continue
                     removed.append(f"image {made[identity]} ({identity.removeprefix('sha256:')[:12]})")
         return removed
-
-
-def _check_engine(options: DeployOptions, engine: str) -> None:
-    """Leave nothing behind on another engine.
-
-    Raises:
-        ConflictError: the deployment is one on another engine.
-    """
-    recorded = options.previous.facts.get("engine") if options.previous is not None else None
-    if isinstance(recorded, str) and _same_engine(recorded) != _same_engine(engine):
-        raise ConflictError(
-            f"{options.name} is deployed on the engine at {recorded}, and {engine} is meant now",
-            hint=f"--engine {recorded} updates it there; another --name makes one here",
-        )
-
-
-def _same_engine(url: str) -> str:
-    scheme, _, path = url.partition("://")
-    return f"{scheme}://{os.path.realpath(path)}" if scheme == "unix" else url
-
-
-def _made_before(options: DeployOptions, engine: str, image: Image) -> bool:
-    """Whether the image was made for the deployment that was, or by any attempt, whatever came of that."""
-    before = (*([options.previous] if options.previous is not None else []), *options.left)
-    return any(
-        each.facts.get("image_made") is True
-        and image.id in _images(each)
-        and _same_engine(_engine_of(each)) == _same_engine(engine)
-        for each in before
-    )
-
-
-def _images(deployment: Deployment) -> tuple[str, ...]:
-    """Ids of the image of a revision, or those that an image has that an attempt made."""
-    facts = deployment.facts
-    several = facts.get("image_ids")
-    found = several if isinstance(several, list) else [facts.get("image_id")]
-    return tuple(each for each in found if isinstance(each, str))
-
-
-def _engine_of(deployment: Deployment) -> str:
-    recorded = deployment.facts.get("engine")
-    return recorded if isinstance(recorded, str) and recorded else engine_url(None)
 
 
 def _described(standing: Standing, engine: str, facts: Any) -> Deployment:
