@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import pairwise
 from typing import Any
 
 FIXED, EACH = 0.008, 0.001
@@ -38,20 +39,26 @@ def load() -> Any:
     return run
 
 
-def write_mlp(path: str, features: int = 512, hidden: int = 512) -> None:
-    """A perceptron of two layers with weights made from a fixed seed."""
+def write_mlp(path: str, hidden: int = 512, further: int = 0, features: int = 512) -> None:
+    """A perceptron with weights made from a fixed seed: one layer of `hidden`, `further` like it, and one number."""
     import numpy as np
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     rng = np.random.default_rng(7)
-    sizes = [(features, hidden), (hidden, 1)]
-    weights = [numpy_helper.from_array(rng.normal(0, 0.05, s).astype(np.float32), f"w{n}") for n, s in enumerate(sizes)]
+    sizes = [features, *[hidden] * (1 + further), 1]
+    shapes = list(pairwise(sizes))
+    weights = [
+        numpy_helper.from_array(rng.normal(0, 0.05, s).astype(np.float32), f"w{n}") for n, s in enumerate(shapes)
+    ]
+    nodes, last = [], "x"
+    for number in range(len(shapes)):
+        name = "y" if number == len(shapes) - 1 else f"h{number}"
+        nodes.append(helper.make_node("MatMul", [last, f"w{number}"], [name]))
+        if name != "y":
+            nodes.append(helper.make_node("Relu", [name], [f"r{number}"]))
+        last = f"r{number}"
     graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["x", "w0"], ["h"]),
-            helper.make_node("Relu", ["h"], ["r"]),
-            helper.make_node("MatMul", ["r", "w1"], ["y"]),
-        ],
+        nodes,
         "mlp",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, features])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
