@@ -12,6 +12,8 @@ import pytest
 
 from bentotool.errors import AuthenticationError, BentotoolError, ConflictError, UsageError
 
+pytestmark = pytest.mark.timeout(180)
+
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 NOTHING: dict[str, list[str]] = {"models": [], "configs": [], "endpoints": [], "scaling": []}

@@ -13,6 +13,8 @@ import pytest
 
 from bentotool.errors import AuthenticationError, ConflictError, NotFoundError, RemoteError, UsageError
 
+pytestmark = pytest.mark.timeout(180)
+
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 
@@ -216,7 +218,7 @@ def test_by_the_command(aws: Any, deployer: Any, client: Any, tmp_path: Path) ->
     def run(*words: str) -> Any:
         command = [sys.executable, "-m", "bentotool", "--store", str(tmp_path / "store"), "--json", *words]
         return subprocess.run(
-            command, cwd=project, env=dict(os.environ), capture_output=True, text=True, timeout=55, check=False
+            command, cwd=project, env=dict(os.environ), capture_output=True, text=True, timeout=120, check=False
         )
 
     options = ("--role", "runner", "--image", f"{HOST}/iris:1", "--name", "iris")
