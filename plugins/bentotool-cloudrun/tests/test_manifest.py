@@ -18,6 +18,7 @@ from bentotool.errors import UsageError
 from bentotool.targetspec import DeployBento, DeployOptions
 from bentotool.testing import check_plugin
 
+pytestmark = pytest.mark.timeout(300)
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE = "europe-west1-docker.pkg.dev/p/bentos/iris@sha256:" + "a" * 64
 

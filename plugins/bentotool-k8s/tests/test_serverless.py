@@ -21,6 +21,7 @@ from bentotool.deployspec import DeployService, PublishedImage
 from bentotool.errors import UsageError
 from bentotool.targetspec import DeployBento, DeployOptions, TargetDecl
 
+pytestmark = pytest.mark.timeout(300)
 GOLDEN = Path(__file__).parent / "golden_serverless"
 KSERVE: dict[str, Any] = json.loads((Path(__file__).parent / "kserve_fields.json").read_text())
 KNATIVE: dict[str, set[str]] = {

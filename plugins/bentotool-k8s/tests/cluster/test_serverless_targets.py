@@ -13,6 +13,7 @@ from bentotool.deployspec import DeployService
 from bentotool.errors import NotFoundError, RemoteError
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions
 
+pytestmark = pytest.mark.timeout(300)
 KNATIVE = ("serving.knative.dev/v1", "Service")
 KSERVE = ("serving.kserve.io/v1beta1", "InferenceService")
 RUNTIME = ("serving.kserve.io/v1alpha1", "ServingRuntime")
