@@ -27,6 +27,8 @@ _USER = "65532:65532"  # "nonroot" of distroless images; no base has an account 
 _PORT = 3000
 _SOURCE = re.compile(r"^# source: ([a-z0-9-]+)$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_PATH = re.compile(r"(/[A-Za-z0-9_.~-]+)+", re.ASCII)
+_READY = "/readyz"
 
 
 def default_base(python: str) -> str:
@@ -86,7 +88,7 @@ def plan_image(layout: Layout, bento: StoredBento, platform: str, *, base: str |
         user=_USER,
         workdir="/home/bento/app",
         entrypoint=(f"/{PREFIX}/bin/python", "-m", "bentotool.runtime", "/home/bento"),
-        healthcheck=(f"/{PREFIX}/bin/python", "-m", "bentotool.runtime.healthcheck"),
+        healthcheck=(f"/{PREFIX}/bin/python", "-m", "bentotool.runtime.healthcheck", *_asked(bento)),
         port=_PORT,
         labels=labels_of(layout, bento),
         layers=_layers(layout, bento),
@@ -100,6 +102,16 @@ def plan_image(layout: Layout, bento: StoredBento, platform: str, *, base: str |
         build_env=_build_env(bento, ("all", "build")),
         build_only=tuple(_build_env(bento, ("build",))),
     )
+
+
+def _asked(bento: StoredBento) -> tuple[str, ...]:
+    """What the health check asks, where that is not the path it knows: it lies below the prefix of the service."""
+    for service in bento.config.get("services", ()):
+        if isinstance(service, Mapping) and service.get("target") == bento.service:
+            path = (service.get("probes") or {}).get("readyz")
+            if path != _READY and isinstance(path, str) and _PATH.fullmatch(path):
+                return (path,)
+    return ()
 
 
 def _base(given: str | None, image: Mapping[str, Any], python: str) -> tuple[str, str]:
