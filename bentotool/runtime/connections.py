@@ -61,6 +61,7 @@ class Guarded(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._parsing = True
+        before: Any = self.cycle
         super().data_received(data)
         self._parsing = False
         cycle: Any = self.cycle  # of the last request whose head was complete
@@ -72,14 +73,15 @@ class Guarded(HttpToolsProtocol):
             if self._timer is not None or self._head:
                 self._complete()
         else:
-            self._incomplete(len(data))
+            # whole requests that came in the same piece are not counted, nor is what came with them of the next one
+            self._incomplete(len(data) if cycle is before else 1)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._unset_keepalive_if_required()  # the request before may have been answered while this one was parsed
         if self._parsing and self._direct is not None and cycle is self.cycle and cycle.more_body and app is self.app:
             headers = dict(cycle.scope["headers"])
             direct = self._direct(cycle.scope, headers)
-            if direct is not None:
+            if direct is not None and len(headers) == len(cycle.scope["headers"]):  # none is there twice
                 self._short = Exchange(direct, cycle, headers, self.loop, self.tasks, self._start_task)
                 return
         super()._start_asgi_task(cycle, app)

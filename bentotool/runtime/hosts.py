@@ -45,8 +45,10 @@ class HostCheck:
 
     def allows(self, scope: dict[str, Any], prefix: str) -> bool:
         """Whether a request is answered."""
-        raw = next((value for name, value in scope["headers"] if name == b"host"), b"")
-        return self.knows(raw) or scope["path"].removeprefix(prefix) in self._exempt
+        found = [value for name, value in scope["headers"] if name == b"host"]
+        if len(found) > 1:  # of which others may believe another one than we
+            return False
+        return self.knows(found[0] if found else b"") or scope["path"].removeprefix(prefix) in self._exempt
 
     def knows(self, raw: bytes) -> bool:
         """Whether requests with this header are answered, whatever they ask for."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
 import time
 from typing import Any
 
@@ -147,6 +148,25 @@ def test_requests_in_one_piece_are_answered_in_order(server: Any) -> None:
     told = re.findall(rb"HTTP/1.1 (\d+) .*?\r\n\r\n(\[\[[\d.]+\]\]|\{.*?\}\})", file, re.DOTALL)
     expected = [(b"200", b"[[%d.0]]" % (2 * number)) if number % 3 else b"400" for number in range(40)]
     assert [found if found[0] == b"200" else found[0] for found in told] == [*expected, (b"200", b"[[2.0]]")]
+
+
+def test_more_than_a_head_may_have_is_not_counted_together(server: Any) -> None:
+    """So many whole requests in one piece are no head without end."""
+    body = b'{"x": [1]}'
+    one = head("/later", body) + body
+    last = head("/later", body, "connection: close") + body
+    with server.raw() as connection:
+        sending = threading.Thread(target=connection.sendall, args=(one * 3000 + last,))
+        sending.start()
+        said = connection.makefile("rb").read()
+        sending.join()
+    assert said.count(b"HTTP/1.1 200 OK") == 3001
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_two_hosts_are_none(server: Any, whole: bool) -> None:
+    found = asked(server, "/later", b'{"x": [1]}', "host: attacker.example", whole=whole)
+    assert found[0].startswith(b"HTTP/1.1 421 ")
 
 
 def test_a_connection_is_kept_and_used_again(server: Any) -> None:
