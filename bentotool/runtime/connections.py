@@ -79,9 +79,9 @@ class Guarded(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._unset_keepalive_if_required()  # the request before may have been answered while this one was parsed
         if self._parsing and self._direct is not None and cycle is self.cycle and cycle.more_body and app is self.app:
-            headers = dict(cycle.scope["headers"])
+            headers = dict(self.headers)
             direct = self._direct(cycle.scope, headers)
-            if direct is not None and len(headers) == len(cycle.scope["headers"]):  # none is there twice
+            if direct is not None and len(headers) == len(self.headers):  # none is there twice
                 self._short = Exchange(direct, cycle, headers, self.loop, self.tasks, self._start_task)
                 return
         super()._start_asgi_task(cycle, app)
