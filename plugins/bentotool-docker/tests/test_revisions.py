@@ -163,7 +163,7 @@ def test_an_interrupt_at_any_moment_loses_no_request(
                 cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
             assert process.stderr is not None
-            next(line for line in process.stderr if moment in line)
+            assert any(moment in line for line in process.stderr), f"it did not say that it {moment}"
             if number == 3:  # about when it becomes ready
                 tools.wait_for(lambda: tools.call(url, "version") == "3", "the third does not answer")
             process.send_signal(signal.SIGINT)
@@ -191,7 +191,7 @@ def test_a_deploy_that_is_killed_is_made_good_by_the_next(
         cwd=project.folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    next(line for line in process.stderr if "starts" in line)
+    assert any("starts" in line for line in process.stderr), "it did not say that it starts"
     process.kill()
     process.communicate(timeout=60)
     assert tools.call(url, "version") == "1"
