@@ -157,10 +157,9 @@ def deployed_again(
 
 def show_plan(state: State, plan: Plan) -> None:
     """As YAML, which a person reads and a file compares."""
-    import yaml
+    from bentotool.yamltext import as_yaml
 
-    document = json.loads(json.dumps(plan.to_dict()))  # a value that stands twice is written twice, not as an alias
-    state.console.line(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+    state.console.line(as_yaml([json.loads(json.dumps(plan.to_dict()))]).rstrip())  # enums and the like as plain data
 
 
 def show_differences(state: State, plan: Plan) -> bool:

@@ -230,3 +230,18 @@ def test_each_form_is_written() -> None:
     assert list(made_by(plan, "manifests")) == ["iris.yaml"]
     assert "kustomization.yaml" in made_by(plan, "kustomize")
     assert {"Chart.yaml", "values.yaml"} <= made_by(plan, "helm").keys()
+
+
+@pytest.mark.parametrize("version", ["1e5", "083912345678", "0o17", "1_000", "on"])
+@pytest.mark.parametrize("form", ["manifests", "kustomize", "helm"])
+def test_a_version_that_looks_like_something_else_is_text_in_every_form(form: str, version: str) -> None:
+    plan = plan_of("graph", namespace=None)
+    files = made_by(replace(plan, bento=replace(plan.bento, version=version)), form)
+    assert sum(text.count(f": '{version}'") for text in files.values()) > 3
+    for text in files.values():
+        assert not re.search(rf"[:-] {version}$", text, re.MULTILINE)
+
+
+def test_a_release_may_have_a_name_that_looks_like_something_else() -> None:
+    made = list(released(made_by(plan_of("graph"), "helm"), "on"))
+    assert "on" in {each["metadata"]["name"] for each in made}

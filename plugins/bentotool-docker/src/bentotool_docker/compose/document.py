@@ -212,9 +212,9 @@ def _gpus(text: str) -> dict[str, Any]:
 
 def as_text(document: Mapping[str, Any], name: str) -> str:
     """The file as it is written."""
-    import yaml
+    from bentotool.yamltext import as_yaml
 
-    body = yaml.safe_dump(_escaped(document), sort_keys=False, allow_unicode=True)
+    body = as_yaml([_escaped(document)])
     return _HEAD.format(name=name, project=document["name"]) + body
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bentotool_k8s.output.text import as_yaml
+from bentotool.yamltext import as_yaml
 from bentotool_k8s.output.writing import files_of
 
 __all__ = ["as_yaml", "files_of"]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bentotool.yamltext import as_yaml
 from bentotool_k8s.names import MEMBER
 from bentotool_k8s.output.kustomize import file_names
-from bentotool_k8s.output.text import as_yaml
 
 __all__ = ["RELEASE", "Chart", "chart"]
 
@@ -200,4 +200,6 @@ def _rendered(text: str, draft: _Draft) -> str:
     text = text.replace(
         "app.kubernetes.io/managed-by: bentotool", "app.kubernetes.io/managed-by: {{ $.Release.Service }}"
     )
-    return text.replace(RELEASE, "{{ $.Release.Name }}")  # `.` is something else within a range
+    name = "{{ $.Release.Name }}"  # `.` is something else within a range
+    text = re.sub(rf"(?<=[:-] ){RELEASE}$", f'"{name}"', text, flags=re.MULTILINE)  # a release may be named `on`
+    return text.replace(RELEASE, name)

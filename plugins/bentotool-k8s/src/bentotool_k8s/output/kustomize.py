@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bentotool_k8s.output.text import as_yaml
+from bentotool.yamltext import as_yaml
 
 __all__ = ["base", "file_names"]
 

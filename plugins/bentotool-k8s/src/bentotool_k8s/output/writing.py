@@ -7,10 +7,10 @@ from dataclasses import replace
 from bentotool.errors import UsageError
 from bentotool.targetoptions import planned_image, published_image
 from bentotool.targetspec import Plan
+from bentotool.yamltext import as_yaml
 from bentotool_k8s.manifests import Shape
 from bentotool_k8s.output.helm import RELEASE, Chart, chart
 from bentotool_k8s.output.kustomize import base
-from bentotool_k8s.output.text import as_yaml
 
 __all__ = ["files_of"]
 
