@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["carry_out", "write_out"]
 
 
-def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool, reason: str = "") -> None:
-    """Show a plan, or what it changes, or apply it and show what came of it."""
-    from bentotool.deploy.api import apply_plan
+def carry_out(
+    state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool, reason: str = "", unbuilt: bool = False
+) -> None:
+    """Show a plan, or what it changes, or apply it and show what came of it.
 
+    Args:
+        unbuilt: as for :func:`bentotool.deploy.api.check_policies`.
+    """
+    from bentotool.deploy.api import apply_plan, check_policies
+
+    if diff or dry_run:
+        check_policies(state.layout, state.plugins, _telling(state, plan), unbuilt=unbuilt)
     if diff:
         show_differences(state, plan)
         return
@@ -36,13 +44,19 @@ def carry_out(state: State, plan: Plan, *, dry_run: bool, diff: bool, wait: bool
     state.console.result(document, lambda: _show(state, record))
 
 
-def write_out(state: State, plan: Plan, form: str, folder: Path, *, publish: bool) -> None:
+def _telling(state: State, plan: Plan) -> Plan:
+    """A plan whose notes are seen."""
+    return replace(plan, options=replace(plan.options, note=state.console.note))
+
+
+def write_out(state: State, plan: Plan, form: str, folder: Path, *, publish: bool, unbuilt: bool = False) -> None:
     """Write a plan as files in place of applying it."""
     from bentotool.deploy.written import write_plan
 
     for note in plan.notes:
         state.console.note(note)
-    files = write_plan(state.layout, state.plugins, plan, form, folder, publish=publish)
+    told = _telling(state, plan)
+    files = write_plan(state.layout, state.plugins, told, form, folder, publish=publish, unbuilt=unbuilt)
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     document = {
         "name": plan.name, "target": plan.target, "status": "written", "url": plan.url, "tag": plan.bento.tag,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bentotool.cli.registries import open_registry
@@ -44,12 +44,19 @@ class JudgedArtifact:
 
 
 def judge_reference(
-    state: State, reference: str, policies: Sequence[PolicyFile], *, model: bool = False, offline: bool = False
+    state: State,
+    reference: str,
+    policies: Sequence[PolicyFile],
+    *,
+    model: bool = False,
+    offline: bool = False,
+    alias: bool = False,
 ) -> JudgedArtifact:
     """Hold what a reference means against some policies. Nothing is fetched but manifests and signatures.
 
     Args:
         offline: whether no roots of trust may be fetched.
+        alias: whether the tag of a registry may be another name for the version.
 
     Raises:
         NotFoundError, VerificationError: it is not there, or damaged.
@@ -67,7 +74,10 @@ def judge_reference(
     with open_registry(state, remote.registry) as registry:
         top = registry.get_manifest(remote.repository, remote.digest or remote.tag or "latest").descriptor
         facts = {"reference": str(remote), "digest": top.digest, "size": top.size}
-        return _judged(state, remote_artifact(registry, remote, top), facts, policies, offline)
+        artifact = remote_artifact(registry, remote, top)
+        if alias:
+            artifact = replace(artifact, subject=replace(artifact.subject, moved=""))
+        return _judged(state, artifact, facts, policies, offline)
 
 
 def _stored(state: State, reference: str, *, model: bool) -> tuple[Judgeable, dict[str, Any]]:

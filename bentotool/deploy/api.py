@@ -120,8 +120,15 @@ def apply_plan(layout: Layout, plugins: Plugins, plan: Plan, *, wait: bool, reas
     return kept[0]
 
 
-def check_policies(layout: Layout, plugins: Plugins, plan: Plan) -> None:
-    """Hold the Bento against the policies in force, wherever its image comes from."""
+def check_policies(layout: Layout, plugins: Plugins, plan: Plan, *, unbuilt: bool = False) -> None:
+    """Hold the Bento against the policies in force, wherever its image comes from.
+
+    Args:
+        unbuilt: the Bento may not be there yet, as where a folder is only planned; nobody can judge it then.
+
+    Raises:
+        VerificationError: a policy refuses it.
+    """
     from bentotool.build.bentos import BentoStore
     from bentotool.trust.enforcing import check_folder, check_stored_bento, in_force
 
@@ -137,6 +144,10 @@ def check_policies(layout: Layout, plugins: Plugins, plan: Plan) -> None:
     try:
         bento = BentoStore(layout).get(f"{plan.bento.name}@{plan.bento.digest}")
     except NotFoundError:  # a revision of the past, which the target still has
+        if unbuilt:
+            names = ", ".join(each.name for each in in_force())
+            warn(f"policy {names} is in force, and judges {plan.bento.tag} once it is built and signed")
+            return
         check_folder(plan.bento.tag, why="it is not in this store", hint="pull it again", note=warn)
         return
     check_stored_bento(layout, bento, plugins=plugins, note=warn)

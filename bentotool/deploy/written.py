@@ -48,12 +48,13 @@ def check_output(plugins: Plugins, target: str, text: str) -> tuple[str, Path]:
 
 
 def write_plan(
-    layout: Layout, plugins: Plugins, plan: Plan, form: str, folder: Path, *, publish: bool
+    layout: Layout, plugins: Plugins, plan: Plan, form: str, folder: Path, *, publish: bool, unbuilt: bool = False
 ) -> Sequence[str]:
     """Write what a plan would apply; what an earlier call left and is not made any more is removed.
 
     Args:
         publish: bring the image to its registry first, once nobody has anything against it.
+        unbuilt: as for :func:`bentotool.deploy.api.check_policies`.
 
     Returns:
         The paths of the files below the folder.
@@ -61,8 +62,8 @@ def write_plan(
     Raises:
         BentotoolError: a policy or plugin refuses the Bento, or as the target says; or the disk refuses.
     """
+    check_policies(layout, plugins, plan, unbuilt=unbuilt)
     if publish:
-        check_policies(layout, plugins, plan)
         plugins.call("bentotool_before_deploy", target=plan.target, plan=plan)
     files = _writer(plugins, plan.target).write(plan, form, publish)
     check_entry_names(files)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bentotool.oci.reference import RemoteReference
     from bentotool.oci.registry import Registry
 
-__all__ = ["remote_objects", "stored_bento_objects", "stored_model_object"]
+__all__ = ["moved_tag", "remote_objects", "stored_bento_objects", "stored_model_object"]
 
 _KINDS: dict[str, Kind] = {BENTO_TYPE: "bento", MODEL_TYPE: "model", IMAGE_CONFIG: "image"}
 
@@ -84,6 +84,23 @@ def remote_objects(registry: Registry, remote: RemoteReference) -> tuple[Object,
             hint=f"bentotool show {remote} says what it is",
         )
     return (_object(top.content, top.descriptor, kind, _own_name(top.content) or str(remote)),)
+
+
+def moved_tag(remote: RemoteReference, signed: str) -> str:
+    """The tag of a reference, where it is not the version that is signed; empty where it is, or none is stated.
+
+    A signature is good for ever, and says nothing of tags: whoever may move one can lead to an older version, whose
+    faults are known by now.
+
+    Args:
+        remote: without tag and digest, ``latest``; with a digest, no tag matters.
+        signed: name of the first object, ``name:version`` where it states them.
+    """
+    version = signed.partition(":")[2]
+    tag = remote.tag or "latest"
+    if remote.digest or not version or tag == version or signed.startswith(f"{remote.registry}/{remote.repository}"):
+        return ""
+    return tag
 
 
 def _by_kind(found: Sequence[Object]) -> list[Object]:

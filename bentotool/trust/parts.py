@@ -14,7 +14,7 @@ from bentotool.transfer.formats import BentoConfig
 from bentotool.transfer.places import KnownPlaces
 from bentotool.transfer.platforms import choose_images, platform_of
 from bentotool.trust.evidence import Object
-from bentotool.trust.objects import remote_objects, stored_model_object
+from bentotool.trust.objects import moved_tag, remote_objects, stored_model_object
 from bentotool.trust.places import Place, RegistryPlace, StorePlace
 from bentotool.trust.policy import Part, Subject
 
@@ -73,7 +73,8 @@ def remote_artifact(
 
     parts = _parts(place, objects, config, wanted)
     where = f"{remote.registry}/{remote.repository}"
-    return Judgeable(Subject(str(remote), (where,), parts), objects, place, local=False)
+    subject = Subject(str(remote), (where,), parts, moved_tag(remote, objects[0].name))
+    return Judgeable(subject, objects, place, local=False)
 
 
 def stored_bento(layout: Layout, bento: StoredBento, images: Sequence[Descriptor] = ()) -> Judgeable:

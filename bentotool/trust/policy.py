@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from bentotool.trust.evidence import Evidence, Findings, SignerIdentity
@@ -50,11 +51,13 @@ class Subject:
     Args:
         name: as the user called it.
         repositories: ``HOST/REPOSITORY`` where it lies or came from; for what was made here its name alone.
+        moved: tag that it was asked for by, where that is not the version that it states; else empty.
     """
 
     name: str
     repositories: tuple[str, ...]
     parts: tuple[Part, ...]
+    moved: str = ""
 
     def carriers(self, digest: str) -> frozenset[str]:
         """Digests whose signatures cover a part: its own, and those of all that hold it."""
@@ -241,7 +244,7 @@ class _Check:
         return self._matcher(rule).fits(signer)
 
     def problems(self) -> list[Problem]:
-        return [*self._signatures(), *self._attestations(), *self._versions(), *self._safety()]
+        return [*self._signatures(), *self._named(), *self._attestations(), *self._versions(), *self._safety()]
 
     def who(self) -> tuple[str, ...]:
         """Those who signed, of the signers that count."""
@@ -306,6 +309,15 @@ class _Check:
         wanted = ", ".join(str(self._matcher(each)) for each in self.rule.signers[:3])
         more = f" and {len(self.rule.signers) - 3} more" if len(self.rule.signers) > 3 else ""
         return f"it has to be signed by {wanted}{more}: bentotool sign {self.subject.name}"
+
+    def _named(self) -> Iterator[Problem]:
+        """Whether the tag may mean what is signed: an older version is just as well signed."""
+        tag = self.subject.moved
+        if not tag or not self.rule.signers or any(fnmatchcase(tag, each) for each in self.rule.aliases):
+            return
+        stated = next((part.name for part in self.subject.parts if part.main), self.subject.parts[0].name)
+        hint = f"an older version in its place? Where the tag is meant to be another name: aliases: [{tag}] in the rule"
+        yield Problem(self.title, stated, f"tag {tag} leads to what is signed as {stated}", hint)
 
     def _attestations(self) -> Iterator[Problem]:
         for part in self.subject.parts:

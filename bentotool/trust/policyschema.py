@@ -49,6 +49,7 @@ PREDICATE_TYPES: Mapping[str, str] = {"provenance": SLSA, **PREDICATES}
 """Short names of predicate types, those of ``attest --type`` among them; any other is written as its URI."""
 _MAX_RULES = 1000
 _PATTERN = r"[A-Za-z0-9*][A-Za-z0-9._:/*+-]{0,511}"
+_TAG = r"[A-Za-z0-9_*][A-Za-z0-9_.*-]{0,127}"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _VERSION = r"\d+(?:\.\d+){0,5}"
 
@@ -233,6 +234,11 @@ class Rule:
     signed_after: datetime | None = declared(
         _moment, None, "older signatures do not count, nor those without a time of a log or timestamp authority"
     )
+    aliases: tuple[str, ...] = declared(
+        sequence(text(_TAG, "a tag, with * for any part of it")),
+        ("latest",),
+        "tags that may lead to a version of another name; `*` stands for any part. Any other tag has to be the version",
+    )
     minimum_version: str = declared(
         text(_VERSION, "a version such as 1.4, in quotes"), "", "least version that the artifact states of itself"
     )
@@ -310,7 +316,7 @@ def _refuse_empty(value: object, where: Where, depth: int = 0) -> None:
     if depth < 32 and isinstance(value, Mapping):
         for name, inner in value.items():
             place = (*where, str(name)[:80])
-            if inner is None or (inner == [] and name not in ("exclude", "revoked")):
+            if inner is None or (inner == [] and name not in ("aliases", "exclude", "revoked")):
                 raise ConfigError("there is nothing here", path=place, hint="write a value, or leave the key out")
             _refuse_empty(inner, place, depth + 1)
     elif depth < 32 and isinstance(value, list):

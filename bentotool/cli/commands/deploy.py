@@ -93,11 +93,12 @@ def deploy(
     subject = _subject(state, bento, stored, dry_run=dry_run or diff, offline=offline)
     deployed = chosen or usual_name(subject.name)
     plan = make_plan(state.layout, state.plugins, target, subject, DeployOptions(deployed, values, variables))
+    unbuilt = (dry_run or diff) and Path(bento).is_dir()
     if written is not None:
-        write_out(state, plan, *written, publish=not dry_run)
+        write_out(state, plan, *written, publish=not dry_run, unbuilt=unbuilt)
         return
     _tell_changes(state, deployed, values, variables)
-    carry_out(state, plan, dry_run=dry_run, diff=diff, wait=wait)
+    carry_out(state, plan, dry_run=dry_run, diff=diff, wait=wait, unbuilt=unbuilt)
 
 
 deploy.more_params = target_params  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import typer
 
 from bentotool.cli.names import bento_names
 from bentotool.cli.registries import asks_registry
+from bentotool.cli.remote import is_remote
 from bentotool.cli.signing import Target, annotations_of, open_target
 from bentotool.cli.state import State, current
 from bentotool.errors import UsageError, VerificationError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["verify"]
 
+_ALIAS_HINT = "an older version in its place? Where the tag is meant to be another name for it, add --alias"
 Policy = Annotated[
     Path | None, typer.Option("--policy", metavar="FILE", help="In place of those: who signs what, as a file.")
 ]
@@ -80,7 +82,7 @@ def verify(
     if policy is not None:
         if key or identity or issuer or kind or annotation or trust_config:
             raise UsageError("--policy says all of it", hint="leave the other options out, or --policy")
-        _by_policy(state, reference, policy, model=model, content=content, offline=offline)
+        _by_policy(state, reference, policy, model=model, content=content, offline=offline, alias=alias)
         return
     _check_asked(key, identity, issuer)
     types = [predicate_type(each) for each in kind or ()]
@@ -96,17 +98,21 @@ def verify(
     _result(state, target, verdict, damaged, misnamed)
 
 
-def _by_policy(state: State, reference: str, policy: Path, *, model: bool, content: bool, offline: bool) -> None:
+def _by_policy(
+    state: State, reference: str, policy: Path, *, model: bool, content: bool, offline: bool, alias: bool
+) -> None:
     from bentotool.cli.policies import judge_reference, refuse_unmet, show_judged
     from bentotool.trust.policyfile import load_policy
 
-    found = judge_reference(state, reference, (load_policy(policy),), model=model, offline=offline)
+    found = judge_reference(state, reference, (load_policy(policy),), model=model, offline=offline, alias=alias)
     if not state.json:
         show_judged(state, found)
     refuse_unmet(state, found, strict=True)
-    if content:
+    if not is_remote(reference):  # of a registry the policy judges the tag, and nothing but manifests is read
         with open_target(state, reference, model=model) as target:
-            if damaged := _damaged(state, target):
+            if misnamed := "" if alias else _misnamed(target):
+                raise VerificationError(misnamed, hint=_ALIAS_HINT, details=found.to_dict())
+            if content and (damaged := _damaged(state, target)):
                 raise _damage(found.title, damaged, found.to_dict())
     state.console.result(found.to_dict(), f"{found.title} is verified")
 
@@ -138,17 +144,13 @@ def _certificates(state: State, trust_config: Path | None, *, offline: bool) -> 
 
 
 def _misnamed(target: Target) -> str:
-    """Why a reference may mean another version than it says, although all that it leads to is signed.
+    """Why a reference may mean another version than it says, although all that it leads to is signed."""
+    from bentotool.trust.objects import moved_tag
 
-    A signature is good for ever, and says nothing of tags: whoever may move one can lead to an older version, whose
-    faults are known by now.
-    """
     signed = target.objects[0].name
     if target.ref is not None:
         return "" if signed == target.ref.ref else f"{target.ref.ref} is signed as {signed}"
-    tag = target.remote.tag if target.remote and not target.remote.digest else None
-    version = signed.partition(":")[2]
-    if tag in (None, "latest", version) or not version or signed == str(target.remote):
+    if target.remote is None or moved_tag(target.remote, signed) in ("", "latest"):
         return ""
     return f"{target.remote} leads to what is signed as {signed}"
 
@@ -188,7 +190,7 @@ def _result(state: State, target: Target, verdict: Verdict, damaged: str, misnam
     if misnamed:
         raise VerificationError(
             misnamed,
-            hint="an older version in its place? Where the tag is meant to be another name for it, add --alias",
+            hint=_ALIAS_HINT,
             details=verdict.to_dict(),
         )
     if damaged:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.cli.main import main
 from bentotool.deploy.api import apply_plan, make_plan
+from bentotool.deploy.written import write_plan
 from bentotool.errors import VerificationError
 from bentotool.oci.descriptor import MANIFEST, Descriptor
 from bentotool.oci.layout import Layout
@@ -38,6 +40,8 @@ def bentotool_targets():
 class Shed:
     def plan(self, bento, options):
         return Plan("shed", bento, options, (PlannedResource("box", options.name, "create"),))
+    def forms(self): return {"plain": "Plain"}
+    def write(self, plan, form, publish): return {"box.txt": form}
     def apply(self, plan, wait):
         pathlib.Path(os.environ["SHED"]).write_text(plan.bento.tag)
         return Deployment(plan.name, "shed", "ready", "", plan.bento.tag, plan.bento.digest)
@@ -137,9 +141,9 @@ def test_containerize(
         assert cli("containerize", state.bento.tag, *options)["images"]
 
 
-def test_deploy(
-    state: SimpleNamespace, layout: Layout, policies: Policies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def shed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plugins]:
+    """The plugins, with one for the target ``shed`` among them."""
     site = tmp_path / "site"
     info = site / "shed-1.dist-info"
     info.mkdir(parents=True)
@@ -148,7 +152,12 @@ def test_deploy(
     (info / "entry_points.txt").write_text("[bentotool]\nshed = shed_plugin\n")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("SHED", str(tmp_path / "shed.txt"))
-    plugins, bento = Plugins(scan([str(site)])), state.bento
+    yield Plugins(scan([str(site)]))
+    sys.modules.pop("shed_plugin", None)
+
+
+def test_deploy(state: SimpleNamespace, layout: Layout, policies: Policies, tmp_path: Path, shed: Plugins) -> None:
+    plugins, bento = shed, state.bento
     policies.force()
 
     def deploy(digest: str = bento.digest, **values: Any) -> Any:
@@ -156,14 +165,40 @@ def test_deploy(
         plan = make_plan(layout, plugins, "shed", wanted, DeployOptions("box", values))
         return apply_plan(layout, plugins, plan, wait=True)
 
-    try:
-        judged(state, deploy)
-        assert (tmp_path / "shed.txt").exists() == (not state.reason), "nothing is applied of what is refused"
-        for other in ({"digest": "sha256:" + "0" * 64}, {"image": "evil.example/x:1"}):
-            with pytest.raises(VerificationError):
-                deploy(**other)
-    finally:
-        sys.modules.pop("shed_plugin", None)
+    judged(state, deploy)
+    assert (tmp_path / "shed.txt").exists() == (not state.reason), "nothing is applied of what is refused"
+    for other in ({"digest": "sha256:" + "0" * 64}, {"image": "evil.example/x:1"}):
+        with pytest.raises(VerificationError):
+            deploy(**other)
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--diff"])
+def test_a_deployment_that_is_only_planned(
+    option: str, state: SimpleNamespace, policies: Policies, cli: Cli, shed: Plugins
+) -> None:
+    policies.force()
+    if state.reason:
+        assert state.reason in cli("deploy", "shed", state.bento.tag, option, status=4)["message"]
+        policies.force(enforce=False)
+    assert cli("deploy", "shed", state.bento.tag, option)
+
+
+def test_files_of_a_deployment_that_are_only_written(
+    bento: StoredBento, layout: Layout, policies: Policies, shed: Plugins, tmp_path: Path
+) -> None:
+    policies.force()
+    wanted = DeployBento(bento.name, bento.version, bento.digest)
+    folder, told = tmp_path / "files", list[str]()
+    plan = make_plan(layout, shed, "shed", wanted, DeployOptions("box", {}, note=told.append))
+    with pytest.raises(VerificationError, match="is not signed"):
+        write_plan(layout, shed, plan, "plain", folder, publish=False)
+    assert not folder.exists()
+    planned = replace(plan, bento=DeployBento(bento.name, bento.version, "sha256:" + "0" * 64))
+    with pytest.raises(VerificationError, match="not in this store"):
+        write_plan(layout, shed, planned, "plain", folder, publish=False)
+    write_plan(layout, shed, planned, "plain", folder, publish=False, unbuilt=True)
+    assert (folder / "box.txt").read_text() == "plain"
+    assert "once it is built and signed" in told[0]
 
 
 @pytest.mark.parametrize("kind", ["bento", "model"])
@@ -172,7 +207,7 @@ def test_pull(
 ) -> None:
     reference, words = (state.bento.tag, ("pull",)) if kind == "bento" else ("iris:1", ("model", "pull"))
     name = f"{'signed' if not state.reason else state.reason.replace(' ', '-')}-{kind}"
-    remote = f"{real_registry.host}/enforced/{name}:1"
+    remote = f"{real_registry.host}/enforced/{name}:{state.bento.version if kind == 'bento' else 1}"
     cli(*(("push",) if kind == "bento" else ("model", "push")), reference, remote)
     policies.force()
     other = tmp_path / "other"
@@ -198,7 +233,7 @@ def test_images_need_a_signature_too(
 ) -> None:  # fmt: skip
     key = str(policies.folder / "release.key")
     cli("sign", "--key", key, bento.tag)
-    remote = f"{real_registry.host}/enforced/imaged:1"
+    remote = f"{real_registry.host}/enforced/imaged:{bento.version}"
     options = ("--base", base, "--offline", "--find-links", str(wheels))
     cli("containerize", bento.tag, *options, "-t", remote, "--push")
     policies.force()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from bentotool.oci.refs import RefStore
+
 
 def signer_of(options: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What ``verify`` is given, as a policy says it: the signer, and what stands at the top."""
@@ -94,3 +96,34 @@ def test_no_signature_any_more(scene: Any, policy: Callable[..., str]) -> None:
     assert "bento svc:7 is not signed" in scene.refused("policy", "check", scene.where)
     if scene.registry is not None:
         assert "is not signed" in scene.refused("pull", scene.where)
+
+
+def test_a_tag_that_leads_to_another_version(scene: Any, policy: Callable[..., str], tmp_path: Path) -> None:
+    path, offline = policy(), "--offline"
+    if scene.registry is None:
+        ref = scene.bento
+        RefStore(scene.layout).set("bentos", "svc", "8", ref.descriptor, size=ref.size)
+        assert "svc:8 is signed as svc:7" in scene.refused("verify", "svc:8", "--policy", path, offline)
+        assert scene.done("verify", "svc:8", "--policy", path, offline, "--alias")["verified"] is True
+        return
+    base = scene.remote.rpartition(":")[0]
+    for tag in ("8", "stable", "latest"):
+        scene.publish(f"{base}:{tag}")
+    user = str(tmp_path / "user")
+    for tag in ("8", "stable"):
+        moved = f"{base}:{tag}"
+        for command in (
+            ("verify", moved, "--policy", path, offline),
+            ("policy", "check", moved),
+            ("pull", moved, "--store", user),
+        ):
+            assert f"tag {tag} leads to what is signed as svc:7" in scene.refused(*command)
+        assert scene.done("verify", moved, "--policy", path, offline, "--alias")["verified"] is True
+    assert not list(Path(user).glob("blobs/*/*"))
+    scene.done("policy", "check", f"{base}:latest")
+    scene.done("policy", "check", base)
+    scene.done("policy", "check", f"{base}:8@{scene.objects['index'].digest}")
+    policy(aliases=["st*"])
+    assert scene.done("pull", f"{base}:stable", "--store", user)["version"] == "7"
+    for tag in ("8", "latest"):
+        assert f"tag {tag} leads to" in scene.refused("policy", "check", f"{base}:{tag}")
