@@ -27,7 +27,7 @@ from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, Us
 from bentotool.oci.layout import Layout
 from bentotool.paths import STORE_ENV, remove_folder
 from bentotool.runtime.bento import ARGUMENTS_VARIABLE
-from bentotool.trust.enforcing import check_folder, check_stored_bento
+from bentotool.trust.enforcing import check_folder, check_stored_bento, in_force
 
 __all__ = ["Launch", "plan_launch", "running"]
 
@@ -103,7 +103,7 @@ def plan_launch(
 
 
 def _launch(target: str, layout: Layout, isolated: bool, verify: bool, note: Callable[[str], None]) -> Launch:
-    path = Path(target)
+    path, policies = Path(target), in_force()  # one that is named and not there is an error, whatever is served
     if path.is_dir():
         if verify:
             raise UsageError(
@@ -112,6 +112,7 @@ def _launch(target: str, layout: Layout, isolated: bool, verify: bool, note: Cal
             )
         bento = next((p for p in (path, path / "home" / "bento") if (p / "bento.json").is_file()), None)
         if bento is None:
+            _tell_twins(target, layout, any(each.policy.enforce for each in policies), note)
             return _project(path, layout)
         check_folder(target, why="an unpacked Bento has no signature", hint="serve it by its name", note=note)
         return _unpacked(bento.resolve().parent.parent, target)
@@ -137,6 +138,18 @@ def _launch(target: str, layout: Layout, isolated: bool, verify: bool, note: Cal
         hint = f"did you mean {close[0]}:{found[2]}?" if close else error.hint
         message = f"no {found[1].removesuffix('.py')}.py in this folder, and no Bento {target} in the store"
         raise NotFoundError(message, hint=hint) from error
+
+
+def _tell_twins(target: str, layout: Layout, enforced: bool, note: Callable[[str], None]) -> None:
+    """Say which one is meant where a folder has the name of a Bento: a policy judges the Bento alone."""
+    try:
+        if not BentoStore(layout).list(target):
+            return
+    except BentotoolError:  # no Bento can have the name
+        return
+    unjudged = "; no policy judges a project folder" if enforced else ""
+    warning = "warning: " if enforced else ""
+    note(f"{warning}this serves the folder {target}, not the Bento of that name: that is {target}:latest{unjudged}")
 
 
 def _project(folder: Path, layout: Layout) -> Launch:

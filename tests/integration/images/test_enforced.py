@@ -16,7 +16,7 @@ from bentotool.build.bentos import BentoStore, StoredBento
 from bentotool.cli.main import main
 from bentotool.deploy.api import apply_plan, make_plan
 from bentotool.deploy.written import write_plan
-from bentotool.errors import VerificationError
+from bentotool.errors import ConfigError, VerificationError
 from bentotool.oci.descriptor import MANIFEST, Descriptor
 from bentotool.oci.layout import Layout
 from bentotool.plugin_scan import scan
@@ -315,6 +315,33 @@ def test_a_folder_has_no_signature(
     policies.force(enforce=False)
     plan_launch(folder, layout, note=told.append)
     assert "would refuse" in told[0]
+
+
+def test_a_folder_with_the_name_of_a_bento(
+    bento: StoredBento, layout: Layout, policies: Policies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    (tmp_path / "project").rename(bento.name)
+    plan_launch(bento.name, layout, note=told.append)
+    assert told == [f"this serves the folder {bento.name}, not the Bento of that name: that is {bento.name}:latest"]
+    policies.force()
+    plan_launch(bento.name, layout, note=told.append)
+    assert told[1].startswith(f"warning: {told[0]}")
+    assert "no policy judges a project folder" in told[1]
+    plan_launch(f"./{bento.name}", layout, note=told.append)
+    Path(bento.name).rename("x_")
+    plan_launch("x_", layout, note=told.append)
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("what", ["project", "project/service:Double", "double"])
+def test_a_policy_that_is_not_there(
+    what: str, bento: StoredBento, layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENTOTOOL_POLICY", str(tmp_path / "missing.yaml"))
+    with pytest.raises(ConfigError, match=r"missing\.yaml does not exist"):
+        plan_launch(what, layout)
 
 
 def test_models_alone(bento: StoredBento, layout: Layout, policies: Policies) -> None:
