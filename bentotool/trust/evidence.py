@@ -80,11 +80,13 @@ class Rejected:
         referrer: digest of the manifest that carries it.
         subject: digest of the object to which it is attached.
         reason: one line.
+        predicate_type: what it claims to be, which nobody has verified; empty where it cannot be read.
     """
 
     referrer: str
     subject: str
     reason: str
+    predicate_type: str = ""
 
     def to_dict(self) -> dict[str, str]:
         return {"referrer": self.referrer, "reason": self.reason}

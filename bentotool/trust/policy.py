@@ -334,14 +334,20 @@ class _Check:
                 what = f"{part.kind} {part.name}"
                 good = [each for each in found if self._counts(each, signers)]
                 if not good:
-                    state = "is signed by nobody who counts" if found else "is not there"
-                    hint = f"bentotool attest {self.subject.name}"
+                    state = "is signed by nobody who counts" if found else self._absent(wanted.type, carriers)
+                    hint = f"bentotool attest --type {wanted.type} --predicate FILE {self.subject.name}"
                     yield Problem(self.title, part.name, f"{what}: attestation {wanted.type} {state}", hint)
                 elif not any(all(says(each.predicate, one) for one in wanted.fields) for each in good):
                     flaw = next(one for one in wanted.fields if not says(good[-1].predicate, one))
                     yield Problem(
                         self.title, part.name, f"{what}: attestation {wanted.type} {flaw_of(good[-1].predicate, flaw)}"
                     )
+
+    def _absent(self, predicate_type: str, carriers: frozenset[str]) -> str:
+        """Why there is no proof of an attestation: there is none, or one that proves nothing."""
+        claims = (one for one in self.findings.rejected if one.subject in carriers)
+        reason = next((one.reason for one in claims if one.predicate_type == predicate_type), "")
+        return f"is there, and does not count: {reason}" if reason else "is not there"
 
     def _versions(self) -> Iterator[Problem]:
         least = self.rule.minimum_version

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -316,6 +316,8 @@ def _refuse_empty(value: object, where: Where, depth: int = 0) -> None:
     if depth < 32 and isinstance(value, Mapping):
         for name, inner in value.items():
             place = (*where, str(name)[:80])
+            if name not in _NAMES and "claims" not in where:
+                continue  # an unknown key, which is said of it in a moment
             if inner is None or (inner == [] and name not in ("aliases", "exclude", "revoked")):
                 raise ConfigError("there is nothing here", path=place, hint="write a value, or leave the key out")
             _refuse_empty(inner, place, depth + 1)
@@ -324,6 +326,9 @@ def _refuse_empty(value: object, where: Where, depth: int = 0) -> None:
             _refuse_empty(inner, (*where, str(index)), depth + 1)
 
 
+_NAMES = frozenset(
+    each.name for table in (Policy, Rule, SignerRule, AttestationRule, FieldRule) for each in fields(table)
+)
 _ENTRIES: Mapping[str, type] = {
     "rules": Rule,
     "rules[].signers": SignerRule,

@@ -54,7 +54,8 @@ def gather(
             except RemoteError:
                 raise
             except BentotoolError as error:
-                rejected.append(Rejected(found.referrer, each.digest, _one_line(error.message)))
+                reason = _one_line(error.message)
+                rejected.append(Rejected(found.referrer, each.digest, reason, _claimed_type(found.data)))
     return Findings(tuple(evidence), tuple(rejected))
 
 
@@ -107,6 +108,14 @@ def _by_certificate(
     if found.signer.key is not None or not found.signer.identity or not found.signer.issuer:
         raise VerificationError("its certificate names no identity and issuer")
     return Envelope(found.payload_type, found.payload, ()), found.signer, found.signed_at
+
+
+def _claimed_type(data: bytes) -> str:
+    """What a bundle that proves nothing claims to be, for messages."""
+    try:
+        return Statement.from_bytes(Bundle.from_bytes(data).envelope.payload).predicate_type
+    except BentotoolError:
+        return ""
 
 
 def _one_line(text: str) -> str:

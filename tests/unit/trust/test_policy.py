@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -124,6 +125,21 @@ def test_times() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tag", "aliases", "good"),
+    [("", {}, True), ("latest", {}, True), ("2", {}, False), ("stable", {}, False), ("latest", {"aliases": []}, False),
+     ("stable", {"aliases": ["stable"]}, True), ("latest", {"aliases": ["stable"]}, False),
+     ("pr-7", {"aliases": ["pr-*"]}, True), ("2-pr-7", {"aliases": ["pr-*"]}, False)],
+)  # fmt: skip
+def test_tags(tag: str, aliases: dict[str, Any], good: bool) -> None:
+    subject = replace(WHOLE, moved=tag)
+    found = ask([signed(INDEX)], subject, **aliases)
+    assert found.met is good
+    assert good or found.problems[0].message == f"tag {tag} leads to what is signed as fraud:1"
+    unsigned = read_policy({"rules": [{"repositories": ["**"], **aliases}]}, ("p",))
+    assert judge(unsigned, "p", subject, Findings(), KEYS).met, "without signatures, nothing says which version it is"
+
+
+@pytest.mark.parametrize(
     ("have", "least", "good"),
     [("1.5", "1.5", True), ("1.5", "1.5.0", True), ("1.10", "1.9", True), ("v2", "1.9", True), ("1.4.9", "1.5", False),
      ("", "1", False), ("9f86d081884c", "1", False), ("2-evil", "1", False), ("１.9", "1", False)],
@@ -192,7 +208,15 @@ def test_fields(field: dict[str, Any], flaw: str) -> None:
 
 def test_attestations() -> None:
     wanted = [{"type": "provenance"}]
-    assert "is not there" in ask([signed(INDEX)], attestations=wanted).problems[0].message
+    absent = ask([signed(INDEX)], attestations=wanted).problems[0]
+    assert "is not there" in absent.message
+    assert absent.hint == f"bentotool attest --type {PROVENANCE} --predicate FILE {WHOLE.name}"
+    policy = read_policy(
+        {"rules": [{"repositories": ["**"], "signers": [{"key": "a.pub"}], "attestations": wanted}]}, ("p",)
+    )
+    rejected = Rejected("sha256:r", BENTO, "it was signed with another key", PROVENANCE)
+    by_another = judge(policy, "p", WHOLE, Findings((signed(INDEX),), (rejected,)), KEYS).problems[0]
+    assert by_another.message.endswith("is there, and does not count: it was signed with another key")
     assert (
         "signed by nobody who counts"
         in ask([signed(INDEX), said({}, signer=B)], attestations=wanted).problems[0].message

@@ -41,6 +41,8 @@ ACCEPTED: list[dict[str, Any]] = [
         attestations=[{"type": "https://example.com/x", "signers": [ME], "fields": [{"path": ["a.b"], "one_of": [1]}]}]
     ),
     rule(safety=["data", "program"], minimum_version="1.4"),
+    rule(signers=[ME], aliases=["latest", "stable", "pr-*"]),
+    rule(signers=[ME], aliases=[]),
 ]
 REFUSED: list[tuple[Any, str, str]] = [
     ([], "expected a table", ""),
@@ -76,6 +78,10 @@ REFUSED: list[tuple[Any, str, str]] = [
     (rule(minimum_version=1.4), "minimum_version: expected a version", ""),
     # nothing after the colon, or an empty list, is a slip that would ask for less than is meant
     ({"enforce": None}, "enforce: there is nothing here", ""),
+    ({"enforced": None}, "unknown key 'enforced'", "did you mean 'enforce'?"),
+    (rule(signer=None), "rules → 0: unknown key 'signer'", "did you mean 'signers'?"),
+    (rule(signers=[{**ME, "claims": {"ref": None}}]), "claims → ref: there is nothing here", ""),
+    (rule(aliases=["a b"]), "aliases → 0: expected a tag", ""),
     (rule(signers=None), "signers: there is nothing here", ""),
     (rule(signers=[]), "signers: there is nothing here", ""),
     (rule(safety=[]), "safety: there is nothing here", ""),
