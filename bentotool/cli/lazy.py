@@ -19,7 +19,10 @@ from bentotool.cli.state import State
 from bentotool.cli.table import CommandDecl, GroupDecl
 from bentotool.errors import PluginError
 
-__all__ = ["Declaration", "LazyGroup", "load_function"]
+__all__ = ["WORDS", "Declaration", "LazyGroup", "load_function"]
+
+WORDS = "bentotool.words"
+"""In the context's ``meta``: what stands after the command's name. Help is asked for before any of it is taken in."""
 
 _PLAIN = ("str", "int", "float")  # the first word of a type's name; "int range" is one too
 
@@ -79,6 +82,10 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
 class _Leaf(TyperCommand):
     more_help: Callable[[State], tuple[str, list[tuple[str, str]]]] | None = None
     """Makes a title and rows that the command's help ends with."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         if isinstance(ctx.obj, State):  # every option has been parsed, wherever it stood

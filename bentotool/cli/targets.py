@@ -6,11 +6,12 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from typer.core import TyperOption
 
+from bentotool.cli.lazy import WORDS
 from bentotool.cli.options import TARGET_PANEL, GlobalOptions, registry_params
 from bentotool.cli.state import State, current
 
@@ -49,6 +50,29 @@ def target_params(options: GlobalOptions) -> list[TyperOption]:
     return [*made, *(_param(options, who) for name, who in found.items() if f"--{name}" not in taken)]
 
 
+class _TargetOption(TyperOption):
+    """In the help of a target as that one declares it, and in no other help."""
+
+    declared: Mapping[str, OptionSpec]
+    """By target."""
+
+    def get_help_record(self, ctx: Any) -> tuple[str, str] | None:
+        option = self.declared.get(_asked_for(ctx))
+        if option is None:
+            return None
+        usual = f"--{option.name}" if option.default is True else option.default
+        default = "" if option.default in (None, (), False) else f"  [default: {usual}]"
+        self.help = f"{option.summary}.{default}"
+        self.metavar = None if option.kind == "flag" else _metavar(option)
+        return super().get_help_record(ctx)
+
+
+def _asked_for(ctx: Any) -> str:
+    """The target whose help is asked for; empty where none is named."""
+    found, _, _ = ctx.command.make_parser(ctx).parse_args(list(ctx.meta.get(WORDS, ())))
+    return str(found.get("target") or "")
+
+
 def _param(options: GlobalOptions, who: list[tuple[str, OptionSpec]]) -> TyperOption:
     """One option, which may be that of several targets; what it takes is judged by the target that is chosen."""
     option = who[0][1]
@@ -60,19 +84,20 @@ def _param(options: GlobalOptions, who: list[tuple[str, OptionSpec]]) -> TyperOp
             options.target += [f"{option.name}={each}" for each in value or ()]
 
     flag = option.kind == "flag"
-    default = "" if option.default in (None, (), False) else f"  [default: {option.default}]"
     settings: dict[str, Any] = (
         {"is_flag": True} if flag else {"multiple": True, "metavar": _metavar(option), "type": str}
     )
-    return TyperOption(
+    made = _TargetOption(
         param_decls=[f"--{option.name}/--no-{option.name}" if flag else f"--{option.name}"],
-        help=f"{', '.join(name for name, _ in who)}: {option.summary}.{default}",
+        help=f"{option.summary}.",
         callback=remember,
         expose_value=False,
         rich_help_panel=TARGET_PANEL,
         default=None,
         **settings,
     )
+    made.declared = dict(who)
+    return made
 
 
 def _metavar(option: OptionSpec) -> str:
@@ -82,7 +107,9 @@ def _metavar(option: OptionSpec) -> str:
 def describe_targets(state: State) -> tuple[str, list[tuple[str, str]]]:
     """The installed targets, for the end of the help."""
     rows = [(name, decl.summary) for name, decl in sorted(state.plugins.targets().items())]
-    return "Targets", rows or [("none", "targets come with plugins, such as bentotool-docker")]
+    return "Targets (deploy TARGET --help has the options of one)", rows or [
+        ("none", "targets come with plugins, such as bentotool-docker")
+    ]
 
 
 def image_maker(

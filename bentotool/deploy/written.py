@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,20 +23,27 @@ if TYPE_CHECKING:
 
 __all__ = ["check_output", "write_plan"]
 
+_PATH = re.compile(r"[A-Za-z]:|\.|[^:]*[/\\]")  # how a path with a colon begins that is no form before it
 _LIST = ".bentotool-files.json"
 """In the folder: what was written, so that the next time nothing of it is left over."""
 
 
 def check_output(plugins: Plugins, target: str, text: str) -> tuple[str, Path]:
-    """The form and folder of ``[FORM:]DIR``.
+    r"""The form and folder of ``[FORM:]DIR``. A drive as in ``C:\out``, or ``./a:b``, is part of the folder.
 
     Raises:
-        UsageError: the target writes no files, or the place is a file.
+        UsageError: the target writes no files, or none of the form; or the place is a file.
         ConflictError: the folder has files that were not written by us.
     """
     writer = _writer(plugins, target)
     forms = list(writer.forms())
     form, colon, rest = text.partition(":")
+    if colon and form not in forms and not _PATH.match(text):
+        close = difflib.get_close_matches(form, forms, 1)
+        meant = f"did you mean {close[0]}:{rest[:80]}?" if close else f"it writes {', '.join(forms)};"
+        raise UsageError(
+            f"target {target} writes no form {form[:60]!r}", hint=f"{meant} a folder of that name is ./{text[:80]}"
+        )
     if not colon or form not in forms:
         form, rest = forms[0], text
     if not rest:

@@ -75,8 +75,8 @@ def show_deployment(name: DeploymentName, target: Target = None) -> None:
         }  # fmt: skip
         state.console.fields(facts)
         for key, value in options.items():
-            if value not in (None, (), [], False):
-                state.console.line(f"  option {key}={value}")
+            if value is not None and value not in ("", (), []):  # 0 and false are values like others
+                state.console.line(f"  option {key}={str(value).lower() if isinstance(value, bool) else value}")
         for key, value in env.items():
             state.console.line(f"  env    {key}={value}")
         for each in history[1:]:

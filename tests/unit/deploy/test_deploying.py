@@ -16,6 +16,7 @@ from bentotool.deploy.api import apply_plan, make_plan
 from bentotool.deploy.leftovers import Leftovers
 from bentotool.deploy.options import check_deployment_name, environment, option_values, usual_name
 from bentotool.deploy.records import Records
+from bentotool.deploy.written import check_output
 from bentotool.errors import BentotoolError, ConflictError, RemoteError, UsageError, VerificationError
 from bentotool.oci.layout import Layout
 from bentotool.plugin_scan import scan
@@ -32,7 +33,9 @@ from bentotool.targetspec import *
 def bentotool_targets():
     options = (OptionSpec("floor", "integer", "Which floor", default=1, minimum=0), OptionSpec("lit", "flag", "Light"),
                OptionSpec("box", "text", "Boxes", repeated=True), OptionSpec("ladder", "text", "Which ladder"))
-    return [TargetDecl("attic", __name__ + ":Attic", "The attic", options=options)]
+    deep = OptionSpec("floor", "integer", "How deep", default=-1, metavar="LEVEL")
+    return [TargetDecl("attic", __name__ + ":Attic", "The attic", options=options),
+            TargetDecl("cellar", __name__ + ":Cellar", "The cellar", options=(deep,))]
 
 @hookimpl
 def bentotool_before_deploy(target, plan):
@@ -91,6 +94,12 @@ class Attic:
         return ["box " + deployment.name]
     def list(self):
         return [Deployment(name, "attic", "ready", "", box["bento"]) for name, box in self.boxes().items()]
+
+class Cellar(Attic):
+    def forms(self):
+        return {"list": "What is there", "labels": "What is stuck on it"}
+    def write(self, plan, form, publish):
+        return {form + ".txt": plan.name}
 """
 BENTO = DeployBento("iris", "1", "sha256:" + "0" * 64)
 
@@ -438,11 +447,55 @@ def test_what_deploy_refuses(
     assert "Traceback" not in err
 
 
-def test_options_show_in_the_help(cli: Callable[..., tuple[int, str, str]]) -> None:
-    out = " ".join(cli("deploy", "--help")[1].split())
-    assert "--floor INTEGER attic: Which floor. [default: 1]" in out
+def test_the_help_of_a_target_has_its_options(cli: Callable[..., tuple[int, str, str]]) -> None:
+    out = " ".join(cli("deploy", "attic", "--help")[1].split())
+    assert "--floor INTEGER Which floor. [default: 1]" in out
     assert "--lit / --no-lit" in out
-    assert "attic The attic" in out
+    assert "--ladder TEXT Which ladder." in out
+    cellar = " ".join(cli("deploy", "--dry-run", "cellar", "--name", "attic", "--help")[1].split())
+    assert "--floor LEVEL How deep. [default: -1]" in cellar
+    assert "Which floor" not in cellar
+    assert "--lit" not in cellar
+    assert "--env NAME=VALUE" in cellar
+
+
+def test_the_help_of_all_has_what_they_have_in_common(cli: Callable[..., tuple[int, str, str]]) -> None:
+    for words in (("deploy", "--help"), ("deploy", "attik", "--help")):
+        out = " ".join(cli(*words)[1].split())
+        assert "attic The attic" in out
+        assert "deploy TARGET --help has the options of one" in out
+        assert "--env NAME=VALUE" in out
+        assert "--floor" not in out
+
+
+def test_zero_and_no_are_shown_as_options(cli: Callable[..., tuple[int, str, str]], layout: Layout) -> None:
+    values = {"floor": 0, "lit": False, "ladder": None, "box": ()}
+    Records(layout).keep(Deployment("one", "attic", "ready", "", "iris:1", BENTO.digest), values, {})
+    shown = cli("deployment", "show", "one")[1]
+    assert "  option floor=0\n  option lit=false\n" in shown
+    assert "ladder" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "folder"),
+    [("list:out", "list", "out"), ("out", "list", "out"), ("C:\\out", "list", "C:\\out"), ("C:out", "list", "C:out"),
+     ("./a:b", "list", "./a:b"), ("more/a:b", "list", "more/a:b"), ("labels:a:b", "labels", "a:b")],
+)  # fmt: skip
+def test_the_form_and_the_folder_of_an_output(plugins: Plugins, text: str, form: str, folder: str) -> None:
+    assert check_output(plugins, "cellar", text) == (form, Path(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [("labls:out", "did you mean labels:out? a folder of that name is ./labls:out"),
+     ("zip:out", "it writes list, labels; a folder of that name is ./zip:out"), (":out", "it writes list, labels;"),
+     ("list:", "--output list:DIR")],
+)  # fmt: skip
+def test_a_form_that_the_target_does_not_write(plugins: Plugins, text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_output(plugins, "cellar", text)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(hint)
 
 
 def test_values_of_options() -> None:
