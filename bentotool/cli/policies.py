@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bentotool.cli.registries import open_registry
@@ -13,6 +14,7 @@ from bentotool.cli.state import State
 from bentotool.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
+    from bentotool.trust.judging import ObjectVerdict
     from bentotool.trust.parts import Judgeable
     from bentotool.trust.policy import Judged
     from bentotool.trust.policyfile import PolicyFile
@@ -26,12 +28,14 @@ class JudgedArtifact:
 
     Args:
         facts: as commands print them.
+        objects: who signed each; of one policy, and where that asks for signatures.
     """
 
     title: str
     facts: dict[str, Any]
     where: tuple[str, ...]
     judged: tuple[Judged, ...]
+    objects: tuple[ObjectVerdict, ...] = ()
 
     @property
     def met(self) -> bool:
@@ -40,7 +44,14 @@ class JudgedArtifact:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         policies = [each.to_dict() for each in self.judged]
-        return {**self.facts, "repositories": list(self.where), "verified": self.met, "policies": policies}
+        found = {**self.facts, "repositories": list(self.where), "verified": self.met, "policies": policies}
+        if self.objects:
+            found["objects"] = [{**each.to_dict(), "covered": self.covers(each)} for each in self.objects]
+        return found
+
+    def covers(self, verdict: ObjectVerdict) -> bool:
+        """Whether an object is covered by a signature that counts: its own, or that of what holds it."""
+        return verdict.signed or any(verdict.about.digest in each.proven for each in self.judged)
 
 
 def judge_reference(
@@ -94,10 +105,20 @@ def _stored(state: State, reference: str, *, model: bool) -> tuple[Judgeable, di
 def _judged(
     state: State, artifact: Judgeable, facts: dict[str, Any], policies: Sequence[PolicyFile], offline: bool
 ) -> JudgedArtifact:
-    from bentotool.trust.enforcing import judge_artifact
+    from bentotool.trust.enforcing import findings_of
+    from bentotool.trust.judging import judge as weigh
+    from bentotool.trust.policy import counts, judge, signers_of
 
-    found = tuple(judge_artifact(policy, artifact, state.plugins, offline=offline) for policy in policies)
-    return JudgedArtifact(artifact.subject.name, facts, artifact.subject.repositories, found)
+    subject = artifact.subject
+    judged: list[Judged] = []
+    objects: tuple[ObjectVerdict, ...] = ()
+    for policy in policies:
+        findings = findings_of(policy, artifact, state.plugins, offline=offline)
+        judged.append(judge(policy.policy, policy.name, subject, findings, policy.fingerprints))
+        if len(policies) == 1 and signers_of(policy.policy, subject):
+            named = partial(counts, policy.policy, subject, policy.fingerprints)
+            objects = weigh(artifact.objects, findings, named).objects
+    return JudgedArtifact(subject.name, facts, subject.repositories, tuple(judged), objects)
 
 
 def show_judged(state: State, found: JudgedArtifact) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bentotool.oci.registry import Registry
     from bentotool.plugins import Plugins
     from bentotool.signspec import CertificateVerifier
+    from bentotool.trust.evidence import Findings
     from bentotool.trust.parts import Judgeable
     from bentotool.trust.policy import Judged
     from bentotool.trust.policyfile import PolicyFile
@@ -33,6 +34,7 @@ __all__ = [
     "check_pull",
     "check_stored_bento",
     "check_stored_model",
+    "findings_of",
     "in_force",
     "judge_artifact",
 ]
@@ -158,8 +160,16 @@ def judge_artifact(
         VerificationError: identities have to be checked, and nothing here can.
         RemoteError: a registry or a service that verification needs does not answer.
     """
+    from bentotool.trust.policy import judge
+
+    findings = findings_of(policy, artifact, plugins, offline=offline)
+    return judge(policy.policy, policy.name, artifact.subject, findings, policy.fingerprints)
+
+
+def findings_of(policy: PolicyFile, artifact: Judgeable, plugins: Plugins | None, *, offline: bool = False) -> Findings:
+    """Verify what a policy needs to know of an artifact; as :func:`judge_artifact`, which weighs it too."""
     from bentotool.trust.evidence import Findings
-    from bentotool.trust.policy import judge, signers_of
+    from bentotool.trust.policy import signers_of
     from bentotool.trust.verifying import gather
 
     findings = Findings()
@@ -168,7 +178,7 @@ def judge_artifact(
         known = any(each.issuer for each in signers)
         certificates = _certificates(policy, plugins, offline=offline or artifact.local) if known else None
         findings = gather(artifact.objects, policy.keys, certificates, artifact.place.reader)
-    return judge(policy.policy, policy.name, artifact.subject, findings, policy.fingerprints)
+    return findings
 
 
 def _certificates(policy: PolicyFile, plugins: Plugins | None, *, offline: bool) -> CertificateVerifier:

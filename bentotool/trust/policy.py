@@ -17,7 +17,7 @@ from bentotool.trust.fieldpaths import flaw_of, matches_whole, numbers_of, says
 from bentotool.trust.policyschema import SAFETY, Policy, Rule, SignerRule
 from bentotool.trust.statements import COSIGN_SIGN
 
-__all__ = ["Judged", "Matcher", "Part", "Problem", "Subject", "judge", "matches_repository", "signers_of"]
+__all__ = ["Judged", "Matcher", "Part", "Problem", "Subject", "counts", "judge", "matches_repository", "signers_of"]
 
 
 @dataclass(frozen=True)
@@ -208,6 +208,16 @@ def judge(
         covered = [digest for digest in covered if rule.signers and check.signed(digest)]
     names = tuple(title for title, _ in found)
     return Judged(name, policy.enforce, names, tuple(problems), frozenset(covered), signers)
+
+
+def counts(policy: Policy, subject: Subject, keys: Mapping[str, str], found: Evidence) -> bool:
+    """Whether evidence is by somebody whom a rule about an artifact names.
+
+    Args:
+        keys: as for :func:`judge`.
+    """
+    named = signers_of(policy, subject)
+    return any(Matcher(each, keys.get(each.key or each.key_pem, "")).fits(found.signer) for each in named)
 
 
 def signers_of(policy: Policy, subject: Subject) -> list[SignerRule]:

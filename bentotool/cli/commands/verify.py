@@ -107,6 +107,8 @@ def _by_policy(
     found = judge_reference(state, reference, (load_policy(policy),), model=model, offline=offline, alias=alias)
     if not state.json:
         show_judged(state, found)
+        for each in found.objects:
+            _show(state, each, covered=found.covers(each))
     refuse_unmet(state, found, strict=True)
     if not is_remote(reference):  # of a registry the policy judges the tag, and nothing but manifests is read
         with open_target(state, reference, model=model) as target:
@@ -114,7 +116,7 @@ def _by_policy(
                 raise VerificationError(misnamed, hint=_ALIAS_HINT, details=found.to_dict())
             if content and (damaged := _damaged(state, target)):
                 raise _damage(found.title, damaged, found.to_dict())
-    state.console.result(found.to_dict(), f"{found.title} is verified")
+    state.console.result(found.to_dict(), lambda: _verified(state, found.title, remote=is_remote(reference)))
 
 
 def _check_asked(key: Sequence[str] | None, identity: str | None, issuer: str | None) -> None:
@@ -198,9 +200,15 @@ def _result(state: State, target: Target, verdict: Verdict, damaged: str, misnam
 
     def verified() -> None:
         show()
-        state.console.line(f"{target.title} is verified")
+        _verified(state, target.title, remote=target.ref is None)
 
     state.console.result({**target.facts, **verdict.to_dict()}, verified)
+
+
+def _verified(state: State, title: str, *, remote: bool) -> None:
+    state.console.line(f"{title} is verified")
+    if remote:
+        state.console.line("the files below these digests were not read: a pull compares every byte")
 
 
 def _damage(title: str, damaged: str, details: Mapping[str, object]) -> VerificationError:
@@ -211,10 +219,17 @@ def _damage(title: str, damaged: str, details: Mapping[str, object]) -> Verifica
     )
 
 
-def _show(state: State, verdict: ObjectVerdict) -> None:
+def _show(state: State, verdict: ObjectVerdict, *, covered: bool = False) -> None:
+    """One object and who signed it.
+
+    Args:
+        covered: whether a signature of what holds it is enough.
+    """
     console, about = state.console, verdict.about
     mark = "ok" if verdict.signed else "NOT SIGNED"
-    console.line(f"{about.kind} {about.name} {about.digest}: {mark}{verdict.reason and ': ' + verdict.reason}")
+    why = "ok, by the signature of what holds it" if covered and not verdict.signed else ""
+    why = why or f"{mark}{verdict.reason and ': ' + verdict.reason}"
+    console.line(f"{about.kind} {about.name} {about.digest}: {why}")
     for each in verdict.evidence:
         console.line(f"  {_told(each)}")
     for each in verdict.others:

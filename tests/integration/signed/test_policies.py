@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bentotool.cli.main import main
 from bentotool.oci.refs import RefStore
 
 
@@ -50,6 +51,23 @@ def test_who_signed(scene: Any, who: Any, policy: Callable[..., str], tmp_path: 
         other_store = str(tmp_path / "user")
         assert scene.done("pull", scene.where, "--store", other_store)["version"] == "7"
         assert scene.done("policy", "check", "svc", "--store", other_store)["verified"] is True
+
+
+def test_who_signed_each_object(scene: Any, who: Any, policy: Callable[..., str]) -> None:
+    path = policy()
+    asked = ("verify", scene.where, "--policy", path, "--offline")
+    objects = {each["kind"]: each for each in scene.done(*asked)["objects"]}
+    assert {kind: each["digest"] for kind, each in objects.items()} == {k: o.digest for k, o in scene.objects.items()}
+    assert all(each["signed"] and each["covered"] and each["evidence"][0]["signer"] for each in objects.values())
+    scene.strip("model")
+    objects = {each["kind"]: each for each in scene.done(*asked)["objects"]}
+    assert (objects["model"]["signed"], objects["model"]["covered"]) == (False, True)
+    scene.capsys.readouterr()
+    assert main([*asked, "--store", str(scene.layout.root)]) == 0
+    text = scene.capsys.readouterr().out
+    assert "ok, by the signature of what holds it" in text
+    assert "  signature by " in text
+    assert ("were not read" in text) == (scene.registry is not None)
 
 
 def test_an_identity_as_an_expression(scene: Any, who: Any, policy: Callable[..., str]) -> None:
