@@ -70,3 +70,8 @@ def _listed(registry: Registry, repository: str, tag: str) -> tuple[Descriptor, 
         return Index.from_bytes(registry.get_manifest(repository, tag).data).manifests
     except NotFoundError:
         return ()
+    except VerificationError as error:
+        raise VerificationError(
+            f"what refers to {tag} cannot be listed: {error.message}",
+            hint=f"whoever may push can add to tag {tag}: remove from it what is not yours, or use another repository",
+        ) from None

@@ -167,6 +167,14 @@ def test_roots_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch, instance:
 
 
 @pytest.mark.usefixtures("no_network")
+def test_who_has_no_identity_hears_of_that_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentotool_sigstore.identity._ambient", lambda: None)
+    with pytest.raises(AuthenticationError, match="no identity to sign as") as caught:
+        Sigstore().signer(SigningRequest())
+    assert str(caught.value.hint).startswith("--key FILE signs with a key")
+
+
+@pytest.mark.usefixtures("no_network")
 def test_offline_the_roots_of_the_library_do() -> None:
     with pytest.raises(VerificationError, match="bundle"):
         Sigstore().verifier(VerifierRequest(offline=True)).verify(b"{}")

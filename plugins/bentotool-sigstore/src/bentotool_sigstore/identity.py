@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
     from bentotool.signspec import SigningRequest
 
-__all__ = ["identity_token"]
+__all__ = ["identity_token", "known_token"]
 
 _AT_THE_BROWSER = 300.0  # seconds that a person has
 _NONE = (
-    "in CI, let the job have an OIDC token (GitHub: permissions: id-token: write; GitLab: id_tokens with the name "
-    "SIGSTORE_ID_TOKEN and aud sigstore); or --identity-token TOKEN, or --key FILE"
+    "--key FILE signs with a key. Without one: in CI, let the job have an OIDC token (GitHub: permissions: id-token: "
+    "write; GitLab: id_tokens with the name SIGSTORE_ID_TOKEN and aud sigstore); elsewhere --identity-token TOKEN, or "
+    "a terminal, which leads to a browser"
 )
 _AGAIN = "get a new one: they are good for minutes; where it is new, this machine's clock is wrong"
 
@@ -31,6 +32,15 @@ def identity_token(request: SigningRequest, config: ClientTrustConfig) -> Identi
         AuthenticationError: there is none, or it cannot be used.
         RemoteError: who would give one does not answer.
     """
+    return known_token(request) or _at_the_browser(config)
+
+
+def known_token(request: SigningRequest) -> IdentityToken | None:
+    """The same as far as nobody has to be asked; None where a person at a browser will be.
+
+    Raises:
+        AuthenticationError, RemoteError: as above.
+    """
     if request.identity_token is not None:
         return _checked(request.identity_token.strip(), "the identity token")
     ambient = _ambient()
@@ -38,7 +48,7 @@ def identity_token(request: SigningRequest, config: ClientTrustConfig) -> Identi
         return _checked(ambient, "the identity token of this CI")
     if not request.interactive:
         raise AuthenticationError("there is no identity to sign as", hint=_NONE)
-    return _at_the_browser(config)
+    return None
 
 
 def _checked(token: str, what: str) -> IdentityToken:

@@ -19,7 +19,7 @@ _LIMIT = 8 << 20
 _CONFIG = "application/vnd.dev.sigstore.clienttrustconfig"
 _ROOT = "application/vnd.dev.sigstore.trustedroot"
 _HINT_VERIFYING = "--offline takes the roots that are here; --trust-config FILE those of a file"
-_HINT_SIGNING = "signing asks services on the network; --trust-config FILE names those of another instance"
+_HINT_SIGNING = "--key FILE signs without them; --trust-config FILE names the services of another instance"
 _HINT = "the operator of the instance gives it out: a ClientTrustConfig, or for verifying a trusted_root.json"
 
 
