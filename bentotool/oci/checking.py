@@ -187,6 +187,7 @@ def _damaged(
     layout: Layout, blobs: dict[str, int], advance: Callable[[int], None], jobs: int
 ) -> dict[str, tuple[str, str]]:
     stop, lock = Event(), Lock()
+    failures: list[BaseException] = []
 
     def progress(count: int) -> None:
         if stop.is_set():
@@ -194,7 +195,8 @@ def _damaged(
         try:
             with lock:
                 advance(count)
-        except BaseException:  # the other threads need not wait until this one's failure is looked at
+        except BaseException as error:  # the other threads need not wait until this one's failure is looked at
+            failures.append(error)
             stop.set()
             raise
 
@@ -218,9 +220,11 @@ def _damaged(
         tasks = {digest: pool.submit(check, digest) for digest in ordered}
         try:
             return {digest: fault for digest, task in tasks.items() if (fault := task.result())}
-        except BaseException:  # an interrupt does not wait for terabytes to be read
+        except BaseException as error:  # an interrupt does not wait for terabytes to be read
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, CancelledError) and failures:  # of a thread that was stopped by another's failure
+                raise failures[0] from None
             raise
 
 
