@@ -202,9 +202,7 @@ def _field(value: object, where: Where) -> FieldRule:
 class AttestationRule:
     """A signed statement that has to be there."""
 
-    type: str = declared(
-        _predicate_type, "", "its predicate type: a URI, or provenance, cyclonedx, spdx, vuln, openvex"
-    )
+    type: str = declared(_predicate_type, "", f"its predicate type: a URI, or {', '.join(PREDICATE_TYPES)}")
     fields: tuple[FieldRule, ...] = declared(sequence(_field), (), "what it has to say; all of them")
     signers: tuple[SignerRule, ...] = declared(sequence(_signer), (), "who may sign it; default: those of the rule")
 
