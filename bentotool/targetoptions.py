@@ -75,7 +75,13 @@ def published_image(bento: DeployBento, values: Mapping[str, Any], *, lean: bool
 
 
 def _registry(values: Mapping[str, Any]) -> str:
-    return str(values.get("registry") or os.environ.get(REGISTRY_VARIABLE, "")).strip()
+    where = str(values.get("registry") or os.environ.get(REGISTRY_VARIABLE, "")).strip()
+    if "@" in where:
+        raise UsageError(
+            f"{_masked(where)!r} is no place in a registry: it has credentials in it",
+            hint=f"bentotool login {where.rpartition('@')[2].partition('/')[0]}, and --registry HOST[:PORT][/PATH]",
+        )
+    return where
 
 
 def _given(bento: DeployBento, text: str) -> PublishedImage:
@@ -86,9 +92,14 @@ def _given(bento: DeployBento, text: str) -> PublishedImage:
         )
     found = _IMAGE.fullmatch(text)
     if found is None:
-        raise UsageError(f"{text[:80]!r} is no image", hint="--image HOST/REPOSITORY:TAG, or …@sha256:DIGEST")
+        raise UsageError(f"{_masked(text)!r} is no image", hint="--image HOST/REPOSITORY:TAG, or …@sha256:DIGEST")
     tag = found["tag"] or ("" if found["digest"] else "latest")
     return PublishedImage(found["name"], tag, found["digest"] or "", volumes=_volumes(bento))
+
+
+def _masked(text: str) -> str:
+    """What stands before ``@`` in a host's name may be a password: it is not repeated."""
+    return re.sub(r"^[^/]*@", "***@", text)[:80]
 
 
 def _volumes(bento: DeployBento) -> dict[str, str]:

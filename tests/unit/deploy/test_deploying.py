@@ -21,6 +21,7 @@ from bentotool.errors import BentotoolError, ConflictError, RemoteError, UsageEr
 from bentotool.oci.layout import Layout
 from bentotool.plugin_scan import scan
 from bentotool.plugins import Plugins
+from bentotool.targetoptions import planned_image, published_image
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, OptionSpec, TargetDecl
 
 ATTIC = """
@@ -508,6 +509,15 @@ def test_values_of_options() -> None:
     given = ["lit", "box=a", "box=b=c", "at_once=4"]
     assert option_values(decl, given) == {"lit": True, "box": ("a", "b=c"), "at-once": 4}
     assert option_values(decl, ["lit=no"])["lit"] is False
+
+
+def test_a_password_before_a_registry_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOTOOL_REGISTRY", "me:s3cret@ghcr.io/flowers")
+    for values in ({"registry": "me:s3cret@ghcr.io/flowers"}, {}, {"image": "me:s3cret@ghcr.io/flowers"}):
+        for step in (planned_image, published_image):
+            with pytest.raises(UsageError, match=r"'\*\*\*@ghcr.io/flowers' is no") as caught:
+                step(BENTO, values)
+            assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_names() -> None:

@@ -49,6 +49,7 @@ def test_every_object_is_tried_before_any_is_applied(
         ("keda.sh/v1alpha1", "ScaledObject", "install KEDA"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute", "use an Ingress"),
         ("serving.kserve.io/v1beta1", "InferenceService", "install KServe"),
+        ("policy/v9", "PodDisruptionBudget", "--replicas 1 without --max-replicas"),
         ("autoscaling/v9", "HorizontalPodAutoscaler", "too old"),
     ],
 )

@@ -260,6 +260,43 @@ def test_ctrl_c_says_what_stands_and_the_same_command_goes_on(
     assert (look(api, "iris").status, look(api, "iris").detail) == ("ready", "")
 
 
+def test_ctrl_c_where_nothing_has_served_yet(
+    deploy: Callable[..., Any], api: Any, things: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bentotool_k8s.cluster import mirror
+    from bentotool_k8s.cluster.standing import look
+
+    deploy(things.deployment(tag="forever"), wait=False)
+
+    def interrupt(self: Any, seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror.Mirror, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            deploy(things.deployment(tag="crash"), tag="iris:2")
+    note = deploy.said.notes[-1]  # type: ignore[attr-defined]
+    assert "serves" not in note
+    assert note.endswith("the same command goes on, bentotool deployment delete iris takes it away")
+    assert "serves" not in look(api, "iris").detail
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'failed: .spec.template.spec.containers[name="service"].lifecycle.preStop.sleep: field not declared in schema',
+        'Deployment "iris" is invalid: containers[0].lifecycle.preStop: Required value: must specify a handler type',
+    ],
+)
+def test_a_cluster_without_sleep_before_the_stop(message: str) -> None:
+    from bentotool_k8s.cluster.refusals import refusal
+
+    place = SimpleNamespace(namespace="default", server="https://c", context="one")
+    error = refusal(422, {"message": message}, place, "Deployment iris")  # type: ignore[arg-type]
+    assert error.message == "Deployment iris: the cluster does not know preStop.sleep"
+    assert "--pre-stop 0" in str(error.hint)
+
+
 def test_after_a_kill_a_failure_goes_back_to_what_last_succeeded(
     cluster: Any, api: Any, deploy: Callable[..., Any], things: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

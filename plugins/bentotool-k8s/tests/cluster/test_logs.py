@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,24 @@ def test_no_pod(api: Any) -> None:
     for read in (read_logs, follow_logs):
         with pytest.raises(NotFoundError, match="there is no pod of iris in namespace default"):
             list(read(api, "iris", 10))
+
+
+@pytest.mark.parametrize(("tag", "why"), [("gpu", "no node takes its pod"), ("pull", "cannot be pulled")])
+def test_a_pod_that_has_not_begun_has_no_logs_and_it_is_said_why(
+    cluster: Any, api: Any, deploy: Callable[..., Any], things: SimpleNamespace, tag: str, why: str
+) -> None:
+    from bentotool_k8s.cluster.logs import read_logs
+
+    deploy(things.deployment(tag=tag), wait=False)
+    for _ in range(600):
+        with pytest.raises(NotFoundError) as caught:
+            list(read_logs(api, "iris", 10))
+        if why in caught.value.message:
+            break
+        time.sleep(0.05)
+    assert caught.value.message.startswith("there are no logs of iris yet: pod iris-")
+    assert why in caught.value.message
+    assert "logs iris -f" in str(caught.value.hint)
 
 
 def test_logs_are_followed_through_an_update(

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from bentotool.errors import BentotoolError, ConflictError, RemoteError
 from bentotool_k8s.cluster.api import Api, Object, kind_of, name_of, title
-from bentotool_k8s.cluster.marks import Anchor, anchor_name, find_anchor, is_ours, marked
+from bentotool_k8s.cluster.marks import Anchor, anchor_name, find_anchor, is_ours, marked, selector
 from bentotool_k8s.cluster.refusals import ApiError
 from bentotool_k8s.cluster.removing import remove_others
-from bentotool_k8s.cluster.rollout import Rollout
+from bentotool_k8s.cluster.rollout import Rollout, older_serves
 
 __all__ = ["Request", "bring_up", "check"]
 
@@ -116,6 +116,7 @@ def _bring(api_version: str) -> str:
         "gateway.networking.k8s.io": "install the Gateway API, or use an Ingress",
         "serving.kserve.io": "install KServe",
         "serving.knative.dev": "install Knative Serving",
+        "policy": "Kubernetes 1.21 or later has it; --replicas 1 without --max-replicas makes none",
     }
     return known.get(group, "the cluster is too old for it, or what brings it is not installed")
 
@@ -149,7 +150,7 @@ def bring_up(api: Api, request: Request) -> None:
     except BentotoolError as error:
         raise _put_back(api, anchor, before, error, request) from None
     except KeyboardInterrupt:
-        request.note(_interrupted(before, rollout, request.target))
+        request.note(_interrupted(api, before, rollout))
         raise
     placed = replace(anchor, state="placed", objects=tuple(item for item, _, _ in planned))
     request.committed()
@@ -247,8 +248,7 @@ def _put_back(api: Api, anchor: Anchor, before: Anchor, error: BentotoolError, r
         return other
     except BentotoolError as second:
         request.note(f"warning: it could not be taken back: {second.message}")
-        delete = f"bentotool deployment delete {anchor.name} --target {anchor.target}"
-        request.note(f"the same command goes on from there; or {delete}")
+        request.note(f"the same command goes on from there; or bentotool deployment delete {anchor.name}")
         return error
     request.note(
         f"{before.tag} runs as before" if before.objects else "nothing is left of it: it was the first deployment"
@@ -262,13 +262,25 @@ def _remove_anchor(api: Api, name: str) -> None:
         api.delete(item)
 
 
-def _interrupted(before: Anchor, rollout: Rollout, target: str) -> str:
+def _interrupted(api: Api, before: Anchor, rollout: Rollout) -> str:
     said = rollout.said or "not all of it is applied"
-    serving = f"; {before.tag} serves meanwhile" if before.objects else ""
+    serving = f"; {before.tag} serves meanwhile" if before.objects and _serves(api, rollout.name) else ""
+    # by what the store notes of an attempt: with --target it would be looked for in the current context
     return (
         f"interrupted: {said}{serving}; the same command goes on, "
-        f"bentotool deployment delete {rollout.name} --target {target} takes it away"
+        f"bentotool deployment delete {rollout.name} takes it away"
     )
+
+
+def _serves(api: Api, name: str) -> bool:
+    """Whether pods of the version before are ready; no where that cannot be told."""
+    labels = selector(name)
+    try:
+        found = api.find("apps/v1", "Deployment", labels)
+        sets, pods = api.find("apps/v1", "ReplicaSet", labels), api.find("v1", "Pod", labels)
+    except BentotoolError:
+        return False
+    return not found or any(older_serves(each, sets, pods) for each in found)  # none: Knative keeps the last that was
 
 
 def _tell_warnings(api: Api, request: Request) -> None:

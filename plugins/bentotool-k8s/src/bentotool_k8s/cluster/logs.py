@@ -11,6 +11,7 @@ from typing import Any
 from bentotool.errors import BentotoolError, NotFoundError
 from bentotool_k8s.cluster.api import Api, Object, name_of
 from bentotool_k8s.cluster.marks import selector
+from bentotool_k8s.cluster.pods import problem_of
 
 __all__ = ["follow_logs", "read_logs"]
 
@@ -46,13 +47,16 @@ def read_logs(api: Api, name: str, tail: int, service: str = "") -> Iterator[str
         tail: the last ones of all together; 0: all.
 
     Raises:
-        NotFoundError: there is no pod.
+        NotFoundError: there is no pod, or none has begun; then with the reason.
     """
     pods = _pods(api, name, service)
     sources = [(pod, container) for pod in pods for container in _containers(pod)]
     if not pods:
         hint = f"bentotool deployment show {name}; one that is scaled to zero has none until it is asked something"
         raise NotFoundError(f"there is no pod of {name} in namespace {api.namespace}", hint=hint)
+    if not sources:
+        hint = f"bentotool deployment logs {name} -f waits for them"
+        raise NotFoundError(f"there are no logs of {name} yet: {_pending(pods[-1])}", hint=hint)
     lines: list[tuple[str, str]] = []
     several = len(sources) > 1
     for pod, container in sources:
@@ -62,6 +66,12 @@ def read_logs(api: Api, name: str, tail: int, service: str = "") -> Iterator[str
                 lines.append((time, _prefixed(pod, sources, container, text, several=several)))
     lines.sort(key=lambda each: each[0])
     yield from (text for _, text in (lines[-tail:] if tail else lines))
+
+
+def _pending(pod: Object) -> str:
+    problem = problem_of(pod)
+    said = problem.text if problem is not None else str((pod.get("status") or {}).get("phase") or "Pending").lower()
+    return f"pod {name_of(pod)} has not begun, {said}"
 
 
 def _prefixed(pod: Object, sources: Sequence[Any], container: str, text: str, *, several: bool) -> str:

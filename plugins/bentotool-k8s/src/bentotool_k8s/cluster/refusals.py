@@ -77,6 +77,8 @@ def _worded(
         return f"the cluster has no namespace {space}", f"kubectl create namespace {space}, or --namespace NAME"
     if status == 403:
         return _forbidden(message, space, what)
+    if "preStop" in message and ("sleep" in message or "handler type" in message):
+        return f"{what}: the cluster does not know preStop.sleep", "Kubernetes 1.30 and later do; else --pre-stop 0"
     if "strict decoding error" in message or "field not declared in schema" in message:
         unknown = re.findall(r'unknown field "([^"]*)"', message) or _UNDECLARED.findall(message)
         return (

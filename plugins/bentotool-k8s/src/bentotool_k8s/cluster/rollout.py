@@ -14,7 +14,7 @@ from bentotool_k8s.cluster.mirror import Mirror
 from bentotool_k8s.cluster.pods import Problem, explained, last_lines, problem_of
 from bentotool_k8s.cluster.refusals import short
 
-__all__ = ["Rollout", "condition", "deployment_state", "deployment_trouble", "pods_of"]
+__all__ = ["Rollout", "condition", "deployment_state", "deployment_trouble", "older_serves", "pods_of"]
 
 _KINDS = (("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("v1", "Pod"))
 _READY_KINDS = ("serving.knative.dev", "serving.kserve.io")
@@ -175,6 +175,17 @@ def pods_of(item: Object, sets: Sequence[Object], pods: Sequence[Object]) -> lis
         if uid in _owners(each) and (each["metadata"].get("annotations") or {}).get(_REVISION) == revision
     }
     return [each for each in pods if newest & set(_owners(each)) and not each["metadata"].get("deletionTimestamp")]
+
+
+def older_serves(item: Object, sets: Sequence[Object], pods: Sequence[Object]) -> bool:
+    """Whether a pod of a version before the newest one is ready, or any while nothing new is taken up yet."""
+    own = {each["metadata"]["uid"] for each in sets if item["metadata"].get("uid") in _owners(each)}
+    new = {name_of(each) for each in pods_of(item, sets, pods)} if current(item) else set()
+    return any(
+        condition(each, "Ready").get("status") == "True"
+        for each in pods
+        if own & set(_owners(each)) and name_of(each) not in new and not each["metadata"].get("deletionTimestamp")
+    )
 
 
 def _owners(item: Object) -> list[str]:

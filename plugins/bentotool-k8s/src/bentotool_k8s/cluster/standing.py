@@ -10,7 +10,7 @@ from bentotool_k8s.cluster.api import Api, Object
 from bentotool_k8s.cluster.marks import Anchor, find_anchor, find_anchors, selector
 from bentotool_k8s.cluster.pods import problem_of
 from bentotool_k8s.cluster.refusals import ApiError
-from bentotool_k8s.cluster.rollout import condition, deployment_state, deployment_trouble, pods_of
+from bentotool_k8s.cluster.rollout import condition, deployment_state, deployment_trouble, older_serves, pods_of
 
 __all__ = ["Standing", "all_standing", "look"]
 
@@ -83,18 +83,19 @@ def _of_deployment(api: Api, item: Object, labels: str) -> tuple[Status, str, st
     available = int((item.get("status") or {}).get("availableReplicas") or 0)
     trouble = deployment_trouble(item)
     text = trouble.text if trouble is not None else ""
+    try:
+        sets, pods = api.find("apps/v1", "ReplicaSet", labels), api.find("v1", "Pod", labels)
+    except ApiError:  # may see Deployments, and no pods: what is known has to do
+        sets, pods = [], []
     if not text:
-        try:
-            sets, pods = api.find("apps/v1", "ReplicaSet", labels), api.find("v1", "Pod", labels)
-        except ApiError:  # may see Deployments, and no pods: what is known has to do
-            sets, pods = [], []
         found = [problem.text for pod in pods_of(item, sets, pods) if (problem := problem_of(pod)) is not None]
         text = found[0] if found else ""
     detail = f"{name}: {said}" + (f", {text}" if text else "")
     if text and not available:
         return "unhealthy", detail, f"{line}, {text}"
     if text:
-        return "unhealthy", f"{detail}; the version before serves", f"{line}, {text}"
+        before = "; the version before serves" if older_serves(item, sets, pods) else ""
+        return "unhealthy", f"{detail}{before}", f"{line}, {text}"
     return "starting", detail, line
 
 
