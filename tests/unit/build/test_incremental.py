@@ -105,7 +105,7 @@ def test_what_the_import_read_is_what_makes_it_run_again(
     assert (result.cached["service"], dict(result.plan.labels)["words"]) == (False, "many")  # type: ignore[union-attr]
     assert result.explained is not None
     assert {(c["input"], c["name"]) for c in result.explained["changes"]} == {
-        ("files", "words.txt"), ("service", "labels"),
+        ("files", "words.txt"), ("service", "labels"), ("service", "services"),
     }  # fmt: skip
     assert [s["because"] for s in result.explained["steps"] if s["step"] == "service"] == ["words.txt changed"]
     monkeypatch.setenv("TOKEN", "hush-hush")
