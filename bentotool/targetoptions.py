@@ -16,7 +16,18 @@ from bentotool.deployspec import PublishedImage
 from bentotool.errors import UsageError
 from bentotool.targetspec import DeployBento, OptionSpec
 
-__all__ = ["IMAGE_OPTIONS", "REGISTRY_VARIABLE", "planned_image", "published_image"]
+__all__ = [
+    "DEPENDS_VARIABLE",
+    "IMAGE_OPTIONS",
+    "REGISTRY_VARIABLE",
+    "depends_addresses",
+    "depends_variable",
+    "planned_image",
+    "published_image",
+]
+
+DEPENDS_VARIABLE = "BENTOTOOL_DEPENDS"
+"""Where a server finds the Services and deployments that it calls: ``NAME=URL``, joined by commas."""
 
 REGISTRY_VARIABLE = "BENTOTOOL_REGISTRY"
 """The registry where none is named, as for ``bentotool push``."""
@@ -29,7 +40,45 @@ IMAGE_OPTIONS = (
                metavar="OS/ARCH"),
 )  # fmt: skip
 
+_ADDRESS = re.compile(r"https?://[^\s,/]+(?:/[^\s,]*)?")
 _IMAGE = re.compile(r"(?P<name>[^\s@]+?)(?::(?P<tag>[\w.-]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?", re.ASCII)
+
+
+def depends_addresses(text: str) -> dict[str, str]:
+    """What a user's :data:`DEPENDS_VARIABLE` says.
+
+    Raises:
+        UsageError: a server could not read it.
+    """
+    found: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, _, url = entry.partition("=")
+        if not name or not _ADDRESS.fullmatch(url):
+            raise UsageError(
+                f"--env {DEPENDS_VARIABLE}: {entry[:80]!r} is not NAME=http://HOST:PORT",
+                hint=f"--env {DEPENDS_VARIABLE}=Ranker=http://ranker:3000,Other=http://…",
+            )
+        found[name] = url
+    return found
+
+
+def depends_variable(own: Mapping[str, str], env: Mapping[str, str]) -> str:
+    """The variable for a server whose target knows some of the addresses, and whose user may name others.
+
+    Args:
+        own: addresses that the target gives, by Service.
+        env: what the user set.
+
+    Raises:
+        UsageError: both name one.
+    """
+    given = depends_addresses(env.get(DEPENDS_VARIABLE, ""))
+    if twice := sorted(own.keys() & given.keys()):
+        raise UsageError(
+            f"--env {DEPENDS_VARIABLE} names {twice[0]}, which is deployed here and found by itself",
+            hint=f"leave {twice[0]} out of it",
+        )
+    return ",".join(f"{name}={url}" for name, url in [*sorted(own.items()), *given.items()])
 
 
 def planned_image(bento: DeployBento, values: Mapping[str, Any], *, lean: bool = False) -> tuple[PublishedImage, str]:

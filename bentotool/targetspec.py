@@ -5,15 +5,13 @@ A target plans first: what it would make, as data that is printed, compared and 
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from bentotool.deployspec import DeployModel, DeployService, ImagePublisher
-from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, _Declaration, _tuple_of
+from bentotool.optionspec import OptionKind, OptionSpec
 
 __all__ = [
     "DeployBento",
@@ -21,7 +19,9 @@ __all__ = [
     "Deployment",
     "ImageArchive",
     "ImageMaker",
+    "OptionKind",
     "OptionSpec",
+    "Placed",
     "Plan",
     "PlannedResource",
     "Pruner",
@@ -30,89 +30,8 @@ __all__ = [
     "TargetDecl",
 ]
 
-OptionKind: TypeAlias = Literal["text", "integer", "number", "flag"]
-
 Status: TypeAlias = Literal["ready", "starting", "unhealthy", "stopped", "missing", "unknown"]
 """``ready`` answers requests; ``missing``: there is nothing of it; ``unknown``: the target could not be asked."""
-
-_OPTION = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
-_KINDS = ("text", "integer", "number", "flag")
-_FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-@dataclass(frozen=True)
-class OptionSpec:
-    """One option of a target: ``--NAME VALUE`` and ``--set NAME=VALUE``.
-
-    Args:
-        name: lower-case words joined by dashes.
-        kind: ``text``, ``integer``, ``number`` or ``flag``.
-        summary: one line for the help.
-        default: the value where none is given; None: the target decides.
-        choices: the only values, of a text.
-        minimum, maximum: bounds of a number, both allowed.
-        repeated: may be given several times; the value is a tuple.
-        per_service: may be set for one Service of a graph too: ``--set SERVICE.NAME=VALUE``.
-        metavar: what stands for the value in the help.
-    """
-
-    name: str
-    kind: OptionKind
-    summary: str
-    default: JSON = None
-    choices: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    repeated: bool = False
-    metavar: str = ""
-    per_service: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _OPTION.fullmatch(self.name):
-            raise ValueError(f"option name {self.name!r} is not of the form {_OPTION.pattern}")
-        if self.kind not in _KINDS:
-            raise ValueError(f"kind {self.kind!r} of option {self.name!r} is not one of {', '.join(_KINDS)}")
-        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
-            raise ValueError(f"summary {self.summary!r} of option {self.name!r} is not one line of text")
-        _tuple_of(str, self.choices, "choices")
-
-    def parse(self, text: str) -> str | int | float | bool:
-        """The value that a user wrote.
-
-        Raises:
-            UsageError: it is none of this option's.
-        """
-        if not text.isprintable():
-            raise self._wrong(text, "text without control characters")
-        if self.kind == "flag":
-            if text.lower() not in _FLAGS:
-                raise self._wrong(text, "true or false")
-            return _FLAGS[text.lower()]
-        if self.kind in ("integer", "number"):
-            return self._number(text)
-        if self.choices and text not in self.choices:
-            raise self._wrong(text, f"one of {', '.join(self.choices)}")
-        return text
-
-    def _number(self, text: str) -> int | float:
-        convert: Callable[[str], int | float] = int if self.kind == "integer" else float
-        what = "a whole number" if self.kind == "integer" else "a number"
-        try:
-            value = convert(text)
-        except ValueError:
-            raise self._wrong(text, what) from None
-        if not math.isfinite(value):
-            raise self._wrong(text, what)
-        if self.minimum is not None and value < self.minimum:
-            raise self._wrong(text, f"at least {self.minimum:g}")
-        if self.maximum is not None and value > self.maximum:
-            raise self._wrong(text, f"at most {self.maximum:g}")
-        return value
-
-    def _wrong(self, text: str, wanted: str) -> UsageError:
-        value = self.metavar or "|".join(self.choices) or self.kind.upper()
-        written = f"--{self.name} or --no-{self.name}" if self.kind == "flag" else f"--{self.name} {value}"
-        return UsageError(f"{self.name} {text[:80]!r} is not {wanted}", hint=f"{written}: {self.summary}")
 
 
 @dataclass(frozen=True)
@@ -120,10 +39,13 @@ class TargetDecl(_Declaration):
     """A place that Bentos are deployed to; ``target`` is a :class:`Target`, or a class of no arguments.
 
     Args:
-        options: what it can be told.
+        options: what it can be told; the help has them in this order.
+        variables: environment variables that it sets itself, with the option that says what is in it, or nothing.
+            ``--env`` refuses them before anything is built.
     """
 
     options: tuple[OptionSpec, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,6 +53,9 @@ class TargetDecl(_Declaration):
         names = [option.name for option in self.options]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"options {', '.join(twice)} stand twice")
+        needed = {need.partition("=")[0] for option in self.options for need in option.needs}
+        if unknown := sorted({*needed, *filter(None, self.variables.values())} - set(names)):
+            raise ValueError(f"options {', '.join(unknown)} are named, and are none of {self.name}")
 
 
 @dataclass(frozen=True)
@@ -366,6 +291,42 @@ class Target(Protocol):
 
     def list(self) -> Sequence[Deployment]:
         """The deployments that the target itself finds, whoever made them."""
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A :class:`Target` with deployments in several places, such as clusters: what is at one is looked after from any
+    machine.
+
+    When:
+        ``bentotool deployment list``, ``show``, ``logs`` and ``delete`` with one of the target's options that are a
+        ``place``.
+
+    Arguments:
+        ``place``: the values of those options, None where one is left out. ``deployment`` as it was recorded.
+
+    Return:
+        ``list_at``: the deployments there, whoever made them; their facts find them again. ``is_at``: whether a
+        deployment is there: as far as ``place`` says, and in the very same cluster, account or engine.
+
+    Example::
+
+        class Attic:
+            def list_at(self, place):
+                house = place["house"] or "mine"
+                return [Deployment(box, "attic", "ready", "", facts={"house": house}) for box in boxes_of(house)]
+
+            def is_at(self, deployment, place):
+                return place["house"] in (None, deployment.facts["house"])
+    """
+
+    def list_at(self, place: Mapping[str, Any]) -> Sequence[Deployment]:
+        """The deployments at a place."""
+        ...
+
+    def is_at(self, deployment: Deployment, place: Mapping[str, Any]) -> bool:
+        """Whether a deployment is at a place."""
         ...
 
 

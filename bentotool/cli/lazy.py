@@ -14,7 +14,15 @@ from typing import Any, Protocol
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bentotool.cli.options import PANEL, REGISTRY_PANEL, SIGNING_PANEL, TARGET_PANEL, GlobalOptions, global_params
+from bentotool.cli.options import (
+    PANEL,
+    PLACE_PANEL,
+    REGISTRY_PANEL,
+    SIGNING_PANEL,
+    TARGET_PANEL,
+    GlobalOptions,
+    global_params,
+)
 from bentotool.cli.state import State
 from bentotool.cli.table import CommandDecl, GroupDecl
 from bentotool.errors import PluginError
@@ -60,11 +68,13 @@ def _write_options(command: TyperCommand | TyperGroup, ctx: Any, formatter: Any)
         "Arguments": [],
         "Options": [],
         TARGET_PANEL: [],
+        PLACE_PANEL: [],
         SIGNING_PANEL: [],
         REGISTRY_PANEL: [],
         PANEL: [],
     }
-    for param in command.get_params(ctx):
+    params = sorted(command.get_params(ctx), key=lambda param: getattr(param, "help_place", lambda _ctx: 0)(ctx))
+    for param in params:
         record = param.get_help_record(ctx)
         if record is None:
             continue

@@ -16,6 +16,7 @@ from bentotool.errors import UsageError
 
 __all__ = [
     "PANEL",
+    "PLACE_PANEL",
     "REGISTRY_PANEL",
     "SIGNING_PANEL",
     "TARGET_PANEL",
@@ -31,6 +32,7 @@ PANEL = "Global options"
 REGISTRY_PANEL = "Registry options"
 SIGNING_PANEL = "Signing options"
 TARGET_PANEL = "Target options"
+PLACE_PANEL = "Where to look (default: where it was deployed)"
 _MAX_JOBS = 64
 
 

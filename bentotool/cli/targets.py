@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperOption
 
 from bentotool.cli.lazy import WORDS
-from bentotool.cli.options import TARGET_PANEL, GlobalOptions, registry_params
+from bentotool.cli.options import PLACE_PANEL, TARGET_PANEL, GlobalOptions, registry_params
 from bentotool.cli.state import State, current
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = [
     "describe_targets",
     "image_maker",
     "of_stored",
+    "place_params",
+    "placed_registry_params",
     "show_differences",
     "show_plan",
     "target_params",
@@ -40,23 +42,50 @@ _MARKS = {"create": "+", "replace": "~", "keep": "~", "delete": "-"}
 
 def target_params(options: GlobalOptions) -> list[TyperOption]:
     """Registry options, and one option for each that an installed target declares."""
+    made = registry_params(options)
+    taken = {word for param in made for word in (*param.opts, *param.secondary_opts)}
+    return [*made, *(_param(options, who) for name, who in _declared().items() if f"--{name}" not in taken)]
+
+
+def place_params(options: GlobalOptions) -> list[TyperOption]:
+    """One option for each by which an installed target is told where deployments are."""
+    return [_param(options, who, PLACE_PANEL) for who in _declared(places=True).values()]
+
+
+def placed_registry_params(options: GlobalOptions) -> list[TyperOption]:
+    """Those, and the registry options."""
+    return [*place_params(options), *registry_params(options)]
+
+
+def _declared(*, places: bool = False) -> dict[str, list[tuple[str, OptionSpec]]]:
+    """The options by name, each with the targets that declare it."""
     found: dict[str, list[tuple[str, OptionSpec]]] = {}
     for name, decl in sorted(current().plugins.targets().items()):
         for option in decl.options:
-            if option.name not in _OWN:
+            if option.name not in _OWN and (option.place or not places):
                 found.setdefault(option.name, []).append((name, option))
-    made = registry_params(options)
-    taken = {word for param in made for word in (*param.opts, *param.secondary_opts)}
-    return [*made, *(_param(options, who) for name, who in found.items() if f"--{name}" not in taken)]
+    return found
 
 
 class _TargetOption(TyperOption):
-    """In the help of a target as that one declares it, and in no other help."""
+    """In the help of a target as that one declares it and where, and in no other help."""
 
     declared: Mapping[str, OptionSpec]
     """By target."""
 
+    def help_place(self, ctx: Any) -> int:
+        """What the help's order goes by: what counts is how the target itself has them."""
+        decl = current().plugins.targets().get(_asked_for(ctx))
+        names = [option.name for option in decl.options] if decl is not None else []
+        return 1 + names.index(str(self.opts[0])[2:]) if str(self.opts[0])[2:] in names else 0
+
     def get_help_record(self, ctx: Any) -> tuple[str, str] | None:
+        if self.rich_help_panel == PLACE_PANEL:
+            asked = _asked_for(ctx)
+            whose = [asked] if asked in self.declared else [] if asked else sorted(self.declared)
+            summary = next(iter(self.declared.values())).summary.partition(";")[0]
+            self.help = f"{summary} ({', '.join(whose)})."
+            return super().get_help_record(ctx) if whose else None
         option = self.declared.get(_asked_for(ctx))
         if option is None:
             return None
@@ -73,7 +102,7 @@ def _asked_for(ctx: Any) -> str:
     return str(found.get("target") or "")
 
 
-def _param(options: GlobalOptions, who: list[tuple[str, OptionSpec]]) -> TyperOption:
+def _param(options: GlobalOptions, who: list[tuple[str, OptionSpec]], panel: str = TARGET_PANEL) -> TyperOption:
     """One option, which may be that of several targets; what it takes is judged by the target that is chosen."""
     option = who[0][1]
 
@@ -92,7 +121,7 @@ def _param(options: GlobalOptions, who: list[tuple[str, OptionSpec]]) -> TyperOp
         help=f"{option.summary}.",
         callback=remember,
         expose_value=False,
-        rich_help_panel=TARGET_PANEL,
+        rich_help_panel=panel,
         default=None,
         **settings,
     )

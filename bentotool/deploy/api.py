@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bentotool.deploy.leftovers import Leftovers
 from bentotool.deploy.options import check_services
+from bentotool.deploy.places import asked_target, found_by, moved, place_values, placed, same_deployment
 from bentotool.deploy.records import Record, Records
 from bentotool.errors import BentotoolError, ConflictError, NotFoundError, PluginError
 from bentotool.oci.layout import Layout
@@ -165,61 +166,112 @@ def status_of(plugins: Plugins, deployment: Deployment) -> Deployment:
     return now
 
 
-def list_deployments(layout: Layout, plugins: Plugins, target: str | None = None) -> tuple[list[Deployment], Records]:
-    """The recorded deployments as they are now; with ``target`` also what that one finds by itself."""
+def list_deployments(
+    layout: Layout, plugins: Plugins, target: str | None = None, where: Sequence[str] = ()
+) -> tuple[list[Deployment], Records]:
+    """The recorded deployments as they are now; with ``target`` also what that one finds by itself.
+
+    Args:
+        where: values of the target's options that say where to look, ``NAME=VALUE``; only what is there is listed.
+
+    Raises:
+        UsageError: ``where`` says nothing that the target knows.
+    """
     records = Records(layout)
     recorded = [record.deployment for record in records.list() if target is None or record.target == target]
-    found = [status_of(plugins, deployment) for deployment in recorded]
-    if target is not None:
-        names = {deployment.name for deployment in found}
-        found += [each for each in open_target(plugins, target).list() if each.name not in names]
+    if target is None:
+        if where:
+            asked_target(None, None, where)
+        found = [status_of(plugins, deployment) for deployment in recorded]
+    else:
+        opened, place = _looked_at(plugins, target, where)
+        if place is not None:
+            recorded = [moved(each, place) for each in recorded if placed(opened, target).is_at(each, place)]
+        found = [status_of(plugins, deployment) for deployment in recorded]
+        there = opened.list() if place is None else placed(opened, target).list_at(place)
+        found += [each for each in there if not any(same_deployment(opened, known, each) for known in recorded)]
     return sorted(found, key=lambda deployment: deployment.name), records
 
 
+def _looked_at(plugins: Plugins, target: str, where: Sequence[str]) -> tuple[Target, dict[str, Any] | None]:
+    """A target, and the place that is meant; None where that is not said.
+
+    Raises:
+        UsageError: ``where`` says nothing that the target knows.
+    """
+    place = place_values(find_target(plugins, target), where) if where else None
+    opened = open_target(plugins, target)
+    if place is not None:
+        placed(opened, target)
+    return opened, place
+
+
 def find_deployment(
-    layout: Layout, plugins: Plugins, name: str, target: str | None = None
+    layout: Layout, plugins: Plugins, name: str, target: str | None = None, where: Sequence[str] = ()
 ) -> tuple[Record | None, Deployment]:
     """A deployment as it is now, and its record where it has one here.
 
+    Args:
+        where: as for :func:`list_deployments`.
+
     Raises:
         NotFoundError: it is not recorded; with ``target``, that has none of the name either.
+        UsageError: ``where`` says nothing that the target knows.
     """
-    recorded = Records(layout).find(name)
-    if recorded is not None and target in (None, recorded.target):
-        return recorded, status_of(plugins, recorded.deployment)
-    return None, _known(layout, plugins, name, target)
+    recorded, deployment = _known(layout, plugins, name, target, where)
+    return recorded, status_of(plugins, deployment) if recorded is not None else deployment
 
 
-def _known(layout: Layout, plugins: Plugins, name: str, target: str | None) -> Deployment:
+def _known(
+    layout: Layout, plugins: Plugins, name: str, target: str | None, where: Sequence[str] = ()
+) -> tuple[Record | None, Deployment]:
+    """A deployment that is recorded, with its record, else one that the target finds."""
     recorded = Records(layout).find(name)
-    if recorded is not None and target in (None, recorded.target):
-        return recorded.deployment
-    if target is not None:
-        for deployment in open_target(plugins, target).list():
-            if deployment.name == name:
-                return deployment
-        raise NotFoundError(f"{target} has no deployment {name!r}", hint=f"bentotool deployment list --target {target}")
-    return Records(layout).get(name).deployment
+    if where:
+        target = asked_target(target, recorded, where)
+    if target is None:
+        return (record := Records(layout).get(name)), record.deployment
+    if recorded is not None and recorded.target == target and not where:
+        return recorded, recorded.deployment
+    opened, place = _looked_at(plugins, target, where)
+    same = recorded is not None and recorded.target == target and place is not None
+    if same and recorded and placed(opened, target).is_at(recorded.deployment, place or {}):
+        return recorded, moved(recorded.deployment, place or {})
+    found = found_by(opened, name, place)
+    if found is not None:
+        return None, found
+    words = "".join(f" --{option} {value}" for option, _, value in (each.partition("=") for each in where))
+    raise NotFoundError(
+        f"{target} has no deployment {name!r}{' there' if where else ''}",
+        hint=f"bentotool deployment list --target {target}{words}",
+    )
 
 
 def logs_of(
-    layout: Layout, plugins: Plugins, name: str, *, follow: bool, tail: int, target: str | None = None
-) -> Iterator[str]:
+    layout: Layout, plugins: Plugins, name: str, *, follow: bool, tail: int, target: str | None = None,
+    where: Sequence[str] = (),
+) -> Iterator[str]:  # fmt: skip
     """Lines of a deployment's logs.
+
+    Args:
+        where: as for :func:`list_deployments`.
 
     Raises:
         NotFoundError: there is no such deployment.
+        UsageError: ``where`` says nothing that the target knows.
     """
-    deployment = _known(layout, plugins, name, target)
+    _, deployment = _known(layout, plugins, name, target, where)
     return open_target(plugins, deployment.target).logs(deployment, follow, tail)
 
 
 def delete_deployment(
-    layout: Layout, plugins: Plugins, name: str, *, target: str | None = None, forget: bool = False
-) -> tuple[Deployment, Sequence[str]]:
+    layout: Layout, plugins: Plugins, name: str, *, target: str | None = None, where: Sequence[str] = (),
+    forget: bool = False,
+) -> tuple[Deployment, Sequence[str]]:  # fmt: skip
     """Remove all that was made for a deployment, what only its revisions needed, then what is known of it.
 
     Args:
+        where: as for :func:`list_deployments`. What is recorded of the name stays, if that one is elsewhere.
         forget: remove only what is known of it, as where its target is no more.
 
     Returns:
@@ -227,28 +279,37 @@ def delete_deployment(
 
     Raises:
         NotFoundError: there is no such deployment.
+        UsageError: ``where`` says nothing that the target knows.
     """
     if forget:
         known = Records(layout).get(name).deployment
         Records(layout).forget(name)
         Leftovers(layout).forget(name)
         return known, [f"record of {name}"]
-    left = Leftovers(layout).known(target, name)
+    left = _left_at(plugins, Leftovers(layout).known(target, name), where)
     try:
-        deployment = _known(layout, plugins, name, target)
+        record, deployment = _known(layout, plugins, name, target, where)
     except NotFoundError:
         if not left:  # of an attempt that came to nothing
             raise
-        deployment = left[0]
+        record, deployment = None, left[0]
     removed = open_target(plugins, deployment.target).delete(deployment)
-    recorded = Records(layout).find(name)
-    if recorded is not None and recorded.target != deployment.target:
+    if record is None and Records(layout).find(name) is not None:  # what is recorded is another
         return deployment, removed
-    if recorded is not None or left:
+    if record is not None or left:
         removed = [*removed, *prune_deployments(layout, plugins, deployment.target, name, keep=0)]
         Records(layout).forget(name)
         Leftovers(layout).forget(name)
     return deployment, removed
+
+
+def _left_at(plugins: Plugins, left: Sequence[Deployment], where: Sequence[str]) -> list[Deployment]:
+    """Of what attempts left, that which is at a place."""
+    if not where or not left:
+        return list(left)
+    opened, place = _looked_at(plugins, left[0].target, where)
+    there = placed(opened, left[0].target)
+    return [moved(each, place or {}) for each in left if there.is_at(each, place or {})]
 
 
 def pruned_targets(layout: Layout, name: str | None = None) -> Sequence[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bentotool.errors import UsageError
 from bentotool.oci.names import check_name
+from bentotool.targetoptions import DEPENDS_VARIABLE, depends_addresses
 from bentotool.targetspec import OptionSpec, TargetDecl
 
 __all__ = ["MAX_NAME", "check_deployment_name", "check_services", "environment", "option_values", "usual_name"]
@@ -18,6 +19,8 @@ MAX_NAME = 50
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_RUNTIMES_OWN = ("BENTOTOOL_DOOR", "BENTOTOOL_WORKER_INDEX", "BENTOTOOL_WORKER_SLOT")
+"""Variables by which the processes of a server know each other."""
 
 
 def check_deployment_name(name: str) -> str:
@@ -73,7 +76,28 @@ def option_values(decl: TargetDecl, pairs: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"{name} is given twice", hint="give it once")
         values.append(option.parse(text if equals else "true"))
     own = {name: _value(known[name.rpartition(".")[2]], given[name]) for name in given if "." in name}
+    _check_needs(known, {name: _value(known[name.rpartition(".")[2]], values) for name, values in given.items()})
     return {**{name: _value(option, given.get(name)) for name, option in known.items()}, **own}
+
+
+def _check_needs(known: Mapping[str, OptionSpec], given: Mapping[str, Any]) -> None:
+    """Refuse what has no effect without another option.
+
+    Args:
+        given: values that were said, also of one Service.
+    """
+    for name in given:
+        service, _, last = name.rpartition(".")
+        for need in known[last].needs:
+            needed, _, wanted = need.partition("=")
+            # what is said for one Service holds for it alone; what is said for all may be meant for some
+            counting = [each for each in given if each.rpartition(".")[2] == needed]
+            if service:
+                counting = [each for each in counting if each.rpartition(".")[0] in ("", service)]
+            values = [given[each] for each in counting] or [known[needed].default]
+            if not any(str(value) == wanted if wanted else value not in (None, False, ()) for value in values):
+                written = f"--{needed} {wanted}".rstrip()
+                raise UsageError(f"--{last} has no effect without {written}", hint=f"give both, or leave --{last} out")
 
 
 def check_services(values: Mapping[str, Any], services: Sequence[str]) -> None:
@@ -107,11 +131,14 @@ def _unknown(decl: TargetDecl, name: str, known: Mapping[str, OptionSpec]) -> Us
     return UsageError(f"target {decl.name} has no option {name[:60]!r}", hint=hint)
 
 
-def environment(pairs: Sequence[str]) -> dict[str, str]:
+def environment(pairs: Sequence[str], decl: TargetDecl | None = None) -> dict[str, str]:
     """Environment variables from ``NAME=VALUE``.
 
+    Args:
+        decl: the target that they are for; it may set some itself.
+
     Raises:
-        UsageError: a pair of another form, or a name that stands twice.
+        UsageError: a pair of another form, a name that stands twice, or one that others set.
     """
     found: dict[str, str] = {}
     for pair in pairs:
@@ -120,5 +147,18 @@ def environment(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--env {name[:60]!r} is not of the form NAME=VALUE", hint="--env LOG_LEVEL=info")
         if name in found:
             raise UsageError(f"--env {name} is given twice", hint="give it once")
+        _check_variable(name, decl)
         found[name] = value
+    depends_addresses(found.get(DEPENDS_VARIABLE, ""))
     return found
+
+
+def _check_variable(name: str, decl: TargetDecl | None) -> None:
+    if name in _RUNTIMES_OWN:
+        raise UsageError(f"--env {name} is one that a server sets for its own processes", hint="leave it out")
+    if decl is not None and name in decl.variables:
+        option = decl.variables[name]
+        raise UsageError(
+            f"--env {name} is set by the target {decl.name} itself",
+            hint=f"--{option} says what is in it" if option else "leave it out",
+        )

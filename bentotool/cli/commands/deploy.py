@@ -86,7 +86,7 @@ def deploy(
     state = current()
     decl = find_target(state.plugins, target)
     values = option_values(decl, [*(set_ or ()), *state.options.target])
-    variables = environment(env or ())
+    variables = environment(env or (), decl)
     chosen = check_deployment_name(name) if name is not None else None
     written = check_output(state.plugins, target, output) if output is not None else None
     stored = partial(of_stored, state, base=base, builder=builder, offline=offline, verify=verify)

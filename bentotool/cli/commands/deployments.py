@@ -12,6 +12,7 @@ from bentotool.cli.console import printable
 from bentotool.cli.formats import human_time
 from bentotool.cli.names import DeploymentName, target_names
 from bentotool.cli.state import current
+from bentotool.cli.targets import place_params
 
 Target = Annotated[
     str | None,
@@ -26,7 +27,7 @@ def list_deployments(target: Target = None) -> None:
     from bentotool.deploy.api import list_deployments as every
 
     state = current()
-    found, records = every(state.layout, state.plugins, target)
+    found, records = every(state.layout, state.plugins, target, state.options.target)
     for path in records.damaged:
         state.console.note(f"warning: {path} is damaged and left out")
 
@@ -48,7 +49,7 @@ def show_deployment(name: DeploymentName, target: Target = None) -> None:
     from bentotool.deploy.api import find_deployment
 
     state = current()
-    record, now = find_deployment(state.layout, state.plugins, name, target)
+    record, now = find_deployment(state.layout, state.plugins, name, target, state.options.target)
     revisions = record.revisions if record is not None else ()
     options = dict(revisions[0].options) if revisions else {}
     env = dict(revisions[0].env) if revisions else {}
@@ -95,7 +96,8 @@ def logs_deployment(
     from bentotool.deploy.api import logs_of
 
     state = current()
-    for line in logs_of(state.layout, state.plugins, name, follow=follow, tail=tail, target=target):
+    where = state.options.target
+    for line in logs_of(state.layout, state.plugins, name, follow=follow, tail=tail, target=target, where=where):
         sys.stdout.write((json.dumps({"line": line}) if state.json else printable(line)) + "\n")
         if follow:
             sys.stdout.flush()
@@ -116,9 +118,11 @@ def delete_deployment(
     state = current()
     if not yes and not state.json and sys.stdin.isatty():
         typer.confirm(f"Delete deployment {name}?", abort=True, err=True)
-    if forget and target is not None:
-        raise UsageError("--forget asks no target", hint="leave --target out")
-    deployment, removed = delete(state.layout, state.plugins, name, target=target, forget=forget)
+    where = state.options.target
+    if forget and (target is not None or where):
+        said = "--target" if target is not None else f"--{where[0].partition('=')[0]}"
+        raise UsageError("--forget asks no target", hint=f"leave {said} out")
+    deployment, removed = delete(state.layout, state.plugins, name, target=target, where=where, forget=forget)
     status = "forgotten" if forget else "deleted"
     document = {"name": name, "target": deployment.target, "status": status, "removed": list(removed)}
 
@@ -128,3 +132,9 @@ def delete_deployment(
             state.console.note(f"  {what}")
 
     state.console.result(document, human)
+
+
+list_deployments.more_params = place_params  # type: ignore[attr-defined]
+show_deployment.more_params = place_params  # type: ignore[attr-defined]
+logs_deployment.more_params = place_params  # type: ignore[attr-defined]
+delete_deployment.more_params = place_params  # type: ignore[attr-defined]

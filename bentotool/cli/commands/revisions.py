@@ -9,9 +9,8 @@ import typer
 from bentotool.cli.deploying import carry_out
 from bentotool.cli.formats import human_time
 from bentotool.cli.names import DeploymentName, deployment_names
-from bentotool.cli.registries import talks_to_registry
 from bentotool.cli.state import State, current
-from bentotool.cli.targets import deployed_again, show_differences
+from bentotool.cli.targets import deployed_again, place_params, placed_registry_params, show_differences
 
 if TYPE_CHECKING:
     from bentotool.deploy.records import Revision
@@ -62,10 +61,13 @@ def _plan_of(
     """What deploying a revision again would do."""
     from bentotool.deploy.api import find_target, make_plan
     from bentotool.deploy.earlier import repeated_options
+    from bentotool.deploy.places import place_values
     from bentotool.targetspec import DeployOptions
 
     target = revision.deployment.target
-    values = repeated_options(find_target(state.plugins, target), revision)
+    decl = find_target(state.plugins, target)
+    said = place_values(decl, state.options.target)
+    values = {**repeated_options(decl, revision), **{each: said[each] for each in said if said[each] is not None}}
     bento = deployed_again(state, revision, base=base, builder=builder, offline=offline)
     options = DeployOptions(name, _own_image(revision, values, bento), revision.env)
     return make_plan(state.layout, state.plugins, target, bento, options)
@@ -99,7 +101,9 @@ def diff_deployment(
         raise typer.Exit(1)
 
 
-@talks_to_registry
+diff_deployment.more_params = place_params  # type: ignore[attr-defined]
+
+
 def rollback_deployment(
     name: DeploymentName,
     to: Annotated[int | None, typer.Option(metavar="REVISION", min=1, help="Default: the one before.")] = None,
@@ -107,6 +111,7 @@ def rollback_deployment(
     diff: Annotated[
         bool, typer.Option("--diff", help="Print what it would change of what runs, and change nothing.")
     ] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it answers requests.")] = True,
     base: Base = None,
     builder: Builder = None,
     offline: Offline = False,
@@ -121,7 +126,10 @@ def rollback_deployment(
     plan = _plan_of(state, name, revision, base=base, builder=builder, offline=offline)
     if not (dry_run or diff):
         state.console.note(f"back to revision {revision.number}: {revision.deployment.tag}")
-    carry_out(state, plan, dry_run=dry_run, diff=diff, wait=True, reason=f"rollback to {revision.number}")
+    carry_out(state, plan, dry_run=dry_run, diff=diff, wait=wait, reason=f"rollback to {revision.number}")
+
+
+rollback_deployment.more_params = placed_registry_params  # type: ignore[attr-defined]
 
 
 def prune_deployments(
