@@ -5,8 +5,7 @@ and a dotted ``target`` (``"package.module:attribute"``), never the object itsel
 nothing heavy; the target is imported when it is used, and then has to satisfy the protocol named in the record's
 docstring.
 
-Records check themselves when they are made and raise :class:`ValueError`, so that a mistake is reported against the
-plugin that made it. This module imports the standard library only.
+Records check themselves when made and raise :class:`ValueError`: a mistake is its plugin's. Standard library only.
 """
 
 from __future__ import annotations
@@ -125,23 +124,25 @@ class FrameworkDecl(_Declaration):
 
     Args:
         loader: module with a :class:`Loader`'s ``load``; its one file travels in the Bento, so it imports nothing of
-            the plugin's or of bentotool's own. A package travels with the modules in it, which import each other
-            relatively.
+            the plugin's or bentotool's. A package travels with the modules in it, which import each other relatively.
         suffixes: endings of file names worth a look, lower case with the dot.
         magic: bytes worth a look. A file that shows neither suffix nor magic never causes the target to be imported.
         media_types: media types of the formats.
+        predictor: a :class:`~bentotool.predictspec.MakePredictor` that ``bentotool model serve`` asks; empty for none.
     """
 
     loader: str
     suffixes: tuple[str, ...] = ()
     magic: tuple[Magic, ...] = ()
     media_types: tuple[str, ...] = ()
+    predictor: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if "-" in self.name:
             raise ValueError(f"framework name {self.name!r} has a dash: it is used as bentotool.<name>")
         _matching(_MODULE, self.loader, "loader")
+        _matching(_TARGET, self.predictor or self.target, "predictor")
         _tuple_of(str, self.suffixes, "suffixes")
         _tuple_of(Magic, self.magic, "magic")
         _tuple_of(str, self.media_types, "media_types")
@@ -248,8 +249,7 @@ class SourceRequest:
         max_bytes: the most that may be fetched.
         checksum: ``sha256:<hex>`` that a source of a single file has to have, or None.
         advance: told the bytes of each piece fetched.
-        wanted: tells by a file's name whether it is wanted. A source may ignore it; what is not wanted and comes
-            all the same is left out later.
+        wanted: tells by a file's name whether it is wanted; what a source brings all the same is left out later.
         expect: told how many bytes there will be in all, by a source that comes to know it; for the progress bar.
     """
 

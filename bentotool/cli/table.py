@@ -72,6 +72,12 @@ COMMANDS = (
     CommandDecl("model import-archive", f"{_HERE}.archives:import_model_archive", "Import a model's archive", _MODELS),
     CommandDecl("model push", f"{_HERE}.push:push_model", "Push a model to a registry", _MODELS),
     CommandDecl("model pull", f"{_HERE}.pull:pull_model", "Pull a model from a registry", _MODELS),
+    CommandDecl(
+        "model serve",
+        f"{_HERE}.modelserve:serve_model",
+        "Serve a model with no code: JSON and the Open Inference Protocol",
+        _MODELS,
+    ),
     CommandDecl("build", f"{_HERE}.build:build", "Build a Bento from a project", _BENTOS),
     CommandDecl("containerize", f"{_HERE}.containerize:containerize", "Make a container image of a Bento", _BENTOS),
     CommandDecl("serve", f"{_HERE}.serve:serve", "Serve a folder, a service or a Bento over HTTP", _BENTOS),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from bentotool.runtime.command import Command
     from bentotool.runtime.metrics import Metrics
     from bentotool.runtime.proxy import Proxy
+    from bentotool.sdk.named_arrays import ModelCard
     from bentotool.sdk.service import Service
 
 __all__ = ["Application"]
@@ -90,6 +91,8 @@ class Application:
         self.tasks = make_tasks(self)
         for route, method, answer in self.tasks.routes() if self.tasks else ():
             self.answer.add(method, route, answer)
+        if service.card is not None:
+            self._speak_inference(service.card)
         self._exact = self.answer.exact
         self._direct: dict[str, Direct] = {}
         self._gate = Gate(self, loopback)
@@ -97,6 +100,17 @@ class Application:
         self._observing = observing(self)
         for made, options in reversed(service.middlewares):
             self.use(partial(made, **options), getattr(made, "__qualname__", str(made)))
+
+    def _speak_inference(self, card: ModelCard) -> None:
+        """Answer the Open Inference Protocol too."""
+        from bentotool.runtime.openinference import OpenInference
+
+        asked = self.endpoint(card.api)
+        assert asked is not None
+        protocol = OpenInference(self, card, asked)
+        self._endpoints.append(protocol.inference)
+        for method, route, answer in protocol.routes():
+            self.answer.add(method, route, answer)
 
     def use(self, make: Callable[[Any], Any], name: str) -> None:
         """Put middleware around all there is so far. It runs after the Host check and the keys, within CORS.

@@ -119,7 +119,8 @@ class BatchedCall:
         try:
             rows = self._input_batching.count(value)
         except ValueError as error:
-            raise InvalidArgument(f"$.{self.spec.parameters[0].name}: {error}") from None
+            where = "$" if self.spec.root else f"$.{self.spec.parameters[0].name}"
+            raise InvalidArgument(f"{where}: {error}", details={"path": where}) from None
         return value, rows, self._units_of(value, rows)
 
     def _units_of(self, value: Any, rows: int) -> int:

@@ -260,6 +260,8 @@ def _native(annotation: Any) -> Codec:
 
 def foreign_codec(annotation: Any) -> Codec | None:
     """The codec of a type that msgspec does not know; None for one that it does, or that only contains such types."""
+    if isinstance(annotation, Marker):  # it brings its own
+        return annotation.codec
     family = _VALIDATED_BY_PYDANTIC if uses_pydantic(annotation) else family_of(annotation)
     if family is None:
         return None

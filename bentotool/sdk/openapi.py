@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bentotool.sdk.contents import Definitions, answer_content, body_content
+from bentotool.sdk.inference_documents import add_inference
 from bentotool.sdk.mounted_documents import add_mounts
 from bentotool.sdk.routes import plain_route
 from bentotool.sdk.schema import field_schema
@@ -128,6 +129,8 @@ def openapi_document(service: Service[Any]) -> dict[str, Any]:
         "components": {"schemas": definitions.found},
     }
     add_mounts(document, service.mounts, service.path_prefix)
+    if service.card is not None:
+        add_inference(document, service.card, service.path_prefix)
     _add_keys(document, service)
     return document
 

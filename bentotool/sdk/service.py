@@ -10,7 +10,7 @@ import inspect
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from bentotool.errors import ConfigError
 from bentotool.sdk.api import hook_of, options_of
@@ -19,6 +19,9 @@ from bentotool.sdk.dependency import Dependency, Handle, graph
 from bentotool.sdk.mounting import Mount, bind_routes, declared_mounts, make_mount
 from bentotool.sdk.signature import MethodSpec, describe_method
 from bentotool.sdk.websocket import WebSocketSpec, describe_websocket, is_websocket
+
+if TYPE_CHECKING:
+    from bentotool.sdk.named_arrays import ModelCard
 
 __all__ = ["Service", "service"]
 
@@ -58,6 +61,7 @@ class Service(Generic[T]):
         labels: free text pairs, carried into the Bento.
         middlewares: classes of ASGI middleware and their options, outermost first.
         mounts: whole applications below paths of their own.
+        card: of the model that the service is, for the Open Inference Protocol; None where it is more than a model.
     """
 
     def __init__(self, inner: type[T], options: Mapping[str, Any]) -> None:
@@ -83,6 +87,7 @@ class Service(Generic[T]):
         self.__module__ = inner.__module__
         self.middlewares: list[tuple[Callable[..., Any], dict[str, Any]]] = []
         self.mounts: list[Mount] = []
+        self.card: ModelCard | None = None
         self._shared: T | None = None
         self._lock = threading.RLock()
 

@@ -23,5 +23,6 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             suffixes=(".onnx",),
             magic=MAGIC,
             media_types=("application/onnx",),
+            predictor="bentotool_onnx.predictor:predictor",
         )
     ]

@@ -20,5 +20,6 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             summary="scikit-learn models, kept safely by skops",
             suffixes=(".skops", ".joblib", ".pkl", ".pickle"),
             magic=(Magic(0, b"PK\x03\x04"), *(Magic(0, start) for start in (*PICKLES, *COMPRESSED))),
+            predictor="bentotool_sklearn.predictor:predictor",
         )
     ]

@@ -1,0 +1,68 @@
+"""How a framework's loaded model is asked: what ``bentotool model serve`` needs of a plugin to serve it with no code.
+
+A plugin names a :class:`MakePredictor` in its :class:`~bentotool.interfaces.FrameworkDecl`. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bentotool.interfaces import TensorSpec
+
+__all__ = ["ANY_AXES", "MakePredictor", "Predictor"]
+
+ANY_AXES = ("...",)
+"""The shape of a :class:`~bentotool.interfaces.TensorSpec` of which not even the number of axes is known."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One call of a model, from named arrays to named arrays.
+
+    Args:
+        inputs: what it takes. The dtype is numpy's name, ``str`` for texts, or ``any`` for numbers as they come; an
+            axis whose length is free has None or a symbol, and a shape that is not known is :data:`ANY_AXES`.
+        outputs: what it gives, in the same words.
+        run: numpy arrays by input name, of the declared dtypes and shapes → arrays by output name. It may be called
+            from any thread, by one at a time. Texts come, and may be given, as arrays of ``str``. A ``ValueError``
+            says that the model refuses what it was given, and is the caller's fault.
+        rows: the first axis of every input and output counts samples that do not depend on one another, so that
+            requests may share a call.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    rows: bool = True
+
+    def __post_init__(self) -> None:
+        for what in ("inputs", "outputs"):
+            names = [spec.name for spec in getattr(self, what)]
+            if not names or not all(names) or len(set(names)) != len(names):
+                raise ValueError(f"{what} {names!r} are not names that differ")
+
+
+class MakePredictor(Protocol):
+    """A function that says how a loaded model is asked.
+
+    When:
+        In each worker of ``bentotool model serve``, once, after the loader.
+
+    Arguments:
+        ``model`` is what the framework's loader gave; ``info`` what the store knows of it: ``framework``, ``format``,
+        ``signature``, ``metadata``, ``labels``.
+
+    Return:
+        See :class:`Predictor`. A model that is not asked in such a way is a :class:`~bentotool.errors.UsageError`.
+
+    Example::
+
+        def predictor(model, info):
+            inputs = (TensorSpec("x", "float32", (None, 4)),)
+            outputs = (TensorSpec("y", "float32", (None,)),)
+            return Predictor(inputs, outputs, lambda arrays: {"y": model.predict(arrays["x"])})
+    """
+
+    def __call__(self, model: Any, info: Mapping[str, Any]) -> Predictor: ...
