@@ -183,6 +183,7 @@ class Plan:
         resources: in the order in which they are made.
         notes: what a person should know before it is applied.
         blind: why the target could not look at what runs, where it could not; the plan is then as if nothing did.
+        unset: it could not since nothing here says where to look: a user's to mend, and no failure of the other side.
     """
 
     target: str
@@ -192,6 +193,7 @@ class Plan:
     url: str = ""
     notes: tuple[str, ...] = ()
     blind: str = ""
+    unset: bool = False
 
     @property
     def name(self) -> str:

@@ -223,12 +223,14 @@ def show_differences(state: State, plan: Plan) -> bool:
 
     Raises:
         RemoteError: the target could not look at what runs.
+        UsageError: it could not since nothing says where that is.
     """
     from bentotool.deploy.differences import differences, differences_document
-    from bentotool.errors import RemoteError
+    from bentotool.errors import RemoteError, UsageError
 
     if plan.blind:
-        raise RemoteError(plan.blind, hint="--dry-run shows what would be made, and needs nothing that runs")
+        failure = UsageError if plan.unset else RemoteError
+        raise failure(plan.blind, hint="--dry-run shows what would be made, and needs nothing that runs")
     document = differences_document(plan)
 
     def human() -> None:

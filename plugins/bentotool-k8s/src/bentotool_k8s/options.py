@@ -10,19 +10,33 @@ from typing import Any
 from bentotool.targetoptions import IMAGE_OPTIONS
 from bentotool.targetspec import OptionKind, OptionSpec
 
-__all__ = ["OPTIONS"]
+__all__ = ["OPTIONS", "VARIABLES"]
 
 
 def _each(name: str, kind: OptionKind, summary: str, **settings: Any) -> OptionSpec:
     return OptionSpec(name, kind, summary, per_service=True, **settings)
 
 
+_NAMESPACE = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_SPACE: dict[str, Any] = {
+    "metavar": "NAME", "pattern": _NAMESPACE,
+    "form": "a name of a namespace: lower-case letters, digits and dashes, 63 at most",
+}  # fmt: skip
+_NAMED: dict[str, Any] = {
+    "metavar": "NAME", "pattern": r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?",
+    "form": "a name as clusters have them: lower-case letters, digits, dashes and dots",
+}  # fmt: skip
+
 _CLUSTER = (
-    OptionSpec("namespace", "text", "Namespace; default: that of the context", metavar="NAME"),
-    OptionSpec("context", "text", "Context of the kubeconfig; default: the current one", metavar="NAME"),
-    OptionSpec("kubeconfig", "text", "The file; default: KUBECONFIG, else ~/.kube/config", metavar="FILE"),
+    OptionSpec("context", "text", "Context of the kubeconfig; default: the current one", metavar="NAME", place=True),
+    OptionSpec("kubeconfig", "text", "Kubeconfig; default: KUBECONFIG, else ~/.kube/config", metavar="FILE",
+               place=True),
+    OptionSpec("namespace", "text", "Namespace; default: that of the context", place=True, **_SPACE),
+)  # fmt: skip
+
+_ROLLOUT = (
     OptionSpec("force-conflicts", "flag", "Take over fields that others have set in the meantime", default=False),
-    OptionSpec("timeout", "number", "Seconds to wait until all is rolled out", default=600, minimum=1, maximum=86400,
+    OptionSpec("timeout", "number", "Seconds to wait for readiness", default=600, minimum=1, maximum=86400,
                metavar="SECONDS"),
 )  # fmt: skip
 
@@ -43,16 +57,20 @@ _SIZE = (
 _SCALING = (
     _each("max-replicas", "integer", "Scale up to so many pods; default: no scaling", minimum=1, maximum=1000),
     _each("min-replicas", "integer", "Scale down to so few; 0 needs --scaler keda; default: --replicas", minimum=0,
-          maximum=1000),
+          maximum=1000, needs=("max-replicas",)),
     _each("scaler", "text", "What scales: HorizontalPodAutoscaler or KEDA's ScaledObject", default="hpa",
-          choices=("hpa", "keda")),
+          choices=("hpa", "keda"), needs=("max-replicas",)),
     _each("scale-on", "text", "What it goes by: CPU, or the runtime's count of requests in progress", default="cpu",
-          choices=("cpu", "requests")),
+          choices=("cpu", "requests"), needs=("max-replicas",)),
     _each("scale-target", "number", "Percent of the CPU asked for, or requests per pod; default: 80, or the service's "
-          "concurrency", minimum=1, metavar="N"),
-    _each("prometheus", "text", "Address at which KEDA asks Prometheus", metavar="URL"),
-    _each("scale-query", "text", "Query in place of the runtime's requests in progress", metavar="PROMQL"),
-    _each("cooldown", "integer", "Seconds without work before KEDA scales to 0", default=300, minimum=0, maximum=86400),
+          "concurrency", minimum=1, metavar="N", needs=("max-replicas",)),
+    _each("prometheus", "text", "Address at which KEDA asks Prometheus", metavar="URL",
+          needs=("max-replicas", "scaler=keda", "scale-on=requests"),
+          pattern=r"https?://[^\s/?#@]+(?:[/?#]\S*)?", form="an address such as http://prometheus.monitoring:9090"),
+    _each("scale-query", "text", "Query in place of the runtime's requests in progress", metavar="PROMQL",
+          needs=("max-replicas", "scaler=keda", "scale-on=requests")),
+    _each("cooldown", "integer", "Seconds without work before KEDA scales to 0", default=300, minimum=0, maximum=86400,
+          needs=("max-replicas", "scaler=keda", "min-replicas=0"), metavar="SECONDS"),
 )  # fmt: skip
 
 _PLACE = (
@@ -64,8 +82,8 @@ _PLACE = (
           choices=("none", "soft", "hard")),
     _each("anti-affinity", "text", "Whether two pods of a Service must not share a node", default="none",
           choices=("none", "soft", "hard")),
-    _each("priority-class", "text", "PriorityClass of the pods", metavar="NAME"),
-    _each("runtime-class", "text", "RuntimeClass of the pods, such as nvidia or gvisor", metavar="NAME"),
+    _each("priority-class", "text", "PriorityClass of the pods", **_NAMED),
+    _each("runtime-class", "text", "RuntimeClass of the pods, such as nvidia or gvisor", **_NAMED),
 )  # fmt: skip
 
 _TRAFFIC = (
@@ -78,28 +96,29 @@ _TRAFFIC = (
                metavar="NAME"),
     OptionSpec("path", "text", "Path below which it is reached there; default: the service's prefix, or /",
                metavar="PATH"),
-    OptionSpec("ingress-class", "text", "IngressClass; default: the cluster's", metavar="NAME"),
+    OptionSpec("ingress-class", "text", "IngressClass; default: the cluster's", **_NAMED),
     OptionSpec("ingress-annotation", "text", "Annotation of the Ingress", repeated=True, metavar="NAME=VALUE"),
-    OptionSpec("tls-secret", "text", "Secret with the certificate of the hosts", metavar="NAME"),
+    OptionSpec("tls-secret", "text", "Secret with the certificate of the hosts", **_NAMED),
     OptionSpec("gateway", "text", "Gateway to attach an HTTPRoute to, in place of an Ingress",
                metavar="[NAMESPACE/]NAME[:SECTION]"),
     OptionSpec("network-policy", "flag", "Let only those who call a Service reach its pods", default=True),
-    OptionSpec("allow-from", "text", "Namespace that may reach the entry; default: all", repeated=True, metavar="NAME"),
+    OptionSpec("allow-from", "text", "Namespace that may reach the entry; default: all", repeated=True,
+               needs=("network-policy",), **_SPACE),
     OptionSpec("metrics-from", "text", "Namespace from which Prometheus may reach all pods", repeated=True,
-               metavar="NAME"),
+               needs=("network-policy",), **_SPACE),
 )  # fmt: skip
 
 _POD = (
     OptionSpec("models", "text", "Models in the image, or mounted from the registry (Kubernetes 1.33 and later)",
                default="image", choices=("image", "volume")),
-    OptionSpec("pull-secret", "text", "Secret with the registry's credentials", repeated=True, metavar="NAME"),
+    OptionSpec("pull-secret", "text", "Secret with the registry's credentials", repeated=True, **_NAMED),
     OptionSpec("pull-policy", "text", "When nodes pull the image", default="IfNotPresent",
                choices=("Always", "IfNotPresent", "Never")),
     _each("secret", "text", "Key of a Secret to mount as /run/secrets/NAME; without a key all of them, in a folder",
           repeated=True, metavar="NAME=SECRET[/KEY]"),
     _each("secret-env", "text", "Variable from a key of a Secret", repeated=True, metavar="NAME=SECRET/KEY"),
     OptionSpec("service-account", "text", "ServiceAccount that there is; default: one without rights is made",
-               metavar="NAME"),
+               **_NAMED),
     OptionSpec("service-account-annotation", "text", "Annotation of the ServiceAccount that is made", repeated=True,
                metavar="NAME=VALUE"),
     OptionSpec("token", "flag", "Give the pods the ServiceAccount's token", default=False),
@@ -120,4 +139,10 @@ _POD = (
           default="rolling", choices=("rolling", "recreate")),
 )  # fmt: skip
 
-OPTIONS = (*IMAGE_OPTIONS, *_CLUSTER, *_SIZE, *_SCALING, *_PLACE, *_TRAFFIC, *_POD)
+OPTIONS = (*_CLUSTER, *IMAGE_OPTIONS, *_SIZE, *_SCALING, *_TRAFFIC, *_POD, *_PLACE, *_ROLLOUT)
+
+VARIABLES = {
+    "PORT": "", "BENTOTOOL_HOST": "", "BENTOTOOL_WORKERS": "workers", "BENTOTOOL_DRAIN_DELAY": "drain",
+    "BENTOTOOL_GRACE": "grace",
+}  # fmt: skip
+"""What is set in the containers, and the option that says what is in it."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from bentotool.targetspec import OptionKind, OptionSpec
-from bentotool_k8s.options import OPTIONS
+from bentotool_k8s.options import OPTIONS, VARIABLES
 
-__all__ = ["KNATIVE_OPTIONS", "KSERVE_OPTIONS", "PLAIN_DEFAULTS"]
+__all__ = ["KNATIVE_OPTIONS", "KSERVE_OPTIONS", "PLAIN_DEFAULTS", "SERVERLESS_VARIABLES"]
 
 PLAIN_DEFAULTS: dict[str, Any] = {
     option.name: () if option.repeated and option.default is None else option.default for option in OPTIONS
@@ -54,6 +54,11 @@ _KSERVE = (
                choices=("RawDeployment", "Serverless", "Standard", "Knative")),
 )  # fmt: skip
 
-_OF_PODS = tuple(option for option in OPTIONS if option.name in _SHARED)
-KNATIVE_OPTIONS = (*_OF_PODS, *_SCALING, *_KNATIVE)
-KSERVE_OPTIONS = (*_OF_PODS, *_SCALING, *_KSERVE)
+_LAST = ("force-conflicts", "timeout")
+_OF_PODS = tuple(option for option in OPTIONS if option.name in _SHARED and option.name not in _LAST)
+_ROLLOUT = tuple(option for option in OPTIONS if option.name in _LAST)
+KNATIVE_OPTIONS = (*_OF_PODS, *_SCALING, *_KNATIVE, *_ROLLOUT)
+KSERVE_OPTIONS = (*_OF_PODS, *_SCALING, *_KSERVE, *_ROLLOUT)
+
+_ASKED = {option.name for option in _OF_PODS}
+SERVERLESS_VARIABLES = {name: option if option in _ASKED else "" for name, option in VARIABLES.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from bentotool.deployspec import PublishedImage
-from bentotool.errors import ConflictError, NotFoundError, RemoteError
+from bentotool.errors import ConflictError, NotFoundError, RemoteError, UsageError
 from bentotool.interfaces import JSON
 from bentotool.targetoptions import planned_image, published_image
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
@@ -38,9 +38,12 @@ class KubernetesTarget:
         told = (note,) if note else ()
         try:
             connection = _connected(options.values)
-        except RemoteError as error:
+        except (RemoteError, UsageError) as error:
+            unset = isinstance(error, UsageError)
+            if unset and any(options.values.get(each) for each in ("kubeconfig", "context")):
+                raise  # it was said which cluster is meant
             plan = _plan(self.shape, bento, options, image, str(options.values["namespace"] or ""), None)
-            return replace(plan, notes=(*told, *plan.notes), blind=error.message)
+            return replace(plan, notes=(*told, *plan.notes), blind=error.message, unset=unset)
         with closing(connection):
             _check_place(options, connection)
             try:
@@ -85,9 +88,25 @@ class KubernetesTarget:
 
     def list(self) -> Sequence[Deployment]:
         """The deployments in the namespace of the current context."""
-        with closing(connect()) as connection:
-            facts = _place(connection, {})
+        return self.list_at({})
+
+    def list_at(self, place: Mapping[str, Any]) -> Sequence[Deployment]:
+        """The deployments in a namespace of a cluster."""
+        with closing(_connected(place)) as connection:
+            facts = _place(connection, place)
             return [_described(self.shape, each, facts) for each in all_standing(Api(connection), self.shape.target)]
+
+    def is_at(self, deployment: Deployment, place: Mapping[str, Any]) -> bool:
+        """Whether a deployment is on the very cluster of a context, and in the namespace if one is named."""
+        facts, namespace = deployment.facts, place.get("namespace")
+        if namespace and namespace != facts.get("namespace"):
+            return False
+        if place.get("server"):  # the facts of another
+            return bool(place["server"] == facts.get("server"))
+        if not (place.get("context") or place.get("kubeconfig")):
+            return True
+        with closing(_connected({**facts, **{name: value for name, value in place.items() if value}})) as connection:
+            return connection.server == facts.get("server")
 
     def forms(self) -> Mapping[str, str]:
         """What it can write, for other tools."""
@@ -116,16 +135,18 @@ def _of(deployment: Deployment) -> Connection:
     """The cluster that a deployment is on.
 
     Raises:
-        RemoteError: it is not to be had, or its context leads to another by now.
+        UsageError: its context is no more, or leads to another by now.
+        RemoteError: it is not to be had.
     """
     connection = _connected(deployment.facts)
     server = deployment.facts.get("server")
     if isinstance(server, str) and server != connection.server:
         connection.close()
-        raise RemoteError(
+        raise UsageError(
             f"{deployment.name} is on the cluster at {server}, and context {connection.context} leads to "
             f"{connection.server} now",
-            hint=f"mend the kubeconfig; or bentotool deployment delete {deployment.name} --forget",
+            hint="--context or --kubeconfig says how to get there; "
+            f"where it is no more: bentotool deployment delete {deployment.name} --forget",
         )
     return connection
 

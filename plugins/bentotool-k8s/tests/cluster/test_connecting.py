@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bentotool.errors import RemoteError
+from bentotool.errors import RemoteError, UsageError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -45,7 +45,7 @@ def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    with pytest.raises(RemoteError, match="no cluster is known here: there is no .*config") as caught:
+    with pytest.raises(UsageError, match="no cluster is known here: there is no .*config") as caught:
         connect()
     assert "--kubeconfig FILE" in str(caught.value.hint)
 
@@ -53,7 +53,7 @@ def test_no_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_context(cluster: Any) -> None:
     from bentotool_k8s.cluster.connection import connect
 
-    with pytest.raises(RemoteError, match="there is no context 'two' in ") as caught:
+    with pytest.raises(UsageError, match="there is no context 'two' in ") as caught:
         connect(context="two")
     assert "late, one, robot" in str(caught.value.hint)
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_kubeconfig(cluster: Any, text: str) -> None:
     from bentotool_k8s.cluster.connection import connect
 
     cluster.kubeconfig.write_text(text)
-    with pytest.raises(RemoteError) as caught:
+    with pytest.raises(UsageError) as caught:
         connect()
     assert "\n" not in caught.value.message
     assert str(cluster.kubeconfig) in caught.value.message
@@ -73,7 +73,7 @@ def test_a_certificate_that_is_not_there(cluster: Any) -> None:
     from bentotool_k8s.cluster.connection import connect
 
     cluster.kubeconfig.with_name("ada.crt").unlink()
-    with pytest.raises(RemoteError, match="context one of .* cannot be used: .*ada.crt"):
+    with pytest.raises(UsageError, match="context one of .* cannot be used: .*ada.crt"):
         connect()
 
 
@@ -175,9 +175,18 @@ def test_a_program_that_gives_none(cluster: Any, tmp_path: Path) -> None:
 def test_a_program_that_is_not_there(cluster: Any, tmp_path: Path) -> None:
     command = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(tmp_path / "none")}
     changed(cluster, cloud={"exec": command})
-    with pytest.raises(RemoteError) as caught:
+    with pytest.raises(UsageError, match="the context's program for credentials cannot be started: .*none") as caught:
         asked("cloud")
     assert "\n" not in caught.value.message
+    assert "install it" in str(caught.value.hint)
+
+
+def test_a_namespace_that_is_none(cluster: Any) -> None:
+    from bentotool_k8s.cluster.connection import connect
+
+    cluster.kubeconfig.write_text(cluster.kubeconfig.read_text().replace("namespace: ml", "namespace: ../ml"))
+    with pytest.raises(UsageError, match=r"'\.\./ml' is no name of a namespace, and context robot has it"):
+        connect(context="robot")
 
 
 def test_the_account_of_a_pod(cluster: Any, authority: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from urllib3.exceptions import (
     TimeoutError,
 )
 
-from bentotool.errors import RemoteError
+from bentotool.errors import RemoteError, UsageError
 
 __all__ = ["IN_CLUSTER", "Connection", "connect"]
 
@@ -41,6 +42,7 @@ IN_CLUSTER = "in-cluster"
 """Stands for a context where the pod's own account is used."""
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _CONNECT_S = 5.0
 _READ_S = 30.0
 _HEARING = threading.Lock()
@@ -139,14 +141,15 @@ def connect(kubeconfig: str | None = None, context: str | None = None, namespace
         namespace: None: that of the context, or ``default``.
 
     Raises:
-        RemoteError: there is no such file, no such context, or no credentials are to be had.
+        UsageError: there is no such file or context, or it says what cannot be used.
+        RemoteError: the context's program gives no credentials.
     """
     asked = kubeconfig or os.environ.get("KUBECONFIG") or str(Path("~/.kube/config"))
     files = [Path(each).expanduser() for each in asked.split(os.pathsep) if each]
     if not any(each.is_file() for each in files):
         if kubeconfig is None and context in (None, IN_CLUSTER) and (_ACCOUNT / "token").is_file():
             return _in_cluster(namespace)
-        raise RemoteError(
+        raise UsageError(
             f"no cluster is known here: there is no {' or '.join(map(str, files))}",
             hint="--kubeconfig FILE, or KUBECONFIG; the provider of the cluster has a command that writes one",
         )
@@ -157,7 +160,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None, namespace
     if chosen not in contexts:
         known = f"there is: {', '.join(sorted(contexts))}" if contexts else f"{asked} has none"
         said = f"there is no context {chosen!r} in {asked}" if chosen else f"{asked} names no current context"
-        raise RemoteError(said, hint=f"--context NAME; {known}")
+        raise UsageError(said, hint=f"--context NAME; {known}")
     configuration = Configuration()
     try:
         with _heard():
@@ -166,11 +169,16 @@ def connect(kubeconfig: str | None = None, context: str | None = None, namespace
                 persist_config=False,
             )  # fmt: skip
     except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise RemoteError(
+        raise UsageError(
             f"context {chosen} of {asked} cannot be used: {_short(str(error))}",
             hint=f"kubectl --context {chosen} get namespaces",
         ) from None
     meant = namespace or str(contexts[chosen].get("namespace") or "default")
+    if not _NAMESPACE.fullmatch(meant):
+        raise UsageError(
+            f"{meant[:80]!r} is no name of a namespace{'' if namespace else f', and context {chosen} has it'}",
+            hint="--namespace NAME: lower-case letters, digits and dashes",
+        )
     return _connection(configuration, chosen, meant, asked)
 
 
@@ -178,7 +186,7 @@ def _connection(configuration: Any, context: str, namespace: str, kubeconfig: st
     try:
         pool = RESTClientObject(configuration).pool_manager
     except (OSError, ValueError, HTTPError) as error:
-        raise RemoteError(
+        raise UsageError(
             f"context {context} cannot be used: {_short(str(error))}", hint="kubectl cluster-info"
         ) from None
     return Connection(str(configuration.host).rstrip("/"), context, namespace, kubeconfig, configuration, pool)
@@ -190,7 +198,9 @@ def _in_cluster(namespace: str | None) -> Connection:
         load_incluster_config(client_configuration=configuration)
         own = (_ACCOUNT / "namespace").read_text().strip()
     except (ConfigException, OSError) as error:
-        raise RemoteError(f"the account of this pod cannot be used: {_short(str(error))}") from None
+        raise UsageError(
+            f"the account of this pod cannot be used: {_short(str(error))}", hint="--kubeconfig FILE"
+        ) from None
     return _connection(configuration, IN_CLUSTER, namespace or own or "default", "")
 
 
@@ -208,7 +218,7 @@ def _contexts(files: list[Path]) -> tuple[dict[str, Mapping[str, Any]], str]:
             current = str(document.get("current-context") or current)
         except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             said = _short(str(error)) if isinstance(error, OSError) else "it is no kubeconfig"
-            raise RemoteError(f"{path} cannot be read: {said}", hint="kubectl config view") from None
+            raise UsageError(f"{path} cannot be read: {said}", hint="kubectl config view") from None
     return found, current
 
 
@@ -217,7 +227,8 @@ def _heard() -> Iterator[None]:
     """The client logs why a program gives no credentials, and goes on without any: that is an error here.
 
     Raises:
-        RemoteError: it did.
+        UsageError: the program cannot be started.
+        RemoteError: it gave none.
     """
     said: list[str] = []
 
@@ -233,6 +244,11 @@ def _heard() -> Iterator[None]:
             yield
         finally:
             root.handlers = before
+    if said and "[Errno " in said[0] + said[0].replace("[WinError ", "[Errno "):
+        raise UsageError(
+            f"the context's program for credentials cannot be started: {_short(said[0].partition('] ')[2] or said[0])}",
+            hint="install it, or mend users.user.exec.command of the kubeconfig",
+        )
     if said:
         raise RemoteError(
             f"the context's program gave no credentials: {_short(said[0].removeprefix('exec: '))}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from bentotool.errors import UsageError
+from bentotool.targetoptions import DEPENDS_VARIABLE, depends_variable
 from bentotool_k8s.manifests.metadata import Group, Member, Object
 from bentotool_k8s.settings import Settings, pairs
 
@@ -17,8 +18,7 @@ PORT_NAME = "http"
 
 _SLACK_S = 10  # to end after the last request
 _PROBE_S, _STARTING_S = 5, 2
-_OWN = ("PORT", "BENTOTOOL_DRAIN_DELAY", "BENTOTOOL_GRACE", "BENTOTOOL_WORKERS")
-_DEPENDS = "BENTOTOOL_DEPENDS"
+_OWN = ("PORT", "BENTOTOOL_HOST", "BENTOTOOL_DRAIN_DELAY", "BENTOTOOL_GRACE", "BENTOTOOL_WORKERS")
 _SECRETS = "/run/secrets"
 
 
@@ -85,16 +85,16 @@ def _environment(group: Group, member: Member) -> list[Object]:
             f"--env {taken[0]} is set by the deployment itself", hint="leave it out; see --help for options"
         )
     addresses = {each.service.name: group.address(each) for each in group.members if each.name in member.calls}
-    others = given.pop(_DEPENDS, "")
+    depends = depends_variable(addresses, given)
+    given.pop(DEPENDS_VARIABLE, None)
     ours = {
         "PORT": str(PORT),
         "BENTOTOOL_DRAIN_DELAY": f"{settings.drain:g}",
         "BENTOTOOL_GRACE": f"{settings.grace:g}",
         **({"BENTOTOOL_WORKERS": str(settings.workers)} if settings.workers else {}),
     }
-    depends = ",".join(filter(None, (*(f"{name}={url}" for name, url in sorted(addresses.items())), others)))
     if depends:
-        ours[_DEPENDS] = depends
+        ours[DEPENDS_VARIABLE] = depends
     declared = {} if member.entry else {name: value for name, value in member.service.envs.items() if value is not None}
     secret = {each.name: each for each in settings.secret_variables}
     if twice := sorted(secret.keys() & {*given, *ours}):
