@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,24 @@ def require_package() -> Callable[[str], None]:
     def require(name: str) -> None:
         if importlib.util.find_spec(name) is None:
             _absent(f"the package {name}", on_purpose=name in os.environ.get(WITHOUT, "").split())
+
+    return require
+
+
+@pytest.fixture(scope="session")
+def require_python() -> Callable[[str], str]:
+    """``require_python("3.12")`` gives an interpreter of that version that runs, or skips the test by its name."""
+
+    def require(version: str) -> str:
+        name = f"python{version}"
+        shim = shutil.which(name)
+        # a version manager's shim stands for one that is installed and perhaps not chosen
+        managed = sorted(Path(shim).parents[1].glob(f"versions/{version}.*/bin/python")) if shim else []
+        for path in filter(None, (shim, *map(str, managed))):
+            if subprocess.run([path, "-c", ""], capture_output=True, timeout=60, check=False).returncode == 0:
+                return path
+        _absent(f"the program {name}", on_purpose=name in os.environ.get(WITHOUT_TOOLS, "").split())
+        raise AssertionError  # it does not come back
 
     return require
 
