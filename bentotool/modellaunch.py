@@ -70,7 +70,8 @@ def plan_model_launch(
     store.check_linked(model)
     if verify or passed.runtime_check:
         store.verify(model)
-        note(f"verified {len(model.files)} files, {model.size / 1e6:.1f} MB, against {model.digest}")
+        count = f"{len(model.files)} file{'s' if len(model.files) > 1 else ''}"
+        note(f"verified {count}, {model.size / 1e6:.1f} MB, against {model.digest}")
     asked = Asked(
         reference=f"{model.name}@{model.digest}",
         name=model.name,

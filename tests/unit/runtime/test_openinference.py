@@ -1,0 +1,317 @@
+"""The Open Inference Protocol beside the JSON API of a service that is one model: two ways into one queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import Any, ClassVar
+
+import httpx
+import numpy as np
+import pytest
+
+from bentotool.runtime.app import Application
+from bentotool.sdk.api import api
+from bentotool.sdk.exceptions import InvalidArgument
+from bentotool.sdk.named_arrays import ArraySpec, ModelCard
+from bentotool.sdk.service import Service, service
+
+NUMBERS = ArraySpec("x", "float32", (None, 2))
+NAMES = ArraySpec("name", "str", (None,))
+OUTPUTS = (ArraySpec("total", "float32", (None,)), ArraySpec("greeting", "str", (None,)))
+BASE = "/v2/models/toy"
+INFER = f"{BASE}/infer"
+X = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}
+NAME = {"name": "name", "shape": [2], "datatype": "BYTES", "data": ["ada", "bjørn"]}
+LENGTH = "inference-header-content-length"
+
+
+def toy(*, rows: bool = True, inputs: tuple[ArraySpec, ...] = (NUMBERS, NAMES), **options: Any) -> Service[Any]:
+    """A model of two outputs; ``calls`` has the rows of each call, and it waits for ``go``."""
+    card = ModelCard("toy", "7", "toy", "predict", inputs, OUTPUTS, rows)
+
+    class Toy:
+        calls: ClassVar[list[int]] = []
+        go = threading.Event()
+
+        def predict(self, inputs: Any, /) -> Any:
+            assert self.go.wait(20)
+            self.calls.append(len(inputs["x"]))
+            if (inputs["x"] < 0).any():
+                raise InvalidArgument("the model refuses the input: below zero")
+            if (inputs["x"] > 1e6).any():
+                raise RuntimeError("a secret of the model")
+            total = inputs["x"].sum(axis=1)
+            greeting = np.array([f"hi {name}" for name in inputs.get("name", total.astype(str))])
+            return {"total": total, "greeting": greeting}
+
+    Toy.go.set()
+    Toy.predict.__annotations__ = {"inputs": card.input_type(), "return": card.output_type()}
+    Toy.predict = api(batchable=True, max_batch_size=10)(Toy.predict)  # type: ignore[method-assign]
+    made: Service[Any] = service(name="toy", **options)(Toy)
+    made.card = card
+    return made
+
+
+def served(work: Any, model: Service[Any] | None = None) -> Any:
+    async def main() -> Any:
+        app = Application(model or toy())
+        await app.start()
+        transport = httpx.ASGITransport(app)
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=20) as client:
+                return await asyncio.wait_for(work(client, app), 40)
+        finally:
+            await app.stop()
+
+    return asyncio.run(main())
+
+
+def infer(body: Any = None, model: Service[Any] | None = None, path: str = INFER, **options: Any) -> httpx.Response:
+    sent = {"json": body} if body is not None else {}
+    return served(lambda client, _app: client.post(path, **sent, **options), model)
+
+
+def in_binary(*inputs: tuple[str, str, list[int], bytes], **further: Any) -> tuple[bytes, dict[str, str]]:
+    """A request whose tensors are bytes behind its JSON."""
+    described = [
+        {"name": name, "datatype": kind, "shape": shape, "parameters": {"binary_data_size": len(data)}}
+        for name, kind, shape, data in inputs
+    ]
+    head = json.dumps({"inputs": described, **further}).encode()
+    headers = {LENGTH: str(len(head)), "content-type": "application/octet-stream"}
+    return head + b"".join(data for *_, data in inputs), headers
+
+
+def texts(*values: str) -> bytes:
+    return b"".join(len(value.encode()).to_bytes(4, "little") + value.encode() for value in values)
+
+
+def test_what_the_server_and_the_model_are() -> None:
+    async def work(client: httpx.AsyncClient, _app: Application) -> dict[str, httpx.Response]:
+        paths = ("", "/health/live", "/health/ready", "/models/toy", "/models/toy/ready")
+        versioned = ("/models/toy/versions/7", "/models/toy/versions/7/ready")
+        return {path: await client.get(f"/v2{path}") for path in (*paths, *versioned)}
+
+    found = served(work)
+    assert {answer.status_code for answer in found.values()} == {200}
+    assert found[""].json()["extensions"] == ["binary_tensor_data"]
+    assert (found["/health/live"].json(), found["/health/ready"].json()) == ({"live": True}, {"ready": True})
+    assert found["/models/toy/ready"].json() == found["/models/toy/versions/7/ready"].json()
+    assert found["/models/toy/ready"].json() == {"name": "toy", "ready": True}
+    assert found["/models/toy"].json() == found["/models/toy/versions/7"].json()
+    assert found["/models/toy"].json() == {
+        "name": "toy",
+        "versions": ["7"],
+        "platform": "toy",
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+            {"name": "name", "datatype": "BYTES", "shape": [-1]},
+        ],
+        "outputs": [
+            {"name": "total", "datatype": "FP32", "shape": [-1]},
+            {"name": "greeting", "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
+
+
+def test_not_ready_is_said_in_both_ways() -> None:
+    async def work(client: httpx.AsyncClient, app: Application) -> list[tuple[int, Any]]:
+        app.problem = "a worker is missing"
+        answers = [await client.get(path) for path in ("/v2/health/ready", f"{BASE}/ready", "/v2/health/live")]
+        return [(answer.status_code, answer.json()) for answer in answers]
+
+    server, model, live = served(work)
+    assert server == (503, {"ready": False, "error": "a worker is missing"})
+    assert model == (503, {"name": "toy", "ready": False, "error": "a worker is missing"})
+    assert live == (200, {"live": True})
+
+
+def test_json_by_both_protocols() -> None:
+    async def work(client: httpx.AsyncClient, _app: Application) -> tuple[Any, Any, Any]:
+        own = await client.post("/predict", json={"x": [[1, 2], [3, 4]], "name": ["ada", "bjørn"]})
+        theirs = await client.post(INFER, json={"id": "q", "inputs": [X, NAME]})
+        nested = {**X, "data": [[1, 2], [3, 4]]}
+        versioned = await client.post(f"{BASE}/versions/7/infer", json={"inputs": [nested, NAME]})
+        return own.json(), theirs.json(), versioned.json()
+
+    own, theirs, versioned = served(work)
+    assert own == {"total": [3, 7], "greeting": ["hi ada", "hi bjørn"]}
+    outputs = [
+        {"name": "total", "shape": [2], "datatype": "FP32", "data": [3.0, 7.0]},
+        {"name": "greeting", "shape": [2], "datatype": "BYTES", "data": ["hi ada", "hi bjørn"]},
+    ]
+    assert theirs == {"model_name": "toy", "model_version": "7", "outputs": outputs, "id": "q"}
+    assert versioned == {"model_name": "toy", "model_version": "7", "outputs": outputs}
+
+
+def test_tensors_as_bytes() -> None:
+    x = np.array([[1, 2], [3, 4]], "<f4").tobytes()
+    body, headers = in_binary(("x", "FP32", [2, 2], x), ("name", "BYTES", [2], texts("ada", "bjørn")))
+    assert infer(content=body, headers=headers).json()["outputs"][1]["data"] == ["hi ada", "hi bjørn"]
+    asked = {"outputs": [{"name": "greeting", "parameters": {"binary_data": True}}, {"name": "total"}]}
+    body, headers = in_binary(("x", "FP32", [2, 2], x), ("name", "BYTES", [2], texts("ada", "")), **asked)
+    answer = infer(content=body, headers=headers)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    length = int(answer.headers[LENGTH])
+    greeting, total = json.loads(answer.content[:length])["outputs"]
+    assert answer.content[length:] == texts("hi ada", "hi ")
+    assert greeting["parameters"] == {"binary_data_size": len(answer.content) - length}
+    assert total == {"name": "total", "shape": [2], "datatype": "FP32", "data": [3.0, 7.0]}
+
+
+def test_a_request_in_json_may_have_its_answer_in_bytes() -> None:
+    answer = infer({"inputs": [X, NAME], "outputs": [{"name": "total"}], "parameters": {"binary_data_output": True}})
+    length = int(answer.headers[LENGTH])
+    assert [output["name"] for output in json.loads(answer.content[:length])["outputs"]] == ["total"]
+    assert np.frombuffer(answer.content[length:], "<f4").tolist() == [3, 7]
+
+
+NO_ROWS = [{**X, "shape": [0, 2], "data": []}, {**NAME, "shape": [0], "data": []}]
+WRONG = {
+    "no input": ({"inputs": [X]}, "$.name: required, and not given"),
+    "another input": ({"inputs": [X, NAME, {**X, "name": "y"}]}, "$.y: there is no such input"),
+    "twice": ({"inputs": [X, X]}, "input 'x' is there twice"),
+    "another shape": ({"inputs": [{**X, "shape": [4, 1]}, NAME]}, "$.x: expected an array of shape (any, 2)"),
+    "too few elements": ({"inputs": [{**X, "data": [1]}, NAME]}, "of shape (2, 2)"),
+    "another type": ({"inputs": [{**NAME, "name": "x"}, NAME]}, "$.x: expected an array of numbers"),
+    "numbers for texts": ({"inputs": [X, {**X, "name": "name"}]}, "$.name: expected texts"),
+    "no type": ({"inputs": [{**X, "datatype": "FP128"}, NAME]}, "elements of type 'FP128'"),
+    "texts that are none": ({"inputs": [X, {**NAME, "data": [1, 2]}]}, "input 'name' is not 2 texts"),
+    "rows that differ": ({"inputs": [X, {**NAME, "shape": [1], "data": ["a"]}]}, "as many rows in each array"),
+    "no rows": ({"inputs": NO_ROWS}, "one at least"),
+    "no such output": ({"inputs": [X, NAME], "outputs": [{"name": "z"}]}, "there is no output 'z'"),
+    "no inputs": ({}, "has no inputs"),
+    "no object": ([1], "has no inputs"),
+    "refused by the model": ({"inputs": [{**X, "data": [-1, 0, 0, 0]}, NAME]}, "refuses the input: below zero"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_a_request(wrong: str) -> None:
+    body, said = WRONG[wrong]
+    answer = infer(body)
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"error"}
+    assert said in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"{", {}),
+        (b"{}", {LENGTH: "3"}),
+        (b"{}", {LENGTH: "many"}),
+        (b"\xff", {}),
+        in_binary(("x", "FP32", [2, 2], bytes(15)), ("name", "BYTES", [2], texts("a", "b"))),
+        in_binary(("x", "FP32", [1, 2], bytes(8)), ("name", "BYTES", [1], b"\xff\xff\xff\x7fab")),
+        in_binary(("x", "FP32", [1, 2], bytes(8)), ("name", "BYTES", [1], b"\x01\0\0\0\xff")),
+        in_binary(("x", "FP32", [1, 2], bytes(8)), ("name", "BYTES", [2], texts("a"))),
+    ],
+)
+def test_bodies_that_contradict_themselves(body: bytes, headers: dict[str, str]) -> None:
+    answer = infer(content=body, headers=headers)
+    assert (answer.status_code, set(answer.json())) == (400, {"error"})
+
+
+def test_other_failures_have_the_status_they_have_elsewhere() -> None:
+    failed = infer({"inputs": [{**X, "data": [1e7, 0, 0, 0]}, NAME]})
+    assert (failed.status_code, "secret" in failed.text) == (500, False)
+    assert infer({"inputs": [X, NAME]}, path="/v2/models/other/infer").status_code == 404
+    assert infer({"inputs": [X, NAME]}, path=f"{BASE}/versions/8/infer").status_code == 404
+    nothing = infer({}, path="/v2/nothing").json()
+    assert nothing == {"error": "nothing is at /v2/nothing: the model here is toy, version 7"}
+    got = served(lambda client, _app: client.get(INFER))
+    assert (got.status_code, got.headers["allow"], set(got.json())) == (405, "POST", {"error"})
+    assert infer(content=b"{}", headers={"content-type": "text/plain"}).status_code == 415
+    foreign = infer(content=b"{}", headers={"origin": "http://elsewhere.example"})
+    assert (foreign.status_code, set(foreign.json())) == (403, {"error"})
+    late = infer({"inputs": [X, NAME]}, headers={"x-request-timeout-ms": "soon"})
+    assert (late.status_code, set(late.json())) == (400, {"error"})
+
+
+async def all_in(app: Application, number: int) -> None:
+    """Wait until so many requests are in, and have had a while to get into the queue."""
+    for _ in range(1000):
+        if app.in_flight == number:
+            break
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+
+
+def test_both_ways_share_calls() -> None:
+    model = toy()
+    calls, go = model.inner.calls, model.inner.go
+
+    async def work(client: httpx.AsyncClient, app: Application) -> list[httpx.Response]:
+        go.clear()
+        own = {"x": [[1, 1]], "name": ["a"]}
+        one = {"inputs": [{**X, "shape": [1, 2], "data": [2, 2]}, {**NAME, "shape": [1], "data": ["long name"]}]}
+        asked = [asyncio.create_task(client.post("/predict", json=own)) for _ in range(4)]
+        asked += [asyncio.create_task(client.post(INFER, json=one)) for _ in range(4)]
+        await all_in(app, 8)  # whoever came first holds the model
+        go.set()
+        return await asyncio.gather(*asked)
+
+    answers = served(work, model)
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert [answer.json()["total"] for answer in answers[:4]] == [[2]] * 4
+    assert [answer.json()["outputs"][1]["data"] for answer in answers[4:]] == [["hi long name"]] * 4
+    assert sum(calls) == 8
+    assert max(calls) > 4, calls
+
+
+def test_one_that_the_model_refuses_takes_no_other_along() -> None:
+    model = toy()
+    go = model.inner.go
+
+    async def work(client: httpx.AsyncClient, app: Application) -> list[int]:
+        go.clear()
+        bodies = [{"x": [[value, 1]], "name": ["a"]} for value in (1, 1, -1, 1)]
+        asked = [asyncio.create_task(client.post("/predict", json=body)) for body in bodies]
+        await all_in(app, 4)
+        go.set()
+        return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert served(work, model) == [200, 200, 400, 200]
+
+
+def test_a_model_without_rows_is_asked_for_each_request() -> None:
+    model = toy(rows=False, inputs=(ArraySpec("x", "float32", (2, 2)),))
+
+    async def work(client: httpx.AsyncClient, _app: Application) -> list[Any]:
+        asked = [client.post("/predict", json=[[1, 2], [3, 4]]), client.post(INFER, json={"inputs": [X]})]
+        return [answer.json() for answer in await asyncio.gather(*asked)]
+
+    own, theirs = served(work, model)
+    assert own["total"] == theirs["outputs"][0]["data"] == [3, 7]
+    assert model.inner.calls == [2, 2]
+
+
+def test_more_rows_than_a_call_may_have_are_split() -> None:
+    model = toy()
+    body = {"x": [[number, 0] for number in range(25)], "name": ["a"] * 25}
+    answer = served(lambda client, _app: client.post("/predict", json=body), model)
+    assert answer.json()["total"] == list(range(25))
+    assert sorted(model.inner.calls) == [5, 10, 10]
+
+
+def test_the_documents_have_both(require_package: Any) -> None:
+    require_package("openapi_spec_validator")
+    import openapi_spec_validator
+
+    document = toy().openapi()
+    openapi_spec_validator.validate(document)
+    assert {"/predict", "/v2", INFER, f"{BASE}/versions/7/infer"} <= set(document["paths"])
+    schema = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == {"x", "name"}
+
+
+def test_requests_are_counted_by_route() -> None:
+    async def work(client: httpx.AsyncClient, _app: Application) -> str:
+        await client.post(INFER, json={"inputs": [X, NAME]})
+        return (await client.get("/metrics")).text
+
+    lines = [line for line in served(work).splitlines() if "request_total{" in line]
+    assert any(f'endpoint="{INFER}"' in line and line.endswith(" 1.0") for line in lines), lines
