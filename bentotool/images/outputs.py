@@ -24,9 +24,10 @@ from bentotool.oci.archive import LAYOUT_FILE, REF_NAME
 from bentotool.oci.descriptor import INDEX, Descriptor, Index, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK, sha256_bytes
 from bentotool.oci.layout import DiskFullError, Layout, storage_error
+from bentotool.oci.partial import draft_of
 from bentotool.oci.reference import RemoteReference
 from bentotool.oci.tar import BLOCK, TRAILER, TarEntry, tar_header
-from bentotool.paths import fsync_directory, make_folder, write_atomic
+from bentotool.paths import make_folder, write_atomic
 
 __all__ = ["Images", "archive_pieces", "check_output", "stream_archive", "write_archive", "write_folder"]
 
@@ -261,21 +262,12 @@ def write_archive(images: Images, target: Path, advance: Advance = lambda amount
         VerificationError: a blob is damaged.
         BentotoolError: the disk refuses.
     """
-    draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
     try:
-        with draft.open("xb", buffering=1 << 16) as file:
+        with draft_of(target, buffering=1 << 16) as file:
             stream_archive(images, file, advance)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        os.replace(draft, target)
-        fsync_directory(target.absolute().parent)
+            return file.tell()
     except OSError as error:
         raise _refused(error, target) from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-    return size
 
 
 def stream_archive(images: Images, file: IO[bytes], advance: Advance = lambda amount: None) -> None:

@@ -7,11 +7,8 @@ It may be compressed with zstd as a whole. Reading one is the work of :mod:`bent
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
-import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,8 +20,8 @@ from bentotool.oci.blobs import DiskFullError, storage_error, without_room
 from bentotool.oci.descriptor import INDEX, MANIFEST, Descriptor, Index, Manifest, canonical_json
 from bentotool.oci.digest import CHUNK
 from bentotool.oci.layout import Layout
+from bentotool.oci.partial import draft_of
 from bentotool.oci.tar import TarEntry, VirtualTar
-from bentotool.paths import fsync_directory
 
 __all__ = [
     "KIND_NAME",
@@ -221,28 +218,23 @@ def write_archive(
         if not isinstance(target, Path):
             return _pour(source, target, advance, compress)
         check_target(target)
-        draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+        written = None
         try:
-            with draft.open("xb", buffering=0) as file:
-                done = _pour(source, file, advance, compress)
-                os.fsync(file.fileno())
-            os.replace(draft, target)
-            fsync_directory(target.parent)
+            with draft_of(target) as file:
+                try:
+                    return _pour(source, file, advance, compress)
+                finally:
+                    written = file.tell()
         except OSError as error:
-            raise _refused(error, target, draft, None if compress else source.size) from None
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-    return done
+            raise _refused(error, target, written, None if compress else source.size) from None
 
 
-def _refused(error: OSError, target: Path, draft: Path, total: int | None) -> BentotoolError:
+def _refused(error: OSError, target: Path, written: int | None, total: int | None) -> BentotoolError:
     failure = storage_error(error, target)
     failure.hint = "free some space, or choose another disk for the archive"
     if not isinstance(failure, DiskFullError):
         failure.hint = "choose a folder of yours"
         return failure
-    try:
-        return failure if total is None else without_room(failure, draft.stat().st_size, total, "archive")
-    except OSError:  # not even its name found room
+    if total is None or written is None:  # compressed, or not even its name found room
         return failure
+    return without_room(failure, written, total, "archive")

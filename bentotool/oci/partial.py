@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -20,7 +21,9 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["claim_file", "claim_folder", "still_ours"]
+from bentotool.paths import fsync_directory
+
+__all__ = ["claim_file", "claim_folder", "draft_of", "still_ours"]
 
 _LOCK = ".lock"
 _PIECE = 1 << 20  # bytes
@@ -107,6 +110,62 @@ def _copied(left: Path, source: BinaryIO, mine: Path) -> tuple[Path, BinaryIO]:
         raise
     left.unlink(missing_ok=True)
     return mine, file
+
+
+@contextlib.contextmanager
+def draft_of(target: Path, *, buffering: int = 0) -> Iterator[BinaryIO]:
+    """A file, open for writing, that takes the place of ``target`` when the block ends well; else it is removed.
+
+    What a writer that was killed left of an earlier one is removed as well.
+
+    Raises:
+        OSError: when the disk refuses.
+    """
+    _remove_left(target)
+    path, file = _new_draft(target, buffering)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if sys.platform == "win32":  # which renames no open file; elsewhere the lock lasts until it has its name
+                file.close()
+            os.replace(path, target)
+        fsync_directory(target.absolute().parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _new_draft(target: Path, buffering: int) -> tuple[Path, BinaryIO]:
+    while True:  # until nobody removes it between its making and its lock
+        path = target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.tmp")
+        file = path.open("xb", buffering=buffering)
+        if _locked(file.fileno()) and still_ours(path, file):
+            return path, file
+        file.close()
+
+
+def _remove_left(target: Path) -> None:
+    """Remove drafts of ``target`` that nobody writes to."""
+    ours = re.compile(rf"\.{re.escape(target.name[:100])}\.[0-9a-f]{{12}}\.tmp")
+    names: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that may be written to and not be listed
+        names = [name for name in os.listdir(target.parent) if ours.fullmatch(name)]
+    for path in map(target.with_name, names):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            _remove_abandoned(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    if sys.platform == "win32":  # which refuses where it is open
+        path.unlink()
+        return
+    quiet = time.time() - path.lstat().st_mtime
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if _locked(file.fileno()) and (quiet > _ABANDONED or _keeps_out(path)):
+            path.unlink()
 
 
 def still_ours(path: Path, file: BinaryIO) -> bool:

@@ -242,6 +242,14 @@ run()
         program.send_signal(number)
         assert program.wait(40) == status
     assert list(folder.iterdir()) == []
+    # nothing can clean after a kill: the next export does
+    with subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"writing\n"
+        program.kill()
+    assert len(list(folder.iterdir())) == 1
+    assert run("model", "export", "m", folder / "m.tar").returncode == 0
+    assert [path.name for path in folder.iterdir()] == ["m.tar"]
 
 
 def test_other_tools_read_what_was_compressed(

@@ -15,7 +15,7 @@ import pytest
 
 from bentotool.oci.digest import sha256_bytes
 from bentotool.oci.layout import Layout
-from bentotool.oci.partial import claim_file, claim_folder, still_ours
+from bentotool.oci.partial import claim_file, claim_folder, draft_of, still_ours
 
 HOLD = """
 import sys
@@ -140,3 +140,47 @@ def test_without_locks_a_folder_in_use_is_left_alone(
     with claim_folder(tmp_path, "fetch-a") as again:
         assert (again / "model.bin.part").read_text() == "half"
     assert list(tmp_path.iterdir()) == [again]
+
+
+DRAFT = """
+import sys
+from pathlib import Path
+from bentotool.oci.partial import draft_of
+with draft_of(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_writers_draft_is_removed_by_the_next_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    target = tmp_path / "m [1].tar"
+    other = tmp_path / ".other.tar.0123456789ab.tmp"
+    other.write_bytes(b"somebody's")
+    command = [sys.executable, "-c", DRAFT, str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout
+        assert writer.stdout.readline() == "writing\n"
+        with draft_of(target) as file:
+            file.write(b"first")
+        left = {path.name for path in tmp_path.iterdir()} - {target.name, other.name}
+        assert len(left) == 1, "the draft of one that lives is gone"
+        writer.kill()
+    with draft_of(target, buffering=1 << 16) as file:
+        file.write(b"second")
+    assert target.read_bytes() == b"second"
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, other.name}
+
+
+def test_a_draft_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "m.tar"
+    target.write_bytes(b"before")
+
+    def fail() -> None:
+        with draft_of(target) as file:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert (target.read_bytes(), [path.name for path in tmp_path.iterdir()]) == (b"before", ["m.tar"])
