@@ -1,6 +1,6 @@
 """How a framework's loaded model is asked: what ``bentotool model serve`` needs of a plugin to serve it with no code.
 
-A plugin names a :class:`MakePredictor` in its :class:`~bentotool.interfaces.FrameworkDecl`. Standard library only.
+A plugin names a :class:`MakePredictor` in its :class:`~bentotool.interfaces.FrameworkDecl`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bentotool.errors import UsageError
 from bentotool.interfaces import TensorSpec
 
-__all__ = ["ANY_AXES", "MakePredictor", "Predictor"]
+__all__ = ["ANY_AXES", "MakePredictor", "Predictor", "rows_predictor"]
 
 ANY_AXES = ("...",)
 """The shape of a :class:`~bentotool.interfaces.TensorSpec` of which not even the number of axes is known."""
@@ -66,3 +67,34 @@ class MakePredictor(Protocol):
     """
 
     def __call__(self, model: Any, info: Mapping[str, Any]) -> Predictor: ...
+
+
+def rows_predictor(rows: TensorSpec, example: Any, methods: Mapping[str, Callable[[Any], Any]]) -> Predictor:
+    """How a model is asked that takes the rows of one array, and answers each by itself.
+
+    Args:
+        rows: the one input, whose first axis is free.
+        example: an array of one row. The model is asked once, here, to see what it gives; that also warms it up.
+        methods: what gives an output, by the output's name.
+
+    Raises:
+        UsageError: it fails, or gives no array with one entry for each row.
+    """
+    import numpy as np
+
+    def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        given = arrays[rows.name]
+        return {name: np.asarray(ask(given)) for name, ask in methods.items()}
+
+    try:
+        found = run({rows.name: example})
+    except Exception as error:  # whatever a model raises for what it was not made for
+        what = " ".join(str(error).split())
+        raise UsageError(f"it does not take a row of numbers or a text: {what:.200}") from error
+    outputs = []
+    for name, array in found.items():
+        if array.ndim < 1 or len(array) != 1 or array.dtype.kind not in "biufOSU":
+            raise UsageError(f"its {name} is no array with one entry for each row")
+        dtype = array.dtype.name if array.dtype.kind in "biuf" else "str"
+        outputs.append(TensorSpec(name, dtype, (None, *array.shape[1:])))
+    return Predictor((rows,), tuple(outputs), run)

@@ -19,7 +19,7 @@ from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
 from bentotool.models.detect import describe_model
 from bentotool.plugins import load_plugins
-from bentotool.testing import check_framework, check_plugin, source_files
+from bentotool.testing import check_framework, check_plugin, check_served, source_files
 
 np = pytest.importorskip("numpy")
 catboost = pytest.importorskip("catboost")
@@ -328,3 +328,19 @@ def test_whatever_the_file_is_called(tmp_path: Path, samples: dict[str, bytes], 
     info = describe_model(source_files(path), load_plugins(), trust=True)
     assert (info.framework, info.format) == ("catboost", format)
     assert loader.load(path).tree_count_ == 3
+
+
+@pytest.mark.parametrize("name", ["several", "leafwise", "pair"])
+def test_served_with_no_code(name: str) -> None:
+    namespace("catboost").save_model("m", MODELS[name])
+    found = check_served("m", {"X": NUMBERS[:20].astype("float32")})
+    expected = MODELS[name].predict(NUMBERS)[:20]
+    assert found["prediction"] == expected.tolist() if name == "several" else np.allclose(found["prediction"], expected)
+    if name == "several":
+        assert np.allclose(found["probabilities"], MODELS[name].predict_proba(NUMBERS)[:20])
+
+
+def test_categories_have_no_place_in_an_array() -> None:
+    namespace("catboost").save_model("m", CATEGORIES)
+    with pytest.raises(UsageError, match="cannot be served without code: it takes categories"):
+        check_served("m", {"X": NUMBERS})

@@ -15,7 +15,7 @@ from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
 from bentotool.models.detect import describe_model
 from bentotool.plugins import load_plugins
-from bentotool.testing import check_framework, check_plugin, source_files
+from bentotool.testing import check_framework, check_plugin, check_served, source_files
 
 np = pytest.importorskip("numpy")
 lgb = pytest.importorskip("lightgbm")
@@ -168,3 +168,8 @@ def test_whatever_the_file_is_called(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD)
     info = describe_model(source_files(tmp_path / name), load_plugins(), trust=True)
     assert (info.framework, info.main_file) == ("lightgbm", name)
+
+
+def test_served_with_no_code() -> None:
+    namespace("lightgbm").save_model("m", MODEL)
+    assert np.allclose(check_served("m", {"X": X[:20]})["prediction"], MODEL.predict(X)[:20])

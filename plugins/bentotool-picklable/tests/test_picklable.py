@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bentotool.errors import BentotoolError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.models.api import import_model
-from bentotool.testing import check_framework, check_plugin, source_files
+from bentotool.testing import check_framework, check_plugin, check_served, source_files
 
 pytest.importorskip("cloudpickle")
 
@@ -97,3 +97,21 @@ def test_any_bytes_end_in_an_answer_or_an_error(tmp_path: Path, content: bytes) 
                 assert PicklableFramework().describe(files).safety == "pickle"
         except BentotoolError as error:
             assert "\n" not in error.message  # noqa: PT017 - few raise
+
+
+def test_what_predicts_is_served_with_no_code() -> None:
+    np = pytest.importorskip("numpy")
+
+    class Doubler:  # cloudpickle takes its code along
+        n_features_in_ = 2
+
+        def predict(self, rows):  # type: ignore[no-untyped-def]
+            return rows.sum(axis=1) * 2
+
+    namespace("picklable").save_model("doubler", Doubler(), trust=True)
+    assert check_served("doubler", {"X": np.ones((3, 2))}, trust=True) == {"predict": [4, 4, 4]}
+    with pytest.raises(UnsafeError):
+        check_served("doubler", {"X": np.ones((3, 2))})
+    namespace("picklable").save_model("list", [1, 2], trust=True)
+    with pytest.raises(UsageError, match="list:.* cannot be served without code: a list is not known to have predict"):
+        check_served("list", {"X": np.ones((3, 2))}, trust=True)

@@ -23,7 +23,7 @@ from bentotool.errors import BentotoolError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import ModelInfo
 from bentotool.models.api import import_model
-from bentotool.testing import check_framework, check_plugin, source_files
+from bentotool.testing import check_framework, check_plugin, check_served, source_files
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
@@ -390,3 +390,17 @@ describe_model(source_files(Path(sys.argv[1])), load_plugins(), trust=True)
 assert not {"torch", "numpy", "pickle", "safetensors"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=60)
+
+
+def test_a_script_is_served_with_no_code(tmp_path: Path) -> None:
+    script().save(tmp_path / "net.pt")
+    import_model(tmp_path / "net.pt", "net")
+    found = check_served("net", {"input": X.numpy()})["output"]
+    assert torch.allclose(torch.tensor(found), EXPECTED, atol=1e-6)
+
+
+def test_weights_alone_are_not_served(tmp_path: Path) -> None:
+    torch.save(NET.state_dict(), tmp_path / "weights.pt")
+    import_model(tmp_path / "weights.pt", "weights")
+    with pytest.raises(UsageError, match="cannot be served without code: only TorchScript says what it takes"):
+        check_served("weights", {"input": X.numpy()})

@@ -20,7 +20,7 @@ from bentotool.interfaces import ModelInfo, TensorSpec
 from bentotool.models.api import import_model
 from bentotool.models.detect import describe_model
 from bentotool.plugins import load_plugins
-from bentotool.testing import check_framework, check_plugin, source_files
+from bentotool.testing import check_framework, check_plugin, check_served, source_files
 
 np = pytest.importorskip("numpy")
 xgb = pytest.importorskip("xgboost")
@@ -258,3 +258,12 @@ def test_whatever_the_file_is_called(tmp_path: Path, content: bytes, name: str) 
 def test_json_with_spaces_whatever_the_file_is_called(tmp_path: Path) -> None:
     path = put(tmp_path, json.dumps(json.loads(TEXT), indent=1).encode(), "model.bin")
     assert describe_model(source_files(path), load_plugins()).format == "json"
+
+
+def test_served_with_no_code() -> None:
+    namespace("xgboost").save_model("m", MODEL)
+    rows = X[:20].astype("float32")
+    assert np.allclose(check_served("m", {"X": rows})["prediction"], MODEL.predict(DATA)[:20])
+    several = xgb.train({**OPTIONS, "objective": "multi:softprob", "num_class": 3}, xgb.DMatrix(X, X[:, 2] // 2), 2)
+    namespace("xgboost").save_model("several", several)
+    assert np.allclose(check_served("several", {"X": rows})["prediction"], several.predict(xgb.DMatrix(X))[:20])

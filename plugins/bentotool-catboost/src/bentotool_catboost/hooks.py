@@ -20,6 +20,7 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_catboost.loader",
             summary="CatBoost models, in CatBoost's binary and JSON formats",
             suffixes=(".cbm", ".json"),
+            predictor="bentotool_catboost.predictor:predictor",
             magic=tuple(Magic(0, start) for start in (b"CBM1", b"{\n", b"{\r\n", *STARTS)),
         )
     ]

@@ -15,6 +15,7 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_lightgbm.loader",
             summary="LightGBM models, in LightGBM's text format",
             suffixes=(".lgb", ".lightgbm"),
+            predictor="bentotool_lightgbm.predictor:predictor",
             magic=(Magic(0, b"tree\nversion="), Magic(0, b"tree\r\nversion=")),
         )
     ]

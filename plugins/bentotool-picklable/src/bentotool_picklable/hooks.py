@@ -15,6 +15,7 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_picklable.loader",
             summary="Pickled Python objects, always with --trust",
             suffixes=(".pkl", ".pickle"),
+            predictor="bentotool_picklable.predictor:predictor",
             magic=tuple(Magic(0, bytes((0x80, protocol))) for protocol in range(2, 6)),
         )
     ]

@@ -15,6 +15,7 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_torch.loader",
             summary="PyTorch models: safetensors, TorchScript, exported programs",
             suffixes=(".safetensors", ".pt", ".pth", ".pt2"),
+            predictor="bentotool_torch.predictor:predictor",
             # a zip archive, the pickle of a number with which torch.save began until 2020, and safetensors' JSON
             magic=(
                 Magic(0, b"PK\x03\x04"),

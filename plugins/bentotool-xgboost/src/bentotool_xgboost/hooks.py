@@ -15,6 +15,7 @@ def bentotool_frameworks() -> list[FrameworkDecl]:
             loader="bentotool_xgboost.loader",
             summary="XGBoost models, in XGBoost's JSON and UBJSON formats",
             suffixes=(".json", ".ubj"),
+            predictor="bentotool_xgboost.predictor:predictor",
             magic=(
                 Magic(0, b"{L\0\0\0\0\0\0\0\x07learner"),
                 *(Magic(0, start) for start in (b'{"learner"', b'{"version"', b"{\n", b"{\r\n")),

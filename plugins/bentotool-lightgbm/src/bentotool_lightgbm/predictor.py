@@ -1,0 +1,20 @@
+"""How a LightGBM model is asked; see :class:`bentotool.predictspec.MakePredictor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bentotool.interfaces import TensorSpec
+from bentotool.predictspec import Predictor, rows_predictor
+
+__all__ = ["predictor"]
+
+
+def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
+    """A ``Booster``: rows of numbers in which NaN (in JSON null) is a missing value; categories by their codes."""
+    import numpy as np
+
+    features = model.num_feature()
+    rows = TensorSpec("X", "float64", (None, features))
+    return rows_predictor(rows, np.zeros((1, features)), {"prediction": model.predict})
