@@ -39,7 +39,8 @@ class OptionSpec:
         metavar: what stands for the value in the help.
         pattern: regular expression that the whole of a text matches.
         form: what such texts are, in words, for who typed another; of one with a ``pattern``.
-        needs: what it has no effect without: options as ``NAME``, or as ``NAME=VALUE``. Given alone, it is refused.
+        needs: what it has no effect without: options as ``NAME``, or as ``NAME=VALUE``. Given without them it
+            is refused, unless the value is the default.
         place: one of those that say where deployments are. ``bentotool deployment list`` and the like take it, too, of
             a target that is :class:`~bentotool.targetspec.Placed`.
     """

@@ -88,7 +88,7 @@ def _check_needs(known: Mapping[str, OptionSpec], given: Mapping[str, Any]) -> N
     """
     for name in given:
         service, _, last = name.rpartition(".")
-        for need in known[last].needs:
+        for need in known[last].needs if given[name] != known[last].default else ():
             needed, _, wanted = need.partition("=")
             # what is said for one Service holds for it alone; what is said for all may be meant for some
             counting = [each for each in given if each.rpartition(".")[2] == needed]

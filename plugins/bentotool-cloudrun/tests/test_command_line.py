@@ -87,6 +87,25 @@ def test_the_life_of_a_deployment(cloud: Any, stored: Path, command: Command) ->
     assert json.loads(command("--json", "deployment", "list").out) == []
 
 
+def test_what_was_deployed_elsewhere_is_looked_after(
+    cloud: Any, stored: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ("--region", "europe-west1")
+    monkeypatch.delenv("CLOUDSDK_RUN_REGION", raising=False)
+    monkeypatch.delenv("GOOGLE_CLOUD_REGION", raising=False)
+    done = command("deploy", "cloudrun", "iris:1", "--image", f"{IMAGE}:1", *place)
+    assert done.status == 0, done.err
+    for path in (stored / "deployments").rglob("*.json"):
+        path.unlink()
+    done = command("deployment", "list", "--target", "cloudrun")
+    assert (done.status, "no region is named" in done.err) == (2, True)
+    done = command("--json", "deployment", "list", "--target", "cloudrun", *place)
+    assert [(each["name"], each["facts"]["region"]) for each in json.loads(done.out)] == [("iris", "europe-west1")]
+    done = command("deployment", "delete", "iris", "--yes", "--target", "cloudrun", *place)
+    assert done.status == 0, done.err
+    assert cloud.services == {}
+
+
 def _until(found: Callable[[], object], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 180
     while not found():

@@ -102,8 +102,20 @@ def test_the_standin_is_strict(options: Callable[..., DeployOptions], standin: M
     [
         (("gpus=2",), "one GPU at most"),
         (("gpus=all",), "one GPU at most"),
-        (("memory=lots",), "memory 'lots' is not a size"),
-        (("cpu=many",), "cpu 'many' is not a size"),
+        (("memory=lots",), "memory 'lots' is not a size such as 512Mi or 4Gi"),
+        (("memory=4gi",), "memory '4gi' is not a size"),
+        (("memory=64Mi",), "memory '64Mi': Cloud Run gives from 128Mi to 32Gi"),
+        (("memory=64Gi",), "memory '64Gi': Cloud Run gives from 128Mi to 32Gi"),
+        (("cpu=many",), "cpu 'many' is not 1, 2, 4, 6 or 8 CPUs, or less than one such as 500m"),
+        (("cpu=3",), "cpu '3' is not 1, 2, 4, 6 or 8 CPUs"),
+        (("cpu=0",), "cpu '0' is not 1, 2, 4, 6 or 8 CPUs"),
+        (("cpu=-1",), "cpu '-1' is not 1, 2, 4, 6 or 8 CPUs"),
+        (("cpu=1500m",), "cpu '1500m': Cloud Run gives 1, 2, 4, 6 or 8 CPUs, or less than one from 0.08 on"),
+        (("cpu=0.01",), "cpu '0.01': Cloud Run gives 1, 2, 4, 6 or 8 CPUs"),
+        (("cpu=20",), "cpu '20': Cloud Run gives 1, 2, 4, 6 or 8 CPUs"),
+        (("cpu=1", "memory=5Gi"), "memory 5Gi takes a cpu of 2 or more in Cloud Run, not 1"),
+        (("cpu=500m", "memory=2Gi", "concurrency=1"), "memory 2Gi takes a cpu of 1 or more in Cloud Run, not 500m"),
+        (("cpu=8", "memory=2Gi"), "cpu 8 takes a memory of 4Gi or more in Cloud Run, not 2Gi"),
         (("cpu=0.5", "concurrency=4"), "less than one CPU takes one request at a time"),
         (("min-instances=3", "max-instances=2"), "less than min-instances"),
         (("secret=TOKEN",), "not of the form NAME=SECRET"),
@@ -119,6 +131,22 @@ def test_what_cloud_run_does_not_take(pairs: tuple[str, ...], said: str, options
     with pytest.raises(UsageError, match=said) as caught:
         body(options, (service(),), pairs, {})
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("pairs", "cpu", "memory"),
+    [
+        (("cpu=4",), "4", "2048Mi"), (("cpu=8",), "8", "4096Mi"), (("memory=10Gi",), "4", "10Gi"),
+        (("cpu=2", "memory=4 GB"), "2", "4G"),
+        (("gpus=1", "gpu-type=nvidia-rtx-pro-6000", "cpu=22", "memory=100Gi"), "22", "100Gi"),
+        (("cpu=250m", "memory=512Mi"), "250m", "512Mi"), (("cpu=1.0",), "1.0", "1024Mi"),
+    ],
+)  # fmt: skip
+def test_sizes_that_cloud_run_has(
+    pairs: tuple[str, ...], cpu: str, memory: str, options: Callable[..., DeployOptions]
+) -> None:
+    limits = body(options, (service(),), pairs, {})["template"]["containers"][0]["resources"]["limits"]
+    assert (limits["cpu"], limits["memory"]) == (cpu, memory)
 
 
 def test_variables_that_are_taken(options: Callable[..., DeployOptions]) -> None:

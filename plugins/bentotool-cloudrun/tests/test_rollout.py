@@ -379,8 +379,8 @@ def test_a_region_that_is_none(deploy: Deploy, cloud: Any) -> None:
 
 
 def test_a_body_that_is_refused(deploy: Deploy, cloud: Any) -> None:
-    with pytest.raises(UsageError, match=r"cannot deploy iris: Cloud Run does not take it: .*cpu: Invalid value 3"):
-        deploy("cpu=3")
+    with pytest.raises(UsageError, match=r"cannot deploy iris: Cloud Run does not take it: .*GPU needs 4 CPU"):
+        deploy("gpus=1", "cpu=2", "memory=8Gi")
 
 
 def test_a_token_that_is_not_known(deploy: Deploy, cloud: Any) -> None:

@@ -145,7 +145,7 @@ def test_a_graph_from_a_folder_and_away(
     variables.write_text("FROM_FILE=kept$elsewhere\n")
     done = graph.deploy(
         clean, "--port", "0", "--env", "VERSION=a$b ${c}", "--secret", f"token={secret}", "--env-file", str(variables),
-        "--set", "BigModel.memory=256m", "--cpus", "1", "--set", "Front.workers=2",
+        "--set", "BigModel.memory=256m", "--cpu", "1", "--set", "Front.workers=2",
     )  # fmt: skip
     assert (done["target"], done["status"], done["facts"]["services"]) == ("compose", "ready", ["front", "big-model"])
     answer = tools.call(done["url"], "ask")

@@ -254,7 +254,7 @@ def test_a_version_that_does_not_run(status: str, told: str) -> None:
 
 
 def test_the_body_of_a_container() -> None:
-    body = version_body("cpus=1.5", "memory=512m", "gpus=0,GPU-7", "restart=no", LEVEL="info")
+    body = version_body("cpu=1.5", "memory=512m", "gpus=0,GPU-7", "restart=no", LEVEL="info")
     host = body["HostConfig"]
     assert (host["NanoCpus"], host["Memory"], host["ReadonlyRootfs"]) == (1_500_000_000, 512 << 20, True)
     assert host["DeviceRequests"] == [{"Driver": "", "Capabilities": [["gpu"]], "DeviceIDs": ["0", "GPU-7"]}]
@@ -420,7 +420,7 @@ def test_a_volume_of_another(project: Any, engine: Any, name: str) -> None:
     [
         (("--network", "nowhere"), 3, "network nowhere not found"),
         (("--user", "nobody-here"), 5, "nobody-here"),
-        (("--cpus", "5000"), 2, "CPUs"),
+        (("--cpu", "5000"), 2, "CPUs"),
     ],
 )
 def test_what_the_engine_does_not_have(

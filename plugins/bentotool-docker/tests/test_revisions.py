@@ -70,7 +70,7 @@ def test_back_to_what_was_deployed_before(project: Any, engine: Any, name: str, 
 
 
 def test_where_what_runs_is_not_what_was_deployed(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
-    done = project.deploy(name, *QUICK, "--env", "VERSION=1", "--memory", "256m", "--cpus", "1").document
+    done = project.deploy(name, *QUICK, "--env", "VERSION=1", "--memory", "256m", "--cpu", "1").document
     same = project.run("deployment", "diff", name, "--exit-code")
     assert (same.status, same.out) == (0, f"{name} runs as it would be deployed\n")
     engine.containers.get(done["facts"]["container"]).update(mem_limit="200m", memswap_limit="512m")

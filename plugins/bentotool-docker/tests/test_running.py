@@ -21,7 +21,7 @@ LABEL = "io.bentotool.deployment"
 
 
 def test_from_a_folder_to_an_endpoint_and_away(project: Any, engine: Any, name: str, tools: SimpleNamespace) -> None:
-    done = project.deploy(name, *QUICK, "--env", "VERSION=1", "--memory", "256m", "--cpus", "0.5").document
+    done = project.deploy(name, *QUICK, "--env", "VERSION=1", "--memory", "256m", "--cpu", "0.5").document
     other = engine.containers.create(done["facts"]["image_name"], labels={"mine": "yes"})
     try:
         assert (done["name"], done["target"], done["status"]) == (name, "docker", "ready")

@@ -23,7 +23,13 @@ HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
     ("pairs", "said"),
     [
         (("api=absent",), "there is no API 'absent'"),
-        (("subnet=subnet-1",), "one of them lacks"),
+        (("subnet=subnet-1",), "--subnet has no effect without --security-group"),
+        (("security-group=sg-1",), "--security-group has no effect without --subnet"),
+        (("scale-in=10",), "--scale-in has no effect without --max-instances"),
+        (("per-instance=10",), "--per-instance has no effect without --max-instances"),
+        (("concurrency=10",), "--concurrency has no effect without --serverless"),
+        (("async-concurrency=10",), "--async-concurrency has no effect without --async-output"),
+        (("serverless=2048", "instances=2"), "do not go together"),
         (("instances=3", "max-instances=2"), "is less than --instances 3"),
         (("serverless=2000",), "no multiple of 1024"),
         (("serverless=2048", "max-instances=2"), "do not go together"),
@@ -42,9 +48,13 @@ def test_what_does_not_go_together(deployer: Any, pairs: tuple[str, ...], said: 
     from bentotool.targetspec import DeployOptions
 
     role = () if any(pair.startswith("role=") for pair in pairs) else ("role=runner",)
-    options = DeployOptions("iris", option_values(bentotool_targets()[0], [*role, *pairs]))
-    with pytest.raises(UsageError) as raised:
+
+    def plan() -> None:
+        options = DeployOptions("iris", option_values(bentotool_targets()[0], [*role, *pairs]))
         SageMakerTarget().plan(deployer.bento(), options)
+
+    with pytest.raises(UsageError) as raised:
+        plan()
     assert said in raised.value.message
     assert raised.value.hint
 
@@ -232,7 +242,14 @@ def test_by_the_command(aws: Any, deployer: Any, client: Any, tmp_path: Path) ->
     assert json.loads(done.stdout)["status"] == "ready"
     environment = client("sagemaker").describe_model(ModelName="iris-1")["PrimaryContainer"]["Environment"]
     assert environment["BENTOTOOL_PATHS"] == "/ping=/readyz,/invocations=/predict"
-    deleted = run("deployment", "delete", "iris")
+    for path in (tmp_path / "store" / "deployments").rglob("*.json"):  # as if another machine had made it
+        path.unlink()
+    elsewhere = run("deployment", "list", "--target", "sagemaker", "--region", "eu-west-3")
+    assert (elsewhere.returncode, json.loads(elsewhere.stdout)) == (0, []), elsewhere.stderr
+    region = json.loads(done.stdout)["facts"]["region"]
+    found = json.loads(run("deployment", "list", "--target", "sagemaker", "--region", region).stdout)
+    assert [(each["name"], each["status"]) for each in found] == [("iris", "ready")]
+    deleted = run("deployment", "delete", "iris", "--target", "sagemaker", "--region", region)
     assert deleted.returncode == 0, deleted.stderr
     assert aws.endpoints == {}
     refused = run("deploy", "sagemaker", ".", "--name", "iris")

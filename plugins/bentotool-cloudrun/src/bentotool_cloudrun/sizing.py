@@ -23,6 +23,11 @@ _CPUS = (1, 2, 4, 6, 8)
 # the least CPUs for so much memory, and the least of both beside a GPU: cloud.google.com/run/docs/configuring
 _FOR_MEMORY = ((24, 8), (16, 6), (8, 4), (4, 2))
 _BESIDE_GPU = {"nvidia-l4": (4, 16), "nvidia-rtx-pro-6000": (20, 80)}
+# the least memory for so many CPUs, and the most in all
+_LEAST_MEMORY = ((8, 4), (6, 4), (4, 2))
+_MOST_MEMORY, _MOST_BESIDE_GPU = 32, 176
+_LEAST_CPU, _LEAST_BYTES = 0.08, 128 * 2**20
+_FOR_PARTS = ((_GIB, 1.0), (_GIB // 2, 0.5))  # the least part of a CPU for more memory than that
 _USUAL_MEMORY = _GIB
 
 
@@ -51,20 +56,75 @@ def size_of(values: Mapping[str, Any], services: Iterable[DeployService]) -> Siz
     declared = [service.resources for service in services]
     gpus, kind = _gpus(values, declared)
     least_cpu, least_gib = _BESIDE_GPU.get(kind, (1, 0)) if gpus else (1, 0)
+    cpus = _asked_cpus(str(values["cpu"]), kind if gpus else "") if values["cpu"] else None
     if values["memory"]:
-        memory, bytes_ = str(values["memory"]), _quantity(str(values["memory"]), "memory")
+        memory, bytes_ = _asked_memory(str(values["memory"]), kind if gpus else "")
     else:
         asked = sum(_quantity(str(each["memory"]), "memory") for each in declared if each.get("memory"))
-        bytes_ = max(asked or _USUAL_MEMORY, least_gib * _GIB)
-        memory = f"{math.ceil(bytes_ / 2**20)}Mi"
-    if values["cpu"]:
-        _quantity(str(values["cpu"]).removesuffix("m"), "cpu")
-        return Size(str(values["cpu"]), memory, gpus, kind)
+        bytes_ = max(asked or _USUAL_MEMORY, least_gib * _GIB, _least_memory(cpus or 0))
+        memory = ""
+    if cpus is not None:
+        _check_pair(str(values["cpu"]), cpus, memory or f"{math.ceil(bytes_ / 2**20)}Mi", bytes_)
+        return Size(str(values["cpu"]), memory or f"{math.ceil(bytes_ / 2**20)}Mi", gpus, kind)
     asked_cpu = sum(_cpus(str(each["cpu"])) for each in declared if each.get("cpu"))
-    for_memory = next((cpus for gib, cpus in _FOR_MEMORY if bytes_ > gib * _GIB), 1)
-    wanted = max(asked_cpu, for_memory, least_cpu)
+    wanted = max(asked_cpu, _cpus_for(bytes_), least_cpu)
     cpu = next((count for count in _CPUS if count >= wanted), math.ceil(wanted))
+    if not memory:
+        memory = f"{math.ceil(max(bytes_, _least_memory(cpu)) / 2**20)}Mi"
     return Size(str(cpu), memory, gpus, kind)
+
+
+def _cpus_for(bytes_: float) -> int:
+    """The least CPUs beside so much memory."""
+    return next((cpus for gib, cpus in _FOR_MEMORY if bytes_ > gib * _GIB), 1)
+
+
+def _least_memory(cpus: float) -> int:
+    """The least memory beside so many CPUs, in bytes; 0 where any will do."""
+    return next((gib * _GIB for count, gib in _LEAST_MEMORY if cpus >= count), 0)
+
+
+def _asked_cpus(text: str, accelerator: str) -> float:
+    """CPUs as an option says them.
+
+    Raises:
+        UsageError: Cloud Run has no such number.
+    """
+    cpus = _cpus(text)
+    least = _BESIDE_GPU.get(accelerator, (0, 0))[0]
+    if cpus in _CPUS or _LEAST_CPU <= cpus < 1 or (least > max(_CPUS) and cpus >= least and cpus == int(cpus)):
+        return cpus
+    raise UsageError(
+        f"cpu {text[:40]!r}: Cloud Run gives 1, 2, 4, 6 or 8 CPUs, or less than one from {_LEAST_CPU:g} on",
+        hint=f"--cpu {next((count for count in _CPUS if count >= cpus), max(_CPUS))}",
+    )
+
+
+def _asked_memory(text: str, accelerator: str) -> tuple[str, float]:
+    """Memory as an option says it, as the API takes it, and in bytes.
+
+    Raises:
+        UsageError: Cloud Run does not give so much, or so little.
+    """
+    bytes_ = _quantity(text, "memory")
+    most = _MOST_BESIDE_GPU if _BESIDE_GPU.get(accelerator, (0, 0))[1] > _MOST_MEMORY else _MOST_MEMORY
+    if not _LEAST_BYTES <= bytes_ <= most * _GIB:
+        raise UsageError(f"memory {text[:40]!r}: Cloud Run gives from 128Mi to {most}Gi", hint=f"--memory {most}Gi")
+    plain = "".join(text.split()).removesuffix("B")
+    return plain.replace("k", "K") if plain.endswith("k") else plain, bytes_
+
+
+def _check_pair(cpu: str, cpus: float, memory: str, bytes_: float) -> None:
+    """Refuse CPUs and memory that Cloud Run does not give together, which it would say after the image was pushed."""
+    needed = next((part for bound, part in _FOR_PARTS if bytes_ > bound), 0.0) if cpus < 1 else float(_cpus_for(bytes_))
+    if needed > cpus:
+        raise UsageError(f"memory {memory} takes a cpu of {needed:g} or more in Cloud Run, not {cpu}",
+                         hint=f"--cpu {needed:g}, or less --memory")  # fmt: skip
+    if bytes_ < (least := _least_memory(cpus)):
+        raise UsageError(
+            f"cpu {cpu} takes a memory of {least // _GIB}Gi or more in Cloud Run, not {memory}",
+            hint=f"--memory {least // _GIB}Gi, or fewer CPUs",
+        )
 
 
 def _gpus(values: Mapping[str, Any], declared: list[Mapping[str, Any]]) -> tuple[int, str]:

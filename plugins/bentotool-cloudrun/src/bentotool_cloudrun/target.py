@@ -133,7 +133,15 @@ class CloudRunTarget:
 
     def list(self) -> Sequence[Deployment]:
         """The deployments in the place that the environment names."""
-        client = connect({})
+        return self.list_at({})
+
+    def is_at(self, deployment: Deployment, place: Mapping[str, Any]) -> bool:
+        """Whether a deployment is in a project and region, as far as they are named."""
+        return all(place.get(name) in (None, "", deployment.facts.get(name)) for name in ("project", "region"))
+
+    def list_at(self, place: Mapping[str, Any]) -> Sequence[Deployment]:
+        """The deployments in a project and region."""
+        client = connect(place)
         with _told(client, "list deployments"):
             return [
                 _described(each, client.place, {"project": client.place.project, "region": client.place.region})

@@ -9,7 +9,7 @@ from bentotool.targetspec import Deployment, DeployOptions
 from bentotool_docker.engine import engine_url
 from bentotool_docker.images import Image
 
-__all__ = ["check_engine", "engine_of", "image_ids", "made_before"]
+__all__ = ["check_engine", "engine_of", "image_ids", "made_before", "on_engine"]
 
 
 def check_engine(options: DeployOptions, engine: str) -> None:
@@ -29,6 +29,11 @@ def check_engine(options: DeployOptions, engine: str) -> None:
 def _same_engine(url: str) -> str:
     scheme, _, path = url.partition("://")
     return f"{scheme}://{os.path.realpath(path)}" if scheme == "unix" else url
+
+
+def on_engine(deployment: Deployment, url: str | None) -> bool:
+    """Whether a deployment is on the engine at an address; no address is any."""
+    return not url or _same_engine(engine_of(deployment)) == _same_engine(url)
 
 
 def made_before(options: DeployOptions, engine: str, image: Image) -> bool:

@@ -6,16 +6,19 @@ from bentotool.hookspecs import hookimpl
 from bentotool.imagespec import ImageBuilderDecl
 from bentotool.targetspec import OptionSpec, TargetDecl
 from bentotool_docker.compose.options import OPTIONS as COMPOSE
+from bentotool_docker.compose.options import VARIABLES as COMPOSE_VARIABLES
 
 OPTIONS = (
-    OptionSpec("port", "integer", "Port to publish, 0 for a free one", default=3000, minimum=0, maximum=65535),
-    OptionSpec("address", "text", "Address to publish it at; 0.0.0.0 for all networks", default="127.0.0.1"),
+    OptionSpec("engine", "text", "The engine; default: DOCKER_HOST, or the current context", metavar="URL",
+               place=True),
     OptionSpec("image", "text", "Image to run in place of the Bento's own", metavar="REF"),
     OptionSpec("pull", "text", "Whether an --image that is not there is pulled", default="missing",
-               choices=("missing", "never")),
+               choices=("missing", "never"), needs=("image",)),
+    OptionSpec("port", "integer", "Port to publish, 0 for a free one", default=3000, minimum=0, maximum=65535),
+    OptionSpec("address", "text", "Address to publish it at; 0.0.0.0 for all networks", default="127.0.0.1"),
     OptionSpec("restart", "text", "Restart policy", default="always",
                choices=("no", "on-failure", "always", "unless-stopped")),
-    OptionSpec("cpus", "number", "CPUs, also parts of one", minimum=0.01, metavar="N"),
+    OptionSpec("cpu", "number", "CPUs, also parts of one", minimum=0.01, metavar="N"),
     OptionSpec("memory", "text", "Memory, such as 512m or 4g", metavar="SIZE"),
     OptionSpec("gpus", "text", "GPUs: all, a number, or ids separated by commas", metavar="all|N|ID,…"),
     OptionSpec("secret", "text", "File to mount as /run/secrets/NAME, read-only", repeated=True, metavar="NAME=FILE"),
@@ -30,17 +33,22 @@ OPTIONS = (
                metavar="SECONDS"),
     OptionSpec("timeout", "number", "Seconds to wait for readiness", default=120, minimum=1, maximum=86400,
                metavar="SECONDS"),
-    OptionSpec("engine", "text", "The engine; default: DOCKER_HOST, or the current context", metavar="URL"),
 )  # fmt: skip
+
+VARIABLES = {
+    "PORT": "", "BENTOTOOL_HOST": "", "BENTOTOOL_DRAIN_DELAY": "drain", "BENTOTOOL_GRACE": "grace",
+}  # fmt: skip
+"""What is set in the containers, and the option that says what is in it."""
 
 
 @hookimpl
 def bentotool_targets() -> list[TargetDecl]:
     return [
-        TargetDecl("docker", "bentotool_docker.target:DockerTarget", "Containers on a Docker engine", options=OPTIONS),
+        TargetDecl("docker", "bentotool_docker.target:DockerTarget", "Containers on a Docker engine", options=OPTIONS,
+                   variables=VARIABLES),
         TargetDecl(
             "compose", "bentotool_docker.compose.target:ComposeTarget", "A graph of Services on one machine",
-            options=COMPOSE,
+            options=COMPOSE, variables=COMPOSE_VARIABLES,
         ),
     ]  # fmt: skip
 

@@ -259,8 +259,8 @@ def version_body(
     }
     if groups:
         host["GroupAdd"] = [str(group) for group in groups]
-    if values["cpus"]:
-        host["NanoCpus"] = round(float(values["cpus"]) * 1_000_000_000)
+    if values["cpu"]:
+        host["NanoCpus"] = round(float(values["cpu"]) * 1_000_000_000)
     if values["memory"]:
         host["Memory"] = parse_size(str(values["memory"]), "memory")
         if host["Memory"] < _LEAST_MEMORY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from bentotool.errors import AuthenticationError, NotFoundError, RemoteError, Us
 from bentotool.interfaces import JSON
 from bentotool.targetspec import DeployBento, Deployment, DeployOptions, Plan, PlannedResource
 from bentotool_docker.engine import connect, engine_url, is_local
-from bentotool_docker.facts import check_engine, engine_of, image_ids, made_before
+from bentotool_docker.facts import check_engine, engine_of, image_ids, made_before, on_engine
 from bentotool_docker.images import Image, ensure_image, find_image, image_of, remove_image, unused_images
 from bentotool_docker.inspected import as_asked_for
 from bentotool_docker.logs import followed_lines, lines
@@ -167,7 +167,15 @@ class DockerTarget:
 
     def list(self) -> Sequence[Deployment]:
         """The deployments on the engine that is meant now."""
-        engine = engine_url(None)
+        return self.list_at({})
+
+    def is_at(self, deployment: Deployment, place: Mapping[str, Any]) -> bool:
+        """Whether a deployment is on an engine."""
+        return on_engine(deployment, place.get("engine"))
+
+    def list_at(self, place: Mapping[str, Any]) -> Sequence[Deployment]:
+        """The deployments on an engine."""
+        engine = engine_url(place.get("engine"))
         with contextlib.closing(connect(engine)) as client:
             return [_described(standing, engine, {"engine": engine}) for standing in deployments(client)]
 

@@ -94,6 +94,8 @@ def _check_together(values: Mapping[str, Any]) -> None:
         others = ("instance-type", "max-instances", "async-output", "volume", "kms-key", "rollback-alarm", "subnet")
         if other := next((name for name in others if values[name]), None):
             raise UsageError(f"--serverless and --{other} do not go together", hint="leave one of them out")
+        if values["instances"] > 1:
+            raise UsageError("--serverless and --instances do not go together", hint="leave one of them out")
     if values["async-output"] and not str(values["async-output"]).startswith("s3://"):
         raise UsageError(f"--async-output {values['async-output']} is no place in S3", hint="s3://BUCKET/PATH")
 

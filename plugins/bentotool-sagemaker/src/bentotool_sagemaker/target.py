@@ -134,7 +134,20 @@ class SageMakerTarget:
 
     def list(self) -> Sequence[Deployment]:
         """The deployments in the region that is meant now."""
-        cloud = _cloud({})
+        return self.list_at({})
+
+    def is_at(self, deployment: Deployment, place: Mapping[str, Any]) -> bool:
+        """Whether a deployment is in a region, and in the account of a profile, as far as they are named."""
+        facts, region, profile = deployment.facts, place.get("region"), place.get("profile")
+        if region and region != facts.get("region"):
+            return False
+        if not profile or profile == facts.get("profile"):
+            return True
+        return _cloud({"profile": profile, "region": region or facts.get("region")}).account == facts.get("account")
+
+    def list_at(self, place: Mapping[str, Any]) -> Sequence[Deployment]:
+        """The deployments in a region of an account."""
+        cloud = _cloud(place)
         client = cloud.client("sagemaker")
         with explained("list endpoints"):
             pages = client.get_paginator("list_endpoints").paginate()
@@ -142,7 +155,8 @@ class SageMakerTarget:
                 str(each["EndpointName"]): str(each["EndpointArn"]) for page in pages for each in page["Endpoints"]
             }
             names = [name for name, arn in found.items() if tags(client, arn).get(DEPLOYMENT) == name]
-        return [_described(cloud, look(cloud, name), {"region": cloud.region}) for name in names]
+        facts = {"region": cloud.region, **({"profile": cloud.profile} if cloud.profile else {})}
+        return [_described(cloud, look(cloud, name), facts) for name in names]
 
 
 def _cloud(values: Mapping[str, Any]) -> Cloud:

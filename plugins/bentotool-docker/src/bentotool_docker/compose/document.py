@@ -13,6 +13,7 @@ from typing import Any
 
 from bentotool.deployspec import DeployService
 from bentotool.errors import NotFoundError, UsageError
+from bentotool.targetoptions import DEPENDS_VARIABLE, depends_variable
 from bentotool.targetspec import DeployBento, DeployOptions
 from bentotool_docker.images import Image
 from bentotool_docker.spec import parse_size, secret_files, where
@@ -30,7 +31,7 @@ PORT = 3000
 
 _CLIENT = "httpx"
 _SLACK_S = 10
-_OURS = ("PORT", "BENTOTOOL_HOST", "BENTOTOOL_DEPENDS", "BENTOTOOL_WORKERS", "BENTOTOOL_GRACE")
+_OURS = ("PORT", "BENTOTOOL_HOST", "BENTOTOOL_WORKERS", "BENTOTOOL_GRACE")
 _HEAD = """\
 # Written by bentotool for the deployment {name}, and written anew by the next one: change it there.
 #   docker compose --project-name {project} --file compose.yaml up --detach
@@ -87,7 +88,7 @@ def _slug(name: str) -> str:
 
 def compose_document(
     bento: DeployBento, options: DeployOptions, image: Image, group: Group, *, local: bool, port: int,
-    trial: bool = False, quick: bool = True,
+    trial: bool = False, quick: bool = True, cpus: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """The file.
 
@@ -95,6 +96,7 @@ def compose_document(
         local: whether the engine sees this machine's files.
         port: to publish; nothing is published by a trial.
         quick: the engine takes ``start_interval`` (Engine 25).
+        cpus: that the engine has; 0 where nobody knows.
 
     Raises:
         UsageError, NotFoundError: a value that no container can have, or a file that is not there.
@@ -123,7 +125,7 @@ def compose_document(
     }
     services: dict[str, Any] = {}
     for slug, service in group.members.items():
-        services[slug] = {**_of_service(bento, options, group, slug, service), **common}
+        services[slug] = {**_of_service(bento, options, group, slug, service, cpus), **common}
         if slug == group.entry and not trial:
             address = where(values).rpartition(":")[0]
             services[slug]["ports"] = [f"{f'[{address}]' if ':' in address else address}:{port}:{PORT}"]
@@ -136,7 +138,7 @@ def compose_document(
 
 
 def _of_service(
-    bento: DeployBento, options: DeployOptions, group: Group, slug: str, service: DeployService | None
+    bento: DeployBento, options: DeployOptions, group: Group, slug: str, service: DeployService | None, cpus: int
 ) -> dict[str, Any]:
     """What one Service has of its own."""
     values = options.of_service(service.name if service is not None else "")
@@ -147,16 +149,57 @@ def _of_service(
     if called:
         found["depends_on"] = {each: {"condition": "service_healthy"} for each in called}
     found["tmpfs"] = [f"/tmp:rw,exec,nosuid,nodev,mode=1777,size={parse_size(str(values['tmp']), 'tmp')}"]  # noqa: S108
-    if values["cpus"]:
-        found["cpus"] = float(values["cpus"])
-    if values["memory"]:
-        found["mem_limit"] = parse_size(str(values["memory"]), "memory")
+    resources: dict[str, Any] = {}
+    if limits := _limits(values, _inside(bento, group, slug, service), cpus):
+        resources["limits"] = limits
     if values["gpus"] and str(values["gpus"]) != "none":
-        found["deploy"] = {"resources": {"reservations": {"devices": [_gpus(str(values["gpus"]))]}}}
+        resources["reservations"] = {"devices": [_gpus(str(values["gpus"]))]}
+    if resources:
+        found["deploy"] = {"resources": resources}
     found["labels"] = {
         DEPLOYMENT: options.name, SERVICE: service.name if service is not None else slug, BENTO: bento.tag,
         DIGEST: bento.digest,
     }  # fmt: skip
+    return found
+
+
+def _inside(bento: DeployBento, group: Group, slug: str, service: DeployService | None) -> tuple[DeployService, ...]:
+    """The Services that run in a container."""
+    if service is None:
+        return ()
+    others = [each for each in bento.services if each.name in group.together] if slug == group.entry else []
+    return (service, *others)
+
+
+def _limits(values: Mapping[str, Any], services: Sequence[DeployService], cpus: int) -> dict[str, str]:
+    """What a container may use: as it is set, else what its Services declare, where all of them do."""
+    limits: dict[str, str] = {}
+    declared = [each.resources.get("cpu") for each in services]
+    if values["cpu"]:
+        limits["cpus"] = f"{float(values['cpu']):g}"
+    elif declared and all(declared):
+        wanted = sum(_cpus(str(each)) for each in declared)
+        limits["cpus"] = f"{min(wanted, cpus or wanted):g}"  # an engine refuses more than it has
+    declared = [each.resources.get("memory") for each in services]
+    if values["memory"]:
+        limits["memory"] = str(parse_size(str(values["memory"]), "memory"))
+    elif declared and all(declared):
+        limits["memory"] = str(sum(parse_size(str(each), "memory") for each in declared))
+    return limits
+
+
+def _cpus(text: str) -> float:
+    """CPUs as a Service declares them: ``2``, ``0.5`` or ``500m``.
+
+    Raises:
+        UsageError: they are none.
+    """
+    try:
+        found = float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+    except ValueError:
+        found = 0.0
+    if not 0.001 <= found < 10_000:
+        raise UsageError(f"resources.cpu {text[:40]!r} of a service is no number of CPUs", hint="--cpu 2")
     return found
 
 
@@ -169,16 +212,17 @@ def _calls(group: Group, slug: str, other: DeployService) -> bool:
 
 
 def _variables(options: DeployOptions, values: Mapping[str, Any], group: Group, slug: str) -> dict[str, str]:
-    addresses = [
-        f"{other.name}=http://{each}:{PORT}{other.path_prefix}"
+    addresses = {
+        other.name: f"http://{each}:{PORT}{other.path_prefix}"
         for each, other in group.members.items()
         if each != slug and other is not None
-    ]
+    }
+    depends = depends_variable(addresses, options.env)
     ours = {
         "PORT": str(PORT),
         "BENTOTOOL_HOST": "0.0.0.0",  # noqa: S104 - within the container; the entry's port alone is published
         "BENTOTOOL_GRACE": f"{float(values['grace']):g}",
-        **({"BENTOTOOL_DEPENDS": ",".join(addresses)} if addresses else {}),
+        **({DEPENDS_VARIABLE: depends} if depends else {}),
         **({"BENTOTOOL_WORKERS": str(values["workers"])} if values["workers"] else {}),
     }
     return {**options.env, **ours}

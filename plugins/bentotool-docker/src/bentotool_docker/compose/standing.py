@@ -15,8 +15,8 @@ from bentotool_docker.engine import explained
 from bentotool_docker.standing import http_url, last_words
 
 __all__ = [
-    "PROJECT", "deployments", "engine_takes_start_interval", "entry_of", "health_of", "look", "published_port",
-    "remove_project", "state_of", "url_of",
+    "PROJECT", "cpus_of", "deployments", "engine_takes_start_interval", "entry_of", "health_of", "look",
+    "published_port", "remove_project", "state_of", "url_of",
 ]  # fmt: skip
 
 PROJECT = "com.docker.compose.project"
@@ -46,6 +46,11 @@ def deployments(client: docker.DockerClient) -> dict[str, list[Container]]:
 def engine_takes_start_interval(client: docker.DockerClient) -> bool:
     """Whether a health check may be asked more often while the container starts."""
     return tuple(map(int, str(client.api._version).split("."))) >= _START_INTERVAL
+
+
+def cpus_of(client: docker.DockerClient) -> int:
+    """CPUs of the engine's machine."""
+    return int(client.info().get("NCPU") or 0)
 
 
 def entry_of(containers: Sequence[Container]) -> Container | None:

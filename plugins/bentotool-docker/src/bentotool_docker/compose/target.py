@@ -30,6 +30,7 @@ from bentotool_docker.compose.document import (
 from bentotool_docker.compose.placing import FILE, Placing, PortError, claimed, take_away
 from bentotool_docker.compose.program import Compose, find_compose
 from bentotool_docker.compose.standing import (
+    cpus_of,
     deployments,
     engine_takes_start_interval,
     look,
@@ -38,7 +39,7 @@ from bentotool_docker.compose.standing import (
     url_of,
 )
 from bentotool_docker.engine import connect, engine_url, is_local
-from bentotool_docker.facts import check_engine, engine_of, made_before
+from bentotool_docker.facts import check_engine, engine_of, made_before, on_engine
 from bentotool_docker.images import Image, ensure_image, find_image, image_of
 from bentotool_docker.spec import free_port, where
 from bentotool_docker.standing import http_url
@@ -73,7 +74,8 @@ class ComposeTarget:
                     image = replace(image, reference=bento.tag)
                 running = look(client, project_name(options.name))
                 quick = engine_takes_start_interval(client)
-                return _plan(bento, options, engine, folder, image, running, quick=quick)
+                cpus = cpus_of(client)
+                return _plan(bento, options, engine, folder, image, running, quick=quick, cpus=cpus)
         except RemoteError as error:
             if isinstance(error, AuthenticationError):
                 raise
@@ -107,8 +109,11 @@ class ComposeTarget:
         options, bento, values = plan.options, plan.bento, plan.options.values
         engine, folder, group = engine_url(values["engine"]), _folder(options), group_of(bento, options)
         quick, address = engine_takes_start_interval(client), where(values).rpartition(":")[0]
+        cpus = cpus_of(client)
         document, trial = (
-            compose_document(bento, options, image, group, local=is_local(engine), port=port, quick=quick, trial=beside)
+            compose_document(
+                bento, options, image, group, local=is_local(engine), port=port, quick=quick, trial=beside, cpus=cpus
+            )
             for beside in (False, True)
         )
 
@@ -161,7 +166,15 @@ class ComposeTarget:
 
     def list(self) -> Sequence[Deployment]:
         """The deployments on the engine that is meant now."""
-        engine = engine_url(None)
+        return self.list_at({})
+
+    def is_at(self, deployment: Deployment, place: Mapping[str, Any]) -> bool:
+        """Whether a deployment is on an engine."""
+        return on_engine(deployment, place.get("engine"))
+
+    def list_at(self, place: Mapping[str, Any]) -> Sequence[Deployment]:
+        """The deployments on an engine."""
+        engine = engine_url(place.get("engine"))
         with contextlib.closing(connect(engine)) as client:
             found = sorted(deployments(client).items())
             return [_described(name, containers, {"engine": engine}) for name, containers in found]
@@ -229,13 +242,13 @@ def _image(client: docker.DockerClient, plan: Plan, engine: str) -> Image:
 
 def _plan(
     bento: DeployBento, options: DeployOptions, engine: str, folder: Path, image: Image | None,
-    running: Sequence[Container], *, quick: bool,
+    running: Sequence[Container], *, quick: bool, cpus: int = 0,
 ) -> Plan:  # fmt: skip
     image = image or Image(
         str(options.values["image"] or bento.tag), "", (_PYTHON,), (), str(options.values["user"] or ""), {}
     )
     group, port = group_of(bento, options), _port(options, running)
-    document = compose_document(bento, options, image, group, local=is_local(engine), port=port, quick=quick)
+    document = compose_document(bento, options, image, group, local=is_local(engine), port=port, quick=quick, cpus=cpus)
     file = folder / FILE
     now = _written(file)
     resources = (PlannedResource("file", str(file), "create" if now is None else "replace", document, now),)
