@@ -47,10 +47,12 @@ def models(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import skops.io
     from onnx import TensorProto, helper
     from skl2onnx import to_onnx
+    from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     folder, store = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("store") / "store"
     model, features, species = trained
@@ -59,6 +61,9 @@ def models(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     skops.io.dump(ExtraTreesClassifier(200, random_state=0).fit(features, species), folder / "forest.skops")
     texts = make_pipeline(CountVectorizer(), LogisticRegression()).fit(["good film", "bad film"], ["yes", "no"])
     skops.io.dump(texts, folder / "mood.skops")
+    mixed = np.array([[1.0, "red"], [2.0, "blue"]], dtype=object)
+    columns = ColumnTransformer([("number", StandardScaler(), [0]), ("word", OneHotEncoder(), [1])])
+    skops.io.dump(make_pipeline(columns, LogisticRegression()).fit(mixed, [0, 1]), folder / "mixed.skops")
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Identity", ["word"], ["same"])]
     kinds = {"a": TensorProto.FLOAT, "b": TensorProto.FLOAT, "word": TensorProto.STRING}
     inputs = [helper.make_tensor_value_info(name, kind, ["batch", 2]) for name, kind in kinds.items()]
@@ -231,6 +236,10 @@ def test_what_is_not_served(models: Path, tmp_path: Path) -> None:
     assert without.returncode == 2
     assert without.stderr.startswith("error: iris:1 cannot be served without code: no plugin here knows framework")
     assert _run(models, "model", "serve", "iris", "--port", "70000").returncode == 2
+    mixed = _run(models, "model", "serve", "mixed", "--port", "0")
+    assert (mixed.returncode, mixed.stdout) == (2, "")
+    assert mixed.stderr.startswith("error: mixed:1 cannot be served without code: it does not take a row of numbers")
+    assert "hint: write a service with bentotool.sklearn.load_model('mixed:1')" in mixed.stderr
 
 
 def test_a_policy_in_force_refuses_before_anything_starts(models: Path, tmp_path: Path) -> None:

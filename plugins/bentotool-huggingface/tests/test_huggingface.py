@@ -20,7 +20,7 @@ from bentotool.errors import BentotoolError, UnsafeError, UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import Match, ModelInfo
 from bentotool.models.api import import_model
-from bentotool.testing import check_framework, check_plugin, source_files
+from bentotool.testing import check_framework, check_plugin, check_served, source_files
 
 
 class Canary:
@@ -571,3 +571,10 @@ describe_model(source_files(Path(sys.argv[1])), load_plugins())
 assert not {"torch", "numpy", "transformers", "safetensors", "jinja2", "pickle"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code, str(transformer)], check=True, timeout=60)
+
+
+def test_a_chat_model_wants_a_service(tmp_path: Path) -> None:
+    (tmp_path / "chat.gguf").write_bytes(gguf())
+    import_model(tmp_path / "chat.gguf", "chat", version="1")
+    with pytest.raises(UsageError, match="^chat:1 cannot be served without code: the plugin of huggingface"):
+        check_served("chat", {})
