@@ -220,6 +220,8 @@ class Application:
             await self.tasks.stop()
         for mounted in self.answer.mounted:
             await mounted.stop()
+        for direct in self._direct.values():
+            direct.open = False
         self._direct.clear()
         for endpoint in self._endpoints:
             endpoint.close()

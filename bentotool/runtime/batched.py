@@ -94,6 +94,7 @@ class BatchedCall:
         self, args: tuple[Any, ...], named: dict[str, Any], deadline: float, gone: Callable[[], bool], answer: Answer
     ) -> Entry | None:
         """Put a request into the queue and do not wait, as `Batcher.put`; None where it takes more than one batch.
+        The executor sleeps on until `wake`.
 
         Raises:
             ServiceError: the input is not one of this API, or there is no room for it.
@@ -102,8 +103,12 @@ class BatchedCall:
         if units > self._size:
             return None
         return self._batcher.put(
-            value, units=units, key=self._key_of(value), deadline=deadline, gone=gone, answer=answer
+            value, units=units, key=self._key_of(value), deadline=deadline, gone=gone, answer=answer, wake=False
         )
+
+    def wake(self) -> None:
+        """Wake the executor, if it sleeps."""
+        self._batcher.wake()
 
     def deliver(self) -> None:
         """Hand out the answers that are there."""

@@ -15,77 +15,18 @@ import math
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from bentotool.runtime.batchqueue import BatchQueue, Entry, Observer, Policy, is_gone
 from bentotool.runtime.costmodel import CostModel
+from bentotool.runtime.outbox import Answer, Outbox
 from bentotool.sdk.exceptions import DeadlineExceeded, InvalidOutput, ServiceUnavailable
 
 __all__ = ["Answer", "Batcher", "Observer"]
 
 _log = logging.getLogger("bentotool.batcher")
-
-Answer = Callable[[Any, "BaseException | None"], None]
-"""Takes (result, None) or (None, error)."""
-
-
-class _Outbox:
-    """Answers and figures on their way to the event loop, in the order in which they were settled.
-
-    Args:
-        loop: where they are handed out.
-        clock: monotonic seconds.
-        sent: is told, on the loop, how many seconds it took from here until those who waited had done the next step
-            with their answers, which is to send them.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], sent: Callable[[float], None]
-    ) -> None:
-        self._loop, self._clock, self._sent = loop, clock, sent
-        self._settled: deque[tuple[Answer, Any, BaseException | None]] = deque()
-        self._told: deque[Callable[[], None]] = deque()
-        self._since: float | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to hand out."""
-        return bool(self._settled)
-
-    def settler(self, answer: Answer) -> Callable[[Any, BaseException | None], None]:
-        return lambda result, error: self._settled.append((answer, result, error))
-
-    def tell(self, report: Callable[[], None]) -> None:
-        """Have something done on the loop, after the answers: the executor has no time for it."""
-        self._told.append(report)
-
-    def send(self) -> None:
-        """Hand out what was settled. May be called from any thread."""
-        if self._settled or self._told:
-            if self._since is None:
-                self._since = self._clock()
-            try:
-                self._loop.call_soon_threadsafe(self.deliver)
-            except RuntimeError:
-                _log.debug("an answer came after its event loop was closed")
-
-    def deliver(self) -> None:
-        """Hand out, on the loop, what there is."""
-        answered, since, self._since = False, self._since, None
-        while self._settled:
-            answer, result, error = self._settled.popleft()
-            try:
-                answer(result, error)
-            except Exception:  # the others get theirs
-                _log.exception("an answer could not be given")
-            answered = answered or error is None
-        if answered and since is not None:  # comes after the steps of those who waited
-            self._loop.call_soon(lambda: self._sent(self._clock() - since))
-        while self._told:
-            self._told.popleft()()
 
 
 class _Patience:
@@ -166,7 +107,7 @@ class Batcher:
         self._closed = False
         self._lag = self._lag_spread = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._outbox: _Outbox | None = None
+        self._outbox: Outbox | None = None
         self._patience: _Patience | None = None
         self._async = inspect.iscoroutinefunction(function)
         self._thread = None if self._async else threading.Thread(target=self._work, name=f"batch-{name}", daemon=True)
@@ -175,7 +116,7 @@ class Batcher:
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._outbox = _Outbox(self._loop, self._clock, self._note_lag)
+        self._outbox = Outbox(self._loop, self._clock, self._note_lag)
         self._patience = _Patience(self._loop, self._clock, self._outbox.send)
         if self._thread is not None:
             self._thread.start()
@@ -215,12 +156,21 @@ class Batcher:
             self.forget(entry)
 
     def put(
-        self, value: Any, *, units: int, key: object, deadline: float, gone: Callable[[], bool], answer: Answer
+        self,
+        value: Any,
+        *,
+        units: int,
+        key: object,
+        deadline: float,
+        gone: Callable[[], bool],
+        answer: Answer,
+        wake: bool = True,
     ) -> Entry:
         """Put one value into the queue, as `submit` does, for a caller who does not wait.
 
         Args:
             gone: also told once there was an answer.
+            wake: False where there are others to come at once, after which `wake` is called.
             answer: called on the event loop, more than once where the first answer was that the deadline had passed;
                 `forget` comes with the first.
 
@@ -230,20 +180,26 @@ class Batcher:
         outbox, patience = self._outbox, self._patience
         assert outbox is not None, "start() comes first"
         assert patience is not None
-        entry = Entry(value, units, key, deadline, gone, outbox.settler(answer), origin=self._observer.origin())
+        entry = Entry(value, units, key, deadline, gone, outbox.settler(answer), answer, self._observer.origin())
         with self._lock:
             if self._closed:
                 raise ServiceUnavailable("the service is shutting down", retry_after=1.0)
             self.queue.put(entry)
-            asleep, self._asleep = self._asleep, False
-        if asleep:
-            self._alarm.put(None)
+        if wake:
+            self.wake()
         if self._async and self._task is None:
             assert self._loop is not None
             # a context of its own, so that nothing of this request is seen by the batches of others
             self._task = contextvars.Context().run(self._loop.create_task, self._work_async())
         patience.add(entry)
         return entry
+
+    def wake(self) -> None:
+        """Wake the executor, if it sleeps."""
+        with self._lock:
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self._alarm.put(None)
 
     def deliver(self) -> None:
         """Hand out the answers that are there. On the loop, amid long work, so that they need not wait for its end."""
@@ -350,12 +306,8 @@ class Batcher:
     def _begin(self, batch: list[Entry]) -> float:
         """When it starts to run."""
         now = self._clock()
-        self._tell(partial(self._report_waits, [now - entry.arrived for entry in batch]))
+        self._tell(partial(self._observer.waited, [now - entry.arrived for entry in batch]))
         return now
-
-    def _report_waits(self, waits: list[float]) -> None:
-        for seconds in waits:
-            self._observer.waited(seconds)
 
     def _tell(self, report: Callable[[], None]) -> None:
         if self._outbox is not None:
@@ -367,8 +319,8 @@ class Batcher:
             raise InvalidOutput(f"{len(results)} results for {len(batch)} items")
         self.cost.observe(units, seconds)
         self._tell(partial(self._observer.executed, units, seconds))
-        for entry, result in zip(batch, results, strict=True):
-            entry.settle(result, None)
+        assert self._outbox is not None
+        self._outbox.hand_over(batch, list(results))
 
     def _after_failure(self, batch: list[Entry], error: BaseException) -> list[list[Entry]]:
         """Halve a failed batch, so that a bad item fails alone. A batch of one gets its error."""

@@ -41,10 +41,11 @@ class Entry:
         key: only entries with the same key share a batch.
         deadline: on the queue's clock, seconds.
         gone: tells whether nobody waits for the answer any more.
-        settle: called exactly once with (result, None) or (None, error).
+        settle: called exactly once with (result, None) or (None, error), unless its batch is settled in one piece.
+        answer: called on the event loop with what it was settled with.
+        origin: what `Observer.origin` gave for it.
         arrived: when it was put into the queue.
         at_once: nothing ran and nothing waited when it came.
-        origin: what `Observer.origin` gave for it.
     """
 
     value: Any
@@ -53,9 +54,10 @@ class Entry:
     deadline: float
     gone: Callable[[], bool]
     settle: Callable[[Any, BaseException | None], None]
+    answer: Callable[[Any, BaseException | None], None] = lambda result, error: None
+    origin: Any = None
     arrived: float = 0.0
     at_once: bool = False
-    origin: Any = None
     number: int = field(default_factory=_numbers.__next__)
 
     def __lt__(self, other: Entry) -> bool:
@@ -65,8 +67,8 @@ class Entry:
 class Observer:
     """What the batcher reports; the metrics subclass it."""
 
-    def waited(self, seconds: float) -> None:
-        """How long an item of a batch had waited when it started."""
+    def waited(self, seconds: Sequence[float]) -> None:
+        """How long the items of a batch had waited when it started."""
 
     def executed(self, units: int, seconds: float) -> None:
         """A batch ran."""
@@ -261,7 +263,8 @@ class BatchQueue:
         Where nothing has run for long, one is run although it is expected to be late: an estimate that is too high, as
         after a model's first run or one that hung, would else let nothing run that could correct it.
         """
-        now = self.clock()
+        now, beta = self.clock(), self.cost.beta
+        ends = start + self.cost.alpha
         feasible = []
         for entry in waiting:
             if is_gone(entry):
@@ -269,16 +272,15 @@ class BatchQueue:
             elif entry.deadline <= now:
                 self.observer.shed("expired")
                 entry.settle(None, DeadlineExceeded("the deadline passed while the request was queued"))
-            elif entry.deadline < start + self.cost(entry.units):
-                if idle and now >= self._trial_at:
-                    self._trial_at = math.inf
-                    self.cost.doubt()
-                    feasible.append(entry)
-                    continue
+            elif entry.deadline >= ends + beta * entry.units:
+                feasible.append(entry)
+            elif idle and now >= self._trial_at:
+                self._trial_at = math.inf
+                self.cost.doubt()
+                feasible.append(entry)
+            else:
                 self.observer.shed("infeasible")
                 entry.settle(None, self._too_late(entry))
-            else:
-                feasible.append(entry)
         return feasible
 
     def _too_late(self, entry: Entry) -> Exception:
@@ -291,33 +293,39 @@ class BatchQueue:
         """Seconds until the answers of a batch are out, with a margin for what the cost model does not know."""
         return self.cost(units) + 3.0 * self.cost.margin + self.lag
 
-    def _batch_from(self, waiting: list[Entry], start: int, now: float) -> tuple[int, int]:
-        """End and units of the largest batch from `start` that its first (most urgent) entry can wait for."""
-        cost = self.cost
-        spare = waiting[start].deadline - now - self._time(0)
-        most = self.max_units if spare >= cost.beta * self.max_units else spare / max(cost.beta, 1e-12)
-        units, end = waiting[start].units, start + 1
-        while end < len(waiting) and units + waiting[end].units <= most:
-            units += waiting[end].units
-            end += 1
-        return end, units
-
     def _choose(self, waiting: list[Entry]) -> tuple[int, int]:
-        """Start and end of the batch."""
-        now = self.clock()
-        end, units = self._batch_from(waiting, 0, now)
-        if end == len(waiting) or units * 2 > self.max_units:
-            return 0, end
-        # the first entry's deadline keeps the batch small; does the next one still make it in a second batch?
-        rest = min(self.max_units, sum(entry.units for entry in waiting[end:]))
-        if waiting[end].deadline >= now + self.cost(units) + self._time(rest):
-            return 0, end
-        best, best_rate = (0, end), units / max(self.cost(units), 1e-9)
-        for start in range(1, min(len(waiting), 2 * self.max_units)):
-            end, units = self._batch_from(waiting, start, now)
-            rate = units / max(self.cost(units), 1e-9)
-            if rate > best_rate * 1.001:
-                best, best_rate = (start, end), rate
+        """Start and end of the batch which, with the one after it, answers most per second.
+
+        The one after it is reckoned with what is left by then and what comes meanwhile at the present rate. So neither
+        is a large batch taken whose length costs the next one more than it brings, nor is anybody given up whom two
+        batches can serve.
+        """
+        now, cost, tail = self.clock(), self.cost, self._time(0)
+        beta = max(cost.beta, 1e-12)
+        before = [0, *itertools.accumulate(entry.units for entry in waiting)]
+        last = waiting[-1]
+        rate = self._arrivals.rate() * self._usual_units * len(waiting) / max(1, self._size)
+        best, best_rate = (0, 1), 0.0
+        for start in range(min(len(waiting), 2 * self.max_units)):
+            # the largest batch that its first, most urgent entry can wait for
+            most = min(self.max_units, (waiting[start].deadline - now - tail) / beta)
+            end = max(start + 1, bisect.bisect_right(before, before[start] + most, start + 1) - 1)
+            if end - start == len(waiting):
+                return start, end
+            units = before[end] - before[start]
+            seconds = cost(units)
+            then = now + seconds + tail
+            left = end
+            while left < len(waiting) and waiting[left].deadline < then + beta:
+                left += 1
+            spare = (
+                waiting[left].deadline - then if left < len(waiting) else last.deadline - last.arrived - seconds - tail
+            )
+            gathered = before[-1] - before[left] + rate * seconds
+            following = max(1.0, min(self.max_units, gathered, spare / beta))
+            answered = (units + following) / max(seconds + cost(following), 1e-9)
+            if answered > best_rate * 1.0005:
+                best, best_rate = (start, end), answered
             if end == len(waiting) or units == self.max_units:
                 break
         return best

@@ -37,6 +37,9 @@ class Guarded(HttpToolsProtocol):
     _short: Exchange | None = None
     """What answers the request whose body is not there yet; in its place it may have a task of its own."""
 
+    _taken: Exchange | None = None
+    """What answers the request that was put last."""
+
     def __init__(self, config: Any, *args: Any, **named: Any) -> None:
         super().__init__(config, *args, **named)
         self._direct: Callable[[Any, dict[bytes, bytes]], Direct | None] | None = getattr(config.app, "direct", None)
@@ -93,6 +96,7 @@ class Guarded(HttpToolsProtocol):
         super().on_message_complete()
         short, self._short = self._short, None
         if short is not None:
+            self._taken = short
             short.direct.put(short)
 
     def _complete(self) -> None:

@@ -32,6 +32,8 @@ _GONE = 499
 """The status that is counted where the client left."""
 _REST_S = 0.001
 """A loop that waited for less between two turns was busy all the time."""
+_GATHERED_S = 0.001
+"""For so long an executor that sleeps is left asleep while requests are put into its queue."""
 _JSON = b"application/json"
 _LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
@@ -41,14 +43,20 @@ class Direct:
 
     Attributes:
         method: of the requests.
+        open: False once the application has ended.
+        limit: bytes of a body.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.method = endpoint.spec.options.method
+        self.open = True
         self._arrived: list[Exchange] = []
+        self._changes: list[int] = []
+        self._ready: list[tuple[Exchange, bytes, bytes]] = []
+        self._preset: tuple[Any, bytes] = (None, b"")
         self._turned = self._taken = self._waited = 0.0
-        self._limit = min(_LARGEST, endpoint.app.service.config.max_body_bytes)
+        self.limit = min(_LARGEST, endpoint.app.service.config.max_body_bytes)
         media = endpoint.spec.output.media_type.encode().replace(b"%", b"%%")
         self.ok = b"HTTP/1.1 200 OK\r\n%scontent-type: " + media + b"\r\ncontent-length: %d\r\nx-request-id: %s\r\n"
 
@@ -63,11 +71,52 @@ class Direct:
         return (
             headers.get(b"content-type") == _JSON
             and length is not None
-            and int(length) <= self._limit
+            and int(length) <= self.limit
             and b"content-encoding" not in headers
             and b"expect" not in headers
             and not is_binary(headers)
         )
+
+    def preset(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Lines of the headers that all answers have; the server replaces the list when they change."""
+        if headers is not self._preset[0]:
+            self._preset = headers, b"".join([b"%s: %s\r\n" % header for header in headers])
+        return self._preset[1]
+
+    def gauge(self, difference: int) -> None:
+        """Requests came or were answered. It shows after this turn of the loop: one change for them all."""
+        if self.endpoint.metrics is not None:
+            if not self._changes:
+                asyncio.get_running_loop().call_soon(self._show)
+            self._changes.append(difference)
+
+    def _show(self) -> None:
+        difference, self._changes = sum(self._changes), []
+        assert self.endpoint.metrics is not None
+        if difference:
+            self.endpoint.metrics.add_in_progress(difference)
+
+    def send(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """Send an answer, with all that come in the same turn."""
+        if not self._ready:
+            exchange.loop.call_soon(self.flush)
+        self._ready.append((exchange, head, body))
+
+    def flush(self) -> None:
+        """Send what is ready. It is counted before: who has an answer finds it counted, even if we are killed now."""
+        ready, self._ready = self._ready, []
+        if not ready:
+            return
+        if self.endpoint.metrics is not None:
+            now = time.monotonic()
+            self.endpoint.metrics.done_all(200, [now - exchange.started for exchange, _, _ in ready])
+        self.endpoint.count(-len(ready))
+        self.gauge(-len(ready))
+        for exchange, head, body in ready:
+            try:
+                exchange.write(head, body)
+            except Exception:  # the others get theirs
+                _log.exception("an answer could not be sent")
 
     def put(self, exchange: Exchange) -> None:
         """A request came whole. What a turn of the event loop brings is taken in one piece: between the readings of
@@ -84,13 +133,21 @@ class Direct:
     def _take(self) -> None:
         arrived, self._arrived = self._arrived, []
         batched = self.endpoint.batched
+        assert batched is not None
+        self.gauge(len(arrived))
+        wake_at = self._turned + _GATHERED_S
         for exchange in arrived:
-            if batched is not None:
-                batched.deliver()  # who has an answer comes before those who ask
+            batched.deliver()  # who has an answer comes before those who ask
+            self.flush()
             try:
                 exchange.begin(self._waited)
             except Exception:  # a fault of ours; the others are answered
                 _log.exception("a request could not be taken")
+                exchange.cut()
+            if exchange.started > wake_at:
+                batched.wake()
+                wake_at = exchange.started + _GATHERED_S
+        batched.wake()  # once for all: while this thread runs, the executor's could only contend with it
         self._taken = time.monotonic()
 
 
@@ -107,8 +164,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_context", "_cycle", "_done", "_endpoint", "_entry", "_headers", "_request_id", "_started", "_tasks",
-        "_turn", "direct", "loop",
+        "_context", "_cycle", "_done", "_endpoint", "_entry", "_request_id", "_tasks", "_turn", "direct", "headers",
+        "loop", "started",
     )  # fmt: skip
 
     def __init__(
@@ -120,11 +177,11 @@ class Exchange:
         tasks: set[Any],
         turn: Callable[[Any], None],
     ) -> None:
-        self.direct, self._endpoint, self._cycle, self._headers = direct, direct.endpoint, cycle, headers
+        self.direct, self._endpoint, self._cycle, self.headers = direct, direct.endpoint, cycle, headers
         self.loop, self._tasks, self._turn = loop, tasks, turn
         self._context = contextvars.Context()
         self._entry: Entry | None = None
-        self._request_id, self._started, self._done = b"", 0.0, False
+        self._request_id, self.started, self._done = b"", 0.0, False
 
     def begin(self, waited: float) -> None:
         """Put the request, whose body is there, into the queue, or refuse it.
@@ -134,10 +191,16 @@ class Exchange:
         """
         self._context.run(self._begin, waited)
 
+    def cut(self) -> None:
+        """Close the connection of a request that cannot be answered."""
+        if not self._done:
+            self._leave(500)
+        self._cycle.transport.close()
+
     def _begin(self, waited: float) -> None:
-        endpoint, headers = self._endpoint, self._headers
-        self._started = started = time.monotonic()
-        endpoint.enter()
+        endpoint, headers = self._endpoint, self.headers
+        self.started = started = time.monotonic()
+        endpoint.count(1)
         if self._cycle.disconnected:
             self._leave(_GONE)
             return
@@ -179,10 +242,8 @@ class Exchange:
         except Exception as failed:
             self._fail(failed)
             return
-        if endpoint.metrics is not None:  # before it is sent: who has an answer finds it counted
-            endpoint.metrics.done(200, time.monotonic() - self._started)
-        self._write(self.direct.ok % (self._preset(), len(payload), self._request_id), payload)
-        self._leave(0)
+        self._done = True
+        self.direct.send(self, self.direct.ok % (self._preset(), len(payload), self._request_id), payload)
 
     def _send_later(self, result: Any) -> None:
         """Answer in a task: the client does not read, or there is more to do."""
@@ -197,28 +258,32 @@ class Exchange:
         try:
             try:
                 status = await send(
-                    result, cycle.scope, cycle.receive, cycle.send, self._headers, self._request_id, self._started, None
+                    result, cycle.scope, cycle.receive, cycle.send, self.headers, self._request_id, self.started, None
                 )
             except Exception as error:
                 status = await endpoint.app.send_failure(error, cycle.send, self._request_id, endpoint.spec.name)
         finally:
-            endpoint.leave(status, self._started)
+            self._leave(status)
 
     def _fail(self, error: Exception) -> None:
         status, headers, body = failure(error, self._request_id, self._endpoint.spec.name)
         self._leave(status)
         line = _LINES.get(status, b"HTTP/1.1 %d \r\n" % status)
-        self._write(b"".join([line, self._preset(), *(b"%s: %s\r\n" % header for header in headers)]), body)
+        self.write(b"".join([line, self._preset(), *(b"%s: %s\r\n" % header for header in headers)]), body)
 
     def _leave(self, status: int) -> None:
         self._done = True
-        self._endpoint.leave(status, self._started)
+        self._endpoint.count(-1)
+        self.direct.gauge(-1)
+        if status and self._endpoint.metrics is not None:
+            self._endpoint.metrics.done(status, time.monotonic() - self.started)
 
     def _preset(self) -> bytes:
         """The headers of all answers of this server."""
-        return b"".join([b"%s: %s\r\n" % header for header in self._cycle.default_headers])
+        return self.direct.preset(self._cycle.default_headers)
 
-    def _write(self, head: bytes, body: bytes) -> None:
+    def write(self, head: bytes, body: bytes) -> None:
+        """Send an answer; `head` without its end."""
         cycle = self._cycle
         if cycle.disconnected:
             return

@@ -128,9 +128,13 @@ class Endpoint:
     def enter(self) -> None:
         """A request is here; `leave` comes when it has its answer."""
         if self.metrics is not None:
-            self.metrics.in_progress.inc()
-        self.app.in_flight += 1
-        self._in_flight += 1
+            self.metrics.add_in_progress(1)
+        self.count(1)
+
+    def count(self, difference: int) -> None:
+        """Change the number of requests that count against the limits."""
+        self.app.in_flight += difference
+        self._in_flight += difference
 
     def admit(self, headers: Mapping[bytes, bytes], request_id: bytes, started: float) -> float:
         """The deadline of a request that is taken. Raises: ServiceError: it is not."""
@@ -163,13 +167,12 @@ class Endpoint:
 
     def leave(self, status: int, started: float, held: int = 0) -> None:
         """A request has its answer, and is counted unless its status is 0."""
-        app, metrics = self.app, self.metrics
-        app.in_flight -= 1
-        self._in_flight -= 1
+        metrics = self.metrics
+        self.count(-1)
         if held:
-            app.bodies.give_back(held)
+            self.app.bodies.give_back(held)
         if metrics is not None:
-            metrics.in_progress.dec()
+            metrics.add_in_progress(-1)
             if status:
                 metrics.done(status, time.monotonic() - started)
 
@@ -289,5 +292,4 @@ class Endpoint:
 
     def _keep_place(self, difference: int) -> None:
         """A call that cannot be stopped counts as a request in flight until it ends, although that was answered."""
-        self._in_flight += difference
-        self.app.in_flight += difference
+        self.count(difference)

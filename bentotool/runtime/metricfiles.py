@@ -31,7 +31,7 @@ _log = logging.getLogger("bentotool.runtime")
 SLOT = "BENTOTOOL_WORKER_SLOT"
 _INITIAL = 1 << 16
 _LENGTH, _NUMBERS = struct.Struct("i"), struct.Struct("dd")
-_PACK = _NUMBERS.pack
+_PACK, _PACK_INTO = _NUMBERS.pack, _NUMBERS.pack_into
 _LOCK = threading.Lock()
 
 
@@ -163,17 +163,17 @@ class _Value:
             self._file = type(self)._open(f"gauge_{multiprocess_mode}" if typ == "gauge" else typ)
             place = self._file.place(json.dumps([metric_name, name, labels, help_text], sort_keys=True))
             self._value: float = _NUMBERS.unpack_from(self._file.map, place)[0]
-        self._place = slice(place, place + 16)
+        self._place = place
 
     def inc(self, amount: float) -> None:
         with _LOCK:
             self._value = value = self._value + amount
-            self._file.map[self._place] = _PACK(value, 0.0)
+            _PACK_INTO(self._file.map, self._place, value, 0.0)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
         with _LOCK:
             self._value = value
-            self._file.map[self._place] = _PACK(value, timestamp or 0.0)
+            _PACK_INTO(self._file.map, self._place, value, timestamp or 0.0)
 
     def get(self) -> float:
         return self._value

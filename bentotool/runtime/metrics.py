@@ -6,6 +6,9 @@ Labels never hold a raw path: ``endpoint`` is a route as it was declared, or ``u
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bentotool.runtime.batcher import Observer
@@ -25,24 +28,59 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _WAITS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+class _Distribution:
+    """A histogram with its labels, for what is observed with each request: finds the bucket by bisection, and leaves
+    out what `prometheus_client` asks each time of a metric that never changes.
+    """
+
+    def __init__(self, histogram: Any) -> None:
+        self._sum, self._buckets, self._bounds = histogram._sum, histogram._buckets, histogram._upper_bounds
+
+    def observe(self, amount: float) -> None:
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._bounds, amount)].inc(1)
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """The same for several, with one change of each number."""
+        self._sum.inc(sum(amounts))
+        counts = Counter([bisect_left(self._bounds, amount) for amount in amounts])
+        for bucket, count in counts.items():
+            self._buckets[bucket].inc(count)
+
+
 class RouteMetrics:
-    """The counters of one API, looked up once."""
+    """The counters of one API, looked up once.
+
+    Attributes:
+        in_progress: the gauge of requests that are being answered.
+        add_in_progress: changes it, without what the gauge asks each time.
+    """
 
     def __init__(self, metrics: Metrics, endpoint: str) -> None:
         self._metrics, self._endpoint = metrics, endpoint
-        self._by_status: dict[int, tuple[Any, Any]] = {}
+        self._by_status: dict[int, tuple[Callable[[int], None], _Distribution]] = {}
         self.in_progress = metrics.labelled(metrics.in_progress, endpoint)
+        self.add_in_progress: Callable[[int], None] = self.in_progress._value.inc
 
     def done(self, status: int, seconds: float) -> None:
         """Count one answered request."""
-        found = self._by_status.get(status)
-        if found is None:
-            metrics, labels = self._metrics, (self._endpoint, str(status))
-            found = metrics.labelled(metrics.total, *labels), metrics.labelled(metrics.duration, *labels)
-            self._by_status[status] = found
-        found[0].inc()
-        found[1].observe(seconds)
+        count, duration = self._by_status.get(status) or self._of(status)
+        count(1)
+        duration.observe(seconds)
         self._metrics.touch()
+
+    def done_all(self, status: int, seconds: Sequence[float]) -> None:
+        """Count several that were answered alike."""
+        count, duration = self._by_status.get(status) or self._of(status)
+        count(len(seconds))
+        duration.observe_all(seconds)
+        self._metrics.touch()
+
+    def _of(self, status: int) -> tuple[Callable[[int], None], _Distribution]:
+        metrics, labels = self._metrics, (self._endpoint, str(status))
+        duration = _Distribution(metrics.labelled(metrics.duration, *labels))
+        found = self._by_status[status] = metrics.labelled(metrics.total, *labels)._value.inc, duration
+        return found
 
 
 class SocketMetrics:
@@ -81,15 +119,15 @@ class _BatchMetrics(Observer):
     def __init__(self, metrics: Metrics, endpoint: str) -> None:
         self._size = metrics.labelled(metrics.batch_size, endpoint)
         self._execution = metrics.labelled(metrics.execution, endpoint)
-        self._wait = metrics.labelled(metrics.queue_wait, endpoint)
+        self._wait = _Distribution(metrics.labelled(metrics.queue_wait, endpoint))
         self._metrics, self._endpoint = metrics, endpoint
 
     def executed(self, units: int, seconds: float) -> None:
         self._size.observe(units)
         self._execution.observe(seconds)
 
-    def waited(self, seconds: float) -> None:
-        self._wait.observe(seconds)
+    def waited(self, seconds: Sequence[float]) -> None:
+        self._wait.observe_all(seconds)
 
     def shed(self, cause: str) -> None:
         self._metrics.labelled(self._metrics.shed, self._endpoint, cause).inc()
@@ -103,7 +141,8 @@ class Metrics:
     """
 
     def __init__(self, service: Service[Any]) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client import CollectorRegistry, Gauge, Histogram
+        from prometheus_client import Counter as Total
 
         config = service.config
         self._prefix = prefix = config.metrics_namespace
@@ -111,7 +150,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         common: dict[str, Any] = {"registry": self.registry}
         route, answer = ("endpoint", *_SERVICE), ("endpoint", "http_response_code", *_SERVICE)
-        self.total = Counter(f"{prefix}_request_total", "Requests answered", answer, **common)
+        self.total = Total(f"{prefix}_request_total", "Requests answered", answer, **common)
         self.duration = Histogram(
             f"{prefix}_request_duration_seconds",
             "Time to the last byte of the answer",
@@ -125,7 +164,7 @@ class Metrics:
         self.batch_size = Histogram(f"{prefix}_batch_size", "Units per batch", route, buckets=_BATCH_SIZES, **common)
         self.queue_wait = Histogram(f"{prefix}_queue_wait_seconds", "Wait of an item", route, buckets=_WAITS, **common)
         self.execution = Histogram(f"{prefix}_batch_seconds", "Time of a batch", route, buckets=_WAITS, **common)
-        self.shed = Counter(
+        self.shed = Total(
             f"{prefix}_shed_total", "Requests refused or dropped", ("endpoint", "cause", *_SERVICE), **common
         )
         seconds = {"multiprocess_mode": "livemax", **common}

@@ -74,10 +74,10 @@ def server_options(
     """
     import uvicorn
 
-    from bentotool.runtime.courtesy import Courteous
+    from bentotool.runtime.repeats import Repeating
 
     found: dict[str, Any] = {
-        "http": Courteous,
+        "http": Repeating,
         "ws": websocket_protocol(service),
         "ws_max_size": service.config.max_body_bytes,
         "ws_per_message_deflate": False,  # a few bytes could unfold to any size

@@ -135,10 +135,11 @@ def _packed_rows(rows: list[Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any
     """
     try:
         size = len(rows[0])
-        if size > _WIDEST or any(
-            type(row) is not list or len(row) != size or type(row[0]) is not float for row in rows
-        ):
+        if size > _WIDEST:
             return None
+        for row in rows:
+            if type(row) is not list or len(row) != size or type(row[0]) is not float:
+                return None
         code, made_of = _PACKED[dtype]
         pack = _packer(code, size)
         made = bytearray().join([pack(*row) for row in rows])  # whose array can be written to

@@ -85,7 +85,7 @@ def simulate(rate: float, seconds: float = 20.0, noise: float = 0.0, seed: int =
     return run
 
 
-@pytest.mark.parametrize(("load", "share"), [(0.3, 0.999), (0.7, 0.99), (0.95, 0.96)])
+@pytest.mark.parametrize(("load", "share"), [(0.3, 0.999), (0.7, 0.99), (0.95, 0.97), (1.0, 0.95)])
 def test_goodput_below_capacity_is_nearly_all_that_arrives(load, share):
     run = simulate(load * BEST)
     assert run.good >= share * (run.good + run.late + run.refused + run.shed)
@@ -95,7 +95,7 @@ def test_goodput_below_capacity_is_nearly_all_that_arrives(load, share):
 @pytest.mark.parametrize("load", [1.3, 3.0, 10.0])
 def test_goodput_above_capacity_stays_at_capacity(load):
     run = simulate(load * BEST)
-    assert run.good / 20.0 >= 0.97 * BEST
+    assert run.good / 20.0 >= BEST
     assert run.late == 0
 
 
@@ -106,7 +106,7 @@ def test_far_above_capacity_nearly_all_is_refused_at_the_door():
 
 def test_when_batches_take_longer_than_expected_few_answers_are_late():
     run = simulate(1.3 * BEST, noise=0.03)
-    assert run.good / 20.0 >= 0.85 * BEST
+    assert run.good / 20.0 >= 0.97 * BEST
 
 
 def test_alone_a_request_never_waits():

@@ -1,0 +1,247 @@
+"""A request whose head was seen before is not parsed again: nobody can tell by the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import bentotool
+from bentotool.runtime import repeats
+from bentotool.runtime.app import Application
+from bentotool.runtime.courtesy import Courteous
+from bentotool.runtime.repeats import Repeating
+
+uvicorn = pytest.importorskip("uvicorn")
+from uvicorn.server import ServerState  # noqa: E402
+
+
+class Numbers:
+    @bentotool.api(batchable=True, max_batch_size=4)
+    def double(self, x: np.ndarray) -> np.ndarray:
+        return x * 2
+
+    @bentotool.api(batchable=True)
+    def fail(self, x: list[int]) -> list[int]:
+        raise bentotool.exceptions.InvalidArgument(f"{x[0]} is refused")
+
+    @bentotool.api
+    def plain(self, x: int) -> int:
+        return x + 1
+
+
+def request(path: str = "/double", body: bytes = b'{"x":[[1.0]]}', *more: bytes, version: bytes = b"1.1") -> bytes:
+    lines = [
+        b"POST %s HTTP/%s" % (path.encode(), version), b"host: localhost", b"content-type: application/json",
+        b"Content-Length: %d" % len(body), *more, b"", b"",
+    ]  # fmt: skip
+    return b"\r\n".join(lines) + body
+
+
+class Wire(asyncio.Transport):
+    """The other end of a connection, which remembers what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.written += bytes(data)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"sockname": ("127.0.0.1", 3000), "peername": ("127.0.0.1", 5000)}.get(name, default)
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None: ...
+
+
+_SERVICE = bentotool.service(Numbers)
+
+
+async def answers(kind: type[Courteous], pieces: Sequence[bytes], *, pause: bool = True) -> tuple[list[bytes], bool]:
+    """What is answered to the pieces on one connection, without what differs from run to run, and whether it is
+    closed then."""
+    app = Application(_SERVICE, loopback=True)
+    await app.start()
+    config = uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    config.loaded_app = app
+    protocol = kind(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
+    wire = Wire()
+    try:
+        protocol.connection_made(wire)
+        for piece in pieces:
+            if wire.closed:
+                break
+            protocol.data_received(piece)
+            if pause:
+                await settled(protocol, wire)
+        await settled(protocol, wire)
+    finally:
+        protocol.connection_lost(None)
+        await app.stop()
+    said = re.sub(rb"(x-request-id: |\"request_id\":\s*\")[^\r\"]+", rb"\1ID", wire.written)
+    return re.split(rb"(?=HTTP/1.1 )", said)[1:], wire.closed
+
+
+async def settled(protocol: Any, wire: Wire) -> None:
+    """Until what came whole has its answer."""
+    for _ in range(2000):
+        cycle = protocol.cycle
+        if wire.closed or cycle is None or cycle.more_body or (cycle.response_complete and not protocol.pipeline):
+            await asyncio.sleep(0)
+            if wire.closed or cycle is protocol.cycle:
+                return
+        await asyncio.sleep(0.001)
+    raise AssertionError(f"no answer: {wire.written!r}")
+
+
+def both(pieces: Sequence[bytes], *, pause: bool = True) -> list[bytes]:
+    """The answers, which are the same with and without a memory."""
+    parsed = asyncio.run(answers(Courteous, pieces, pause=pause))
+    remembered = asyncio.run(answers(Repeating, pieces, pause=pause))
+    assert remembered == parsed
+    return remembered[0]
+
+
+@pytest.fixture
+def repeated(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The lengths of the bodies of those that were not parsed."""
+    seen: list[bytes] = []
+    original = Repeating._repeat
+
+    def note(self: Repeating, head: repeats.Head, length: bytes, body: bytes) -> None:
+        seen.append(length)
+        original(self, head, length, body)
+
+    monkeypatch.setattr(Repeating, "_repeat", note)
+    return seen
+
+
+def test_a_head_is_parsed_once_whatever_the_length_of_the_body(repeated: list[bytes]) -> None:
+    bodies = [b'{"x":[[%s]]}' % b",".join([b"1.5"] * count) for count in (1, 1, 3, 40, 1)]
+    found = both([request(body=body) for body in bodies])
+    assert [answer.partition(b"\r\n\r\n")[2].count(b"3.0") for answer in found] == [1, 1, 3, 40, 1]
+    assert len(repeated) == 4
+
+
+def test_errors_and_what_takes_several_batches_are_as_ever(repeated: list[bytes]) -> None:
+    rows = b'{"x":[%s]}' % b",".join([b"[2.0]"] * 9)
+    pieces = [
+        request(), request(body=b"{"), request(body=rows), request(body=b'{"y":1}'), request(body=b"\xff"), request(),
+        request("/fail", b'{"x":[1]}'), request("/fail", b'{"x":[2]}'),
+    ]  # fmt: skip
+    found = both(pieces)
+    assert [answer[9:12] for answer in found] == [b"200", b"400", b"200", b"400", b"400", b"200", b"400", b"400"]
+    assert len(repeated) == 6
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        request() + request(),
+        request()[:-3],
+        request("/plain", b'{"x":1}'),
+        request("/double", b'{"x":[[1.0]]}', b"x-request-id: mine"),
+        request("/double", b'{"x":[[1.0]]}', b"connection: close"),
+        request("/double", b'{"x":[[1.0]]}', b"content-length: 13"),
+        request("/double", b'{"x":[[1.0]]}', b"content-length: 99"),
+        request(version=b"1.0"),
+        request().replace(b"Length: 13", b"Length: 12"),
+        request().replace(b"Length: 13", b"Length: +13"),
+        request().replace(b"Length: 13", b"Length: 1_3"),
+        request().replace(b"Length: 13", b"Length: 000013"),
+        request().replace(b"Length: 13", b"Length: 13 "),
+        request().replace(b"Length: 13", b"Length:"),
+        request().replace(b"Length: 13\r\n\r\n", b"Length: 13\r\nhost: localhost\r\n\r\n"),
+        request().replace(b"host: localhost", b"host: elsewhere.example"),
+        request().replace(b"Content-Length: 13", b"transfer-encoding: chunked"),
+        b"\r\n" + request(),
+        b"\r\n\r\n" + request(),
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_what_differs_is_parsed(second: bytes, repeated: list[bytes]) -> None:
+    both([request(), second])
+    assert repeated == []
+
+
+def test_what_begins_like_the_last_one_is_parsed_when_it_comes_in_pieces(repeated: list[bytes]) -> None:
+    whole = request()
+    for at in (1, 20, whole.index(b"\r\n\r\n") + 2, len(whole) - 1):
+        found = both([whole, whole[:at], whole[at:], whole])
+        assert len(found) == 3
+    assert len(repeated) == 4, "the last one of each"
+
+
+def test_what_came_before_the_answer_to_the_last_one_waits_for_it(repeated: list[bytes]) -> None:
+    assert len(both([request()] * 5, pause=False)) == 5
+    assert repeated == []
+
+
+def test_who_never_repeats_itself_is_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt = []
+    original = Repeating._learn
+    monkeypatch.setattr(
+        Repeating, "_learn", lambda self, exchange, data: learnt.append(1) or original(self, exchange, data)
+    )
+    pieces = [request("/double", b'{"x":[[1.0]]}', b"x-request-id: %d" % number) for number in range(40)]
+    found, _ = asyncio.run(answers(Repeating, pieces))
+    assert len(found) == 40
+    assert len(learnt) == repeats._VAIN
+
+
+def test_an_application_that_ended_is_asked_no_more() -> None:
+    async def run() -> bool:
+        app = Application(_SERVICE, loopback=True)
+        await app.start()
+        direct = app.direct(
+            {"path": "/double", "method": "POST"},
+            {b"host": b"localhost", b"content-type": b"application/json", b"content-length": b"9"},
+        )
+        assert direct is not None
+        assert direct.open
+        await app.stop()
+        return direct.open
+
+    assert not asyncio.run(run())
+
+
+kinds = st.one_of(
+    st.integers(0, 40).map(lambda count: request(body=b'{"x":[[%s]]}' % b",".join([b"1.5"] * count))),
+    st.integers(0, 9).map(lambda number: request("/fail", b'{"x":[%d]}' % number)),
+    st.sampled_from(
+        [
+            request("/plain", b'{"x":1}'), request("/nowhere"), request(body=b"{"), request(body=b""), b"\r\n",
+            request(body=b"", version=b"1.1").replace(b"Content-Length: 0", b"transfer-encoding: chunked")
+            + b"5\r\n{\"x\":\r\n8\r\n[[1.25]]\r\n1\r\n}\r\n0\r\n\r\n",
+            b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ]
+    ),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(kinds, st.lists(st.integers(1, 200), max_size=2)), min_size=1, max_size=7), st.booleans())
+def test_whatever_comes_in_whatever_pieces(sent: list[tuple[bytes, list[int]]], pause: bool) -> None:
+    pieces = []
+    for whole, cuts in sent:
+        ends = sorted({min(cut, len(whole)) for cut in cuts} | {len(whole)})
+        pieces += [whole[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
+    both(pieces, pause=pause)
