@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PATIENCE = 5.0  # seconds after the last arrival
+TIMER_S = 0.002  # uvloop's timers count whole milliseconds: what is left is waited for busily
 
 
 @dataclass
@@ -129,9 +130,8 @@ async def opened(client: Client, rate: float, seconds: float, seed: int) -> Resu
         times.append(at)
     tasks, start = set(), time.perf_counter() + 0.05
     for planned in times:
-        delay = start + planned - time.perf_counter()
-        if delay > 0:
-            await asyncio.sleep(delay)
+        while (delay := start + planned - time.perf_counter()) > 0:
+            await asyncio.sleep(delay - TIMER_S if delay > TIMER_S else 0)
         task = asyncio.ensure_future(one(client, start + planned, result))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
