@@ -38,7 +38,14 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
         raise UsageError(f"it is not known what a {type(first).__name__} takes, or it is not fitted")
     named = _named(model)
     asked = {name: _method(model, name, named) for name in methods}
-    return rows_predictor(TensorSpec("X", "float64", (None, features)), np.zeros((1, features)), asked)
+    rows, zeros = TensorSpec("X", "float64", (None, features)), np.zeros((1, features))
+    try:
+        return rows_predictor(rows, zeros, asked)
+    except UsageError:
+        if len(asked) == 1:
+            raise
+    # of several outputs the probabilities are a list of arrays, which may be of different sizes
+    return rows_predictor(rows, zeros, {"predict": asked["predict"]})
 
 
 def _method(model: Any, name: str, prepare: Callable[[Any], Any]) -> Callable[[Any], Any]:

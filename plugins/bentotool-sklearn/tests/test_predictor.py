@@ -1,0 +1,81 @@
+"""How a scikit-learn estimator is asked when it is served with no code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from bentotool_sklearn.predictor import predictor
+from sklearn.cluster import KMeans
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from bentotool.errors import UsageError
+from bentotool.frameworks import namespace
+from bentotool.interfaces import TensorSpec
+from bentotool.testing import check_served
+
+pytest.importorskip("skops")
+
+X = np.random.default_rng(0).normal(size=(40, 3))
+Y = (X[:, 0] > 0).astype(int)
+SEVERAL = np.column_stack([Y, X[:, 1] > 0]).astype(int)
+WORDS = np.array(["red", "blue"] * 20)
+TEXTS = np.array(["good film", "bad film"] * 20)
+
+KINDS = {
+    "numbers": (LinearRegression(), X, X[:, 0] * 2),
+    "several numbers": (LinearRegression(), X, X[:, :2]),
+    "classes": (LogisticRegression(), X, Y),
+    "classes with names": (make_pipeline(StandardScaler(), LogisticRegression()), X, WORDS),
+    "several classes": (RandomForestClassifier(5, random_state=0), X, SEVERAL),
+    "clusters": (KMeans(2, n_init=1, random_state=0), X, None),
+    "texts": (make_pipeline(TfidfVectorizer(), LogisticRegression()), TEXTS, Y),
+    "a transformer": (StandardScaler(), X, None),
+    "a sparse transformer": (OneHotEncoder(handle_unknown="ignore"), X.round(), None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_those_of_the_estimator(kind: str) -> None:
+    estimator, given, target = KINDS[kind]
+    estimator.fit(given, target)
+    namespace("sklearn").save_model("m", estimator)
+    found = check_served("m", {"X": given[:7]})
+    for name, answer in found.items():
+        expected: Any = getattr(estimator, name)(given[:7])
+        expected = expected.toarray() if hasattr(expected, "toarray") else expected
+        if np.asarray(answer).dtype.kind == "f":
+            np.testing.assert_allclose(answer, expected, atol=1e-9)
+        else:
+            assert answer == expected.tolist()
+    wanted = {"a transformer": {"transform"}, "a sparse transformer": {"transform"}}
+    probable = {"predict", "predict_proba"} if kind in ("classes", "classes with names", "texts") else {"predict"}
+    assert set(found) == wanted.get(kind, probable)
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names", "ignore:X has feature names")
+def test_columns_have_the_names_they_had() -> None:
+    estimator = LogisticRegression().fit(X, Y)
+    expected = estimator.predict(X[:5]).tolist()
+    estimator.feature_names_in_ = np.array(["a", "b", "c"], dtype=object)
+    found = predictor(estimator, {})
+    assert found.inputs == (TensorSpec("X", "float64", (None, 3)),)
+    assert found.run({"X": X[:5]})["predict"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("estimator", "why"),
+    [
+        (LogisticRegression(), "it is not known what a LogisticRegression takes, or it is not fitted"),
+        (NearestNeighbors().fit(X), "a NearestNeighbors has neither predict nor transform"),
+    ],
+)
+def test_what_cannot_be_asked(estimator: Any, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        predictor(estimator, {})
