@@ -106,7 +106,7 @@ class Policy(Protocol):
 class Arrivals:
     """Arrivals per second of late, those that were refused among them."""
 
-    def __init__(self, clock: Callable[[], float], memory: float = 0.1) -> None:
+    def __init__(self, clock: Callable[[], float], memory: float = 0.2) -> None:
         self._clock, self._memory = clock, memory
         self._count, self._last = 0.0, clock()
 
