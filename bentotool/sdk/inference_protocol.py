@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from bentotool.sdk.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -84,8 +86,8 @@ def read_inference(body: bytes | bytearray | memoryview, header_length: int) -> 
     if not 0 < header_length <= min(len(view), _MAX_HEADER):
         raise ValueError("Inference-Header-Content-Length does not lie in the body")
     try:
-        head = json.loads(bytes(view[:header_length]))
-    except (ValueError, RecursionError) as error:
+        head = msgspec.json.decode(view[:header_length])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"the inference header is not JSON: {error}") from None
     if not isinstance(head, dict) or not isinstance(head.get("inputs"), list):
         raise ValueError("the inference header has no inputs")

@@ -38,8 +38,8 @@ class ArraySpec:
             ValueError: it is none of this type and shape.
         """
         if self.dtype == "str":
-            array = np.asarray(value)
-            if array.dtype.kind != "U" and array.size:
+            array = np.asarray(value, dtype=object)  # which leaves a number among texts a number
+            if not all(isinstance(item, str) for item in array.flat):
                 raise ValueError("expected texts")
             value = array.astype(str)
         dtype = None if self.dtype == "any" else np.dtype(self.dtype)

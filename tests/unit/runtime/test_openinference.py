@@ -161,6 +161,12 @@ def test_tensors_as_bytes() -> None:
     assert total == {"name": "total", "shape": [2], "datatype": "FP32", "data": [3.0, 7.0]}
 
 
+def test_a_number_among_texts_is_no_text() -> None:
+    for names in (["ada", 1], [["ada"], "b"], [True, "b"]):
+        answer = infer({"x": [[1, 2], [3, 4]], "name": names}, path="/predict")
+        assert (answer.status_code, answer.json()["error"]["path"]) == (400, "$.name")
+
+
 def test_a_request_in_json_may_have_its_answer_in_bytes() -> None:
     answer = infer({"inputs": [X, NAME], "outputs": [{"name": "total"}], "parameters": {"binary_data_output": True}})
     length = int(answer.headers[LENGTH])
@@ -177,6 +183,7 @@ WRONG = {
     "too few elements": ({"inputs": [{**X, "data": [1]}, NAME]}, "of shape (2, 2)"),
     "another type": ({"inputs": [{**NAME, "name": "x"}, NAME]}, "$.x: expected an array of numbers"),
     "numbers for texts": ({"inputs": [X, {**X, "name": "name"}]}, "$.name: expected texts"),
+    "a number among texts": ({"inputs": [X, {**NAME, "data": ["ada", 1]}]}, "input 'name' is not 2 texts"),
     "no type": ({"inputs": [{**X, "datatype": "FP128"}, NAME]}, "elements of type 'FP128'"),
     "texts that are none": ({"inputs": [X, {**NAME, "data": [1, 2]}]}, "input 'name' is not 2 texts"),
     "rows that differ": ({"inputs": [X, {**NAME, "shape": [1], "data": ["a"]}]}, "as many rows in each array"),
@@ -204,6 +211,7 @@ def test_what_is_wrong_with_a_request(wrong: str) -> None:
         (b"{}", {LENGTH: "3"}),
         (b"{}", {LENGTH: "many"}),
         (b"\xff", {}),
+        (b'{"inputs": [{"name": "\\ud800", "shape": [1], "datatype": "FP32", "data": [1]}]}', {}),
         in_binary(("x", "FP32", [2, 2], bytes(15)), ("name", "BYTES", [2], texts("a", "b"))),
         in_binary(("x", "FP32", [1, 2], bytes(8)), ("name", "BYTES", [1], b"\xff\xff\xff\x7fab")),
         in_binary(("x", "FP32", [1, 2], bytes(8)), ("name", "BYTES", [1], b"\x01\0\0\0\xff")),
