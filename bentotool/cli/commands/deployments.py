@@ -33,7 +33,8 @@ def list_deployments(target: Target = None) -> None:
 
     def human() -> None:
         if not found:
-            state.console.note("no deployments yet; make one with: bentotool deploy TARGET")
+            here = "no deployments yet; make one with: bentotool deploy TARGET"
+            state.console.note(here if target is None else f"no deployments of {target} there")
             return
         rows = [(each.name, each.target, each.status, each.tag, each.url) for each in found]
         state.console.table(("name", "target", "status", "bento", "url"), rows)

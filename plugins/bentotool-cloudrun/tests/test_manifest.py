@@ -116,6 +116,8 @@ def test_the_standin_is_strict(options: Callable[..., DeployOptions], standin: M
         (("cpu=1", "memory=5Gi"), "memory 5Gi takes a cpu of 2 or more in Cloud Run, not 1"),
         (("cpu=500m", "memory=2Gi", "concurrency=1"), "memory 2Gi takes a cpu of 1 or more in Cloud Run, not 500m"),
         (("cpu=8", "memory=2Gi"), "cpu 8 takes a memory of 4Gi or more in Cloud Run, not 2Gi"),
+        (("gpu-type=nvidia-l4",), "--gpu-type has no effect without a GPU"),
+        (("gpu-zonal-redundancy",), "--gpu-zonal-redundancy has no effect without a GPU"),
         (("cpu=0.5", "concurrency=4"), "less than one CPU takes one request at a time"),
         (("min-instances=3", "max-instances=2"), "less than min-instances"),
         (("secret=TOKEN",), "not of the form NAME=SECRET"),

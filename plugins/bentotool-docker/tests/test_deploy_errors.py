@@ -75,7 +75,7 @@ def test_no_engine(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     with pytest.raises(RemoteError, match=r"no Docker engine answers at tcp://.*: connection refused"):
         connect(f"tcp://127.0.0.1:{port}")
-    with pytest.raises(RemoteError, match="no Docker engine answers at nonsense"):
+    with pytest.raises(UsageError, match="'nonsense://x' is no address of a Docker engine"):
         connect("nonsense://x")
 
 

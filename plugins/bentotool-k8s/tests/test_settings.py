@@ -47,6 +47,7 @@ REFUSED = {
     f"namespace={'a' * 64}": f"namespace '{'a' * 64}' is not a name of a namespace",
     "metrics-from=a/b": "metrics-from 'a/b' is not a name of a namespace",
     "pull-secret=Hub": "pull-secret 'Hub' is not a name as clusters have them",
+    "service-account=mine service-account-annotation=a=b": "--service-account-annotation is for a ServiceAccount that",
     "host=a.example tls-secret=a_b": "tls-secret 'a_b' is not a name as clusters have them",
     "min-replicas=3 max-replicas=2": "it cannot scale from 3 pods down to 2",
     "min-replicas=0 max-replicas=2": "a HorizontalPodAutoscaler does not scale to 0",

@@ -109,7 +109,8 @@ def _asked_memory(text: str, accelerator: str) -> tuple[str, float]:
     bytes_ = _quantity(text, "memory")
     most = _MOST_BESIDE_GPU if _BESIDE_GPU.get(accelerator, (0, 0))[1] > _MOST_MEMORY else _MOST_MEMORY
     if not _LEAST_BYTES <= bytes_ <= most * _GIB:
-        raise UsageError(f"memory {text[:40]!r}: Cloud Run gives from 128Mi to {most}Gi", hint=f"--memory {most}Gi")
+        nearest = "128Mi" if bytes_ < _LEAST_BYTES else f"{most}Gi"
+        raise UsageError(f"memory {text[:40]!r}: Cloud Run gives from 128Mi to {most}Gi", hint=f"--memory {nearest}")
     plain = "".join(text.split()).removesuffix("B")
     return plain.replace("k", "K") if plain.endswith("k") else plain, bytes_
 
@@ -134,6 +135,8 @@ def _gpus(values: Mapping[str, Any], declared: list[Mapping[str, Any]]) -> tuple
             f"gpus {text[:40]!r}: an instance of Cloud Run has one GPU at most", hint="--gpus 1, or 0 for none"
         )
     if text == "0":
+        if alone := next((name for name in ("gpu-type", "gpu-zonal-redundancy") if values[name]), None):
+            raise UsageError(f"--{alone} has no effect without a GPU", hint=f"--gpus 1, or leave --{alone} out")
         return 0, ""
     types = [str(each["gpu_type"]) for each in declared if each.get("gpu_type")]
     kind = str(values["gpu-type"] or (types[0] if types else "nvidia-l4"))

@@ -136,6 +136,11 @@ def _unreachable(url: str, error: BaseException) -> BentotoolError:
             f"the Docker engine at {url} may not be asked: permission denied",
             hint="join the group that owns the socket (sudo usermod -aG docker $USER, then log in again)",
         )
+    if any("Invalid bind address" in str(cause) for cause in causes):
+        return UsageError(
+            f"{url[:80]!r} is no address of a Docker engine",
+            hint="unix:///var/run/docker.sock, tcp://HOST:PORT or ssh://HOST: --engine URL, or DOCKER_HOST",
+        )
     return RemoteError(
         f"no Docker engine answers at {url}: {_reason(error)}",
         hint="start it (sudo systemctl start docker, or Docker Desktop), or name another: --engine URL, DOCKER_HOST",

@@ -150,7 +150,7 @@ def connect(kubeconfig: str | None = None, context: str | None = None, namespace
         if kubeconfig is None and context in (None, IN_CLUSTER) and (_ACCOUNT / "token").is_file():
             return _in_cluster(namespace)
         raise UsageError(
-            f"no cluster is known here: there is no {' or '.join(map(str, files))}",
+            f"no cluster is known here: there is no file {' or '.join(map(str, files))}",
             hint="--kubeconfig FILE, or KUBECONFIG; the provider of the cluster has a command that writes one",
         )
     if context == IN_CLUSTER and (_ACCOUNT / "token").is_file():

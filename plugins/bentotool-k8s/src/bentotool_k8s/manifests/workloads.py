@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bentotool.errors import UsageError
 from bentotool_k8s.manifests.metadata import Group, Member, Object
 from bentotool_k8s.manifests.pods import ending_seconds, pod_template
 from bentotool_k8s.settings import pairs
@@ -15,6 +16,11 @@ _SLACK_S = 120  # for a node to come and the image to be pulled
 def account(group: Group) -> list[Object]:
     """A ServiceAccount without rights, unless there is one."""
     if group.values["service-account"]:
+        if group.values["service-account-annotation"]:
+            raise UsageError(
+                "--service-account-annotation is for a ServiceAccount that is made, and --service-account names one",
+                hint="leave one of them out",
+            )
         return []
     annotations = pairs(group.values["service-account-annotation"], "service-account-annotation")
     return [
