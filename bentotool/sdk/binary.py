@@ -37,8 +37,12 @@ def wanted(accept: bytes) -> str | None:
 
 
 def _for_codec(codec: Codec, value: Any) -> Any:
-    """Lists of numbers are made where no array is declared."""
-    return value if codec.arrays or not isinstance(value, Tensor) else value.numpy().tolist()
+    """Lists are made where no array is declared."""
+    if codec.arrays:
+        return value
+    if isinstance(value, Tensor):
+        value = value.numpy()
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _spread(spec: MethodSpec, tree: dict[str, Any]) -> Any:

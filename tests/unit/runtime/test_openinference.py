@@ -316,6 +316,19 @@ def test_the_documents_have_both(require_package: Any) -> None:
     assert set(schema["properties"]) == {"x", "name"}
 
 
+def test_lists_of_any_api_in_the_protocols_form() -> None:
+    class Words:
+        @api
+        def join(self, words: list[str], weights: list[float]) -> dict[str, Any]:
+            return {"joined": " ".join(words), "total": sum(weights)}
+
+    numbers = {"name": "weights", "shape": [2], "datatype": "FP64", "data": [1.5, 2]}
+    body = json.dumps({"inputs": [{**NAME, "name": "words"}, numbers]}).encode()
+    made: Service[Any] = service(name="words")(Words)
+    answer = infer(None, made, "/join", content=body, headers={LENGTH: str(len(body))})
+    assert (answer.status_code, answer.json()) == (200, {"joined": "ada bjørn", "total": 3.5})
+
+
 def test_requests_are_counted_by_route() -> None:
     async def work(client: httpx.AsyncClient, _app: Application) -> str:
         await client.post(INFER, json={"inputs": [X, NAME]})
