@@ -91,7 +91,8 @@ class _TargetOption(TyperOption):
             return None
         usual = f"--{option.name}" if option.default is True else option.default
         default = "" if option.default in (None, (), False) else f"  [default: {usual}]"
-        self.help = f"{option.summary}.{default}"
+        needs = f"  [with {', '.join('--' + each.replace('=', ' ') for each in option.needs)}]" if option.needs else ""
+        self.help = f"{option.summary}.{' May be repeated.' if option.repeated else ''}{default}{needs}"
         self.metavar = None if option.kind == "flag" else _metavar(option)
         return super().get_help_record(ctx)
 

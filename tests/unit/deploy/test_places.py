@@ -31,7 +31,8 @@ from bentotool.targetspec import *
 def bentotool_targets():
     options = (OptionSpec("barn", "text", "Which barn; default: the old one", place=True),
                OptionSpec("road", "text", "How to get there; default: on foot", place=True),
-               OptionSpec("bales", "integer", "How many", default=1))
+               OptionSpec("bales", "integer", "How many", default=1),
+               OptionSpec("net", "text", "Net over them", repeated=True, needs=("bales=2", "road")))
     return [TargetDecl("farm", __name__ + ":Farm", "The farm", options=options),
             TargetDecl("shed", __name__ + ":Shed", "One shed", options=(OptionSpec("box", "text", "Which box"),))]
 
@@ -211,6 +212,7 @@ def test_the_help_says_where_one_may_look(cli: Callable[..., tuple[int, str, str
 def test_the_help_has_the_options_in_the_order_of_the_target(cli: Callable[..., tuple[int, str, str]]) -> None:
     out = cli("deploy", "farm", "--help")[1]
     assert out.index("--barn") < out.index("--road") < out.index("--bales")
+    assert "--net TEXT Net over them. May be repeated. [with --bales 2, --road]" in " ".join(out.split())
 
 
 def decl(**settings: Any) -> TargetDecl:
