@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -57,8 +59,56 @@ def test_without_network_the_cache_is_pointed_at(tmp_path: Path) -> None:
         done = bentotool(tmp_path, "model", "import", "hf://acme/tiny", HF_HUB_OFFLINE="0", HF_ENDPOINT=endpoint)
     assert done.returncode == 5, done.stderr
     told = json.loads(done.stderr.splitlines()[-1])["error"]
-    assert "did not give hf://acme/tiny" in told["message"]
+    assert told["message"] == "127.0.0.1 did not give hf://acme/tiny: it cannot be reached, or does not answer"
     assert "HF_HUB_OFFLINE=1" in told["hint"]
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """Answers all with the status and the words that its path starts with."""
+
+    def do_GET(self) -> None:
+        status, words = self.path.split("/")[1:3]
+        self.send_response(int(status))
+        self.send_header("Content-Length", str(len(words)))
+        self.end_headers()
+        self.wfile.write(words.encode())
+
+    def log_message(self, *arguments: object) -> None:
+        """Be silent."""
+
+
+@pytest.mark.parametrize(
+    ("path", "exit_status", "message"),
+    [
+        ("404/x", 5, "127.0.0.1 did not give hf://acme/tiny: it answered 404"),
+        ("403/x", 5, "127.0.0.1 refuses hf://acme/tiny: it answered 403"),
+        ("200/words", 5, "127.0.0.1 did not give hf://acme/tiny: its answer is not that of a hub"),
+    ],
+)
+def test_what_the_hub_says_is_one_line(tmp_path: Path, path: str, exit_status: int, message: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}/{path}"
+        done = bentotool(tmp_path, "model", "import", "hf://acme/tiny", HF_HUB_OFFLINE="0", HF_ENDPOINT=endpoint)
+        server.shutdown()
+    told = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (done.returncode, told["message"]) == (exit_status, message)
+    assert told["hint"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint", "message"),
+    [
+        ("hf://-a/b", "https://127.0.0.1:9", "hf://-a/b names no repository of the hub"),
+        ("hf://a/b", "nonsense", "HF_ENDPOINT is no web address, so hf://a/b is not to be had"),
+    ],
+)
+def test_names_and_addresses_that_the_hubs_client_refuses(
+    tmp_path: Path, uri: str, endpoint: str, message: str
+) -> None:
+    done = bentotool(tmp_path, "model", "import", uri, HF_HUB_OFFLINE="0", HF_ENDPOINT=endpoint)
+    told = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (done.returncode, told["message"], bool(told["hint"])) == (2, message, True)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege on Windows")

@@ -269,8 +269,15 @@ def test_refusals_and_silence(tmp_path: Path, server: Server, monkeypatch: pytes
         fetch(tmp_path)
     assert "\n" not in caught.value.message
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(RemoteError, match="MLflow did not give models:/m/1"):
+    server.status = 503
+    with pytest.raises(RemoteError, match=r"did not give models:/m/1: 127\.0\.0\.1:\d+ answers 503$"):
         fetch(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(
+        RemoteError, match=r"MLflow did not give models:/m/1: 127\.0\.0\.1:9 cannot be reached, or does"
+    ) as silent:
+        fetch(tmp_path)
+    assert len(silent.value.message) < 100
+    assert "MLFLOW_TRACKING_URI" in str(silent.value.hint)
     assert "MLFLOW_DISABLE_TELEMETRY" in os.environ
     assert "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR" not in os.environ

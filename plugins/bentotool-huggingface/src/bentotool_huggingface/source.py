@@ -10,9 +10,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bentotool.errors import (
     AuthenticationError,
+    BentotoolError,
     MissingDependencyError,
     NotFoundError,
     RemoteError,
@@ -29,8 +31,12 @@ _HTTP_LIBRARIES = frozenset({"httpcore", "httpcore2", "httpx", "httpx2", "reques
 def _parse(uri: str) -> tuple[str, str | None]:
     found = _URI.fullmatch(uri)
     if not found or ".." in uri:
-        raise UsageError(f"{uri} names no repository of the hub", hint="write hf://ORG/REPO or hf://ORG/REPO@REVISION")
+        raise _no_name(uri)
     return found[1], found[2]
+
+
+def _no_name(uri: str) -> UsageError:
+    return UsageError(f"{uri} names no repository of the hub", hint="write hf://ORG/REPO or hf://ORG/REPO@REVISION")
 
 
 class HubSource:
@@ -83,7 +89,8 @@ def _snapshot(repository: str, revision: str | None, max_bytes: int) -> Path:
             raise _not_given(title, error) from error
         raise NotFoundError(f"{title} is not in the hub's cache", hint="unset HF_HUB_OFFLINE to download it") from None
     except Exception as error:
-        if isinstance(error, errors.HfHubHTTPError | OSError) or _is_transport(error):
+        # a ValueError is of a name, or of an answer that is no JSON
+        if isinstance(error, errors.HfHubHTTPError | OSError | ValueError) or _is_transport(error):
             raise _not_given(title, error) from error
         raise
 
@@ -93,11 +100,28 @@ def _is_transport(error: Exception) -> bool:
     return any(kind.__module__.partition(".")[0] in _HTTP_LIBRARIES for kind in type(error).__mro__)
 
 
-def _not_given(title: str, error: Exception) -> RemoteError:
-    return RemoteError(
-        f"the hub did not give {title}: {type(error).__name__}",
-        hint="try again, or set HF_HUB_OFFLINE=1 to use what is in the hub's cache",
-    )
+def _not_given(title: str, error: Exception) -> BentotoolError:
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.HFValidationError):
+        return _no_name(title)
+    hub = urlsplit(constants.ENDPOINT)
+    if hub.scheme not in ("http", "https") or not hub.hostname:
+        return UsageError(f"HF_ENDPOINT is no web address, so {title} is not to be had", hint="write https://HOST")
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        hint = "set HF_TOKEN to a token that may read it, and accept its terms on the hub"
+        return AuthenticationError(f"{hub.hostname} refuses {title}: it answered {status}", hint=hint)
+    hint = "try again, or set HF_HUB_OFFLINE=1 to use what is in the hub's cache"
+    if status is not None:
+        reason = f"it answered {status}"
+    elif _is_transport(error) or isinstance(error, ConnectionError | TimeoutError):
+        reason = "it cannot be reached, or does not answer"
+    elif isinstance(error, ValueError):
+        reason, hint = "its answer is not that of a hub", "check HF_ENDPOINT"
+    else:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+    return RemoteError(f"{hub.hostname} did not give {title}: {reason}", hint=hint)
 
 
 def _files(snapshot: Path) -> Iterator[SourceFile]:

@@ -25,6 +25,9 @@ from bentotool.interfaces import JSON
 
 _MAX_TEXT = 2000
 _MAX_TAGS = 100
+_MAX_REASON = 200
+_ASKED = re.compile(r"API request to (\S+) failed with ")
+_ANSWERED = re.compile(r"too many (\d{3}) error responses", re.ASCII)
 _LOGGED = re.compile(r"m-[0-9a-f]{32}", re.ASCII)
 
 
@@ -117,7 +120,17 @@ def told(error: Exception, title: str) -> BentotoolError:
         hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         return AuthenticationError(f"MLflow refuses {title}: {text}", hint=hint)
     hint = "check MLFLOW_TRACKING_URI, and that the server runs"
-    return RemoteError(f"MLflow did not give {title}: {type(error).__name__}: {text}", hint=hint)
+    return RemoteError(f"MLflow did not give {title}: {_reason(text) or type(error).__name__}", hint=hint)
+
+
+def _reason(text: str) -> str:
+    """What a message says first; those of the HTTP library below say it last, after what was tried how often."""
+    asked = _ASKED.match(text)
+    if asked is None:
+        return text.partition(". ")[0][:_MAX_REASON]
+    server = urlsplit(asked[1]).netloc.rpartition("@")[2]
+    status = _ANSWERED.search(text)
+    return f"{server} answers {status[1]}" if status else f"{server} cannot be reached, or does not answer"
 
 
 def _latest(client: Any, name: str) -> Any:
