@@ -6,9 +6,9 @@ model of what a batch costs (`CostModel`):
 1. **Work-conserving.** Whoever is free takes what waits, at once. Requests gather only while something runs, so an idle
    service adds no delay and a busy one finds its batch size by itself.
 2. **In order of deadline.** A batch grows as long as its most urgent entry is still in time with it.
-3. **Shed first what is lost.** What cannot be in time any more is answered at once and never run. Where not all that waits
-   fits into a batch, it starts at the entry from which it and the next one answer most per second; the oldest are not
-   always worth it.
+3. **Shed first what is lost.** What cannot be in time any more is answered at once and never run. Where not all that
+   waits fits into a batch, it starts at the entry from which it and the next one answer most per second; the oldest are
+   not always worth it.
 4. **Refuse at the door.** What is going to be shed is better refused before its body is read (`BatchQueue.admit`).
 
 `Policy` is what the executor needs; another implementation of it may be given to an API as ``batch_policy``.
