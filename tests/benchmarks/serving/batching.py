@@ -104,6 +104,12 @@ def servers(port: int, peers: dict[str, str], folder: Path) -> dict[str, Server]
     return found
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextlib.contextmanager
 def running(server: Server, port: int, env: dict[str, str], core: int | None) -> Iterator[None]:
     """Start a server on one core; wait until it answers."""
@@ -221,9 +227,6 @@ def main() -> None:
     peers = dict(each.split("=", 1) for each in options.peer)
     features = 4 if options.model == "sim" else 512
     cores = (0, 1) if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_setaffinity") else (None, None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     everything: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder, model = Path(name), "sim"
@@ -239,9 +242,11 @@ def main() -> None:
         if capacity < MOST_REQUESTS:
             steps |= {f"open x{share:g}": ("--rate", str(share * capacity)) for share in SHARES}
         body = bodies(folder, features)
-        for label, server in servers(port, peers, folder).items():
+        for label in servers(0, peers, folder):
             if options.only and label not in options.only:
                 continue
+            port = free_port()  # the last server's may not be free yet
+            server = servers(port, peers, folder)[label]
             url, found = f"http://127.0.0.1:{port}{server.path}", everything.setdefault(label, {})
             with running(server, port, {"MODEL": model}, cores[0] if options.model != "deep" else None):
                 load(url, body[server.openinference], cores[1], False, "--clients", "16", "--seconds", "2")
