@@ -93,7 +93,10 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
     Raises:
         ValueError: it is none, or cannot be of that dtype or shape.
     """
-    array = _array_of(value, dtype)
+    packed = _packed_rows(value, dtype) if type(value) is list and dtype in _PACKED else None
+    if packed is not None:
+        return packed if shape is None else packed.reshape(fitting_shape(packed.shape, shape))
+    array = _array_of(value)
     if array.dtype.kind == "O" and dtype is not None and dtype.kind == "f":
         array = _with_nan(array)
     if array.dtype.kind not in "fiub" and (dtype is None or array.dtype.kind != dtype.kind):
@@ -112,11 +115,9 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
     return array
 
 
-def _array_of(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+def _array_of(value: Any) -> np.ndarray[Any, Any]:
     if isinstance(value, Tensor):
         return value.numpy()
-    if dtype in _PACKED and type(value) is list and (packed := _packed_rows(value, dtype)) is not None:
-        return packed
     try:
         return np.asarray(value)
     except (ValueError, TypeError):
@@ -142,7 +143,8 @@ def _packed_rows(rows: list[Any], dtype: np.dtype[Any] | None) -> np.ndarray[Any
                 return None
         code, made_of = _PACKED[dtype]
         pack = _packer(code, size)
-        made = bytearray().join([pack(*row) for row in rows])  # whose array can be written to
+        # of something that can be written to, so that the array can be too
+        made = bytearray(pack(*rows[0])) if len(rows) == 1 else bytearray().join([pack(*row) for row in rows])
     except (struct.error, OverflowError, IndexError, TypeError):
         return None
     return np.frombuffer(made, made_of).reshape(len(rows), size)

@@ -40,6 +40,8 @@ SERVERS = HERE / "servers"
 DEADLINE_MS = 50.0
 MOST_REQUESTS = 10_000
 """A model that takes more rows per second cannot be overloaded over HTTP."""
+MOST_ARRIVALS = 20_000
+"""Of more requests per second it is HTTP that is overloaded, and the client."""
 SHARES = (0.3, 0.7, 0.95, 1.3, 10.0)
 MLSERVER = {
     "name": "predict",
@@ -240,7 +242,8 @@ def main() -> None:
         print(f"offline, batches of 64: {ceiling:.0f} rows/s; under the deadline {capacity:.0f}/s")
         steps = {f"closed {n}": ("--clients", str(n)) for n in (1, 64, 256)}
         if capacity < MOST_REQUESTS:
-            steps |= {f"open x{share:g}": ("--rate", str(share * capacity)) for share in SHARES}
+            rates = {share: share * capacity for share in SHARES if share * capacity < MOST_ARRIVALS}
+            steps |= {f"open x{share:g}": ("--rate", str(rate)) for share, rate in rates.items()}
         body = bodies(folder, features)
         for label in servers(0, peers, folder):
             if options.only and label not in options.only:
