@@ -292,7 +292,7 @@ class BatchQueue:
 
     def _time(self, units: float) -> float:
         """Seconds until the answers of a batch are out, with a margin for what the cost model does not know."""
-        return self.cost(units) + 3.0 * self.cost.margin + self.lag
+        return self.cost(units) * _SURE + 3.0 * self.cost.margin + self.lag
 
     def _choose(self, waiting: list[Entry]) -> tuple[int, int]:
         """Start and end of the batch which, with the one after it, answers most per second.
@@ -302,7 +302,7 @@ class BatchQueue:
         batches can serve.
         """
         now, cost, tail = self.clock(), self.cost, self._time(0)
-        beta = max(cost.beta, 1e-12)
+        beta = max(cost.beta * _SURE, 1e-12)
         before = [0, *itertools.accumulate(entry.units for entry in waiting)]
         last = waiting[-1]
         rate = self._arrivals.rate() * self._usual_units * len(waiting) / max(1, self._size)
@@ -334,6 +334,9 @@ class BatchQueue:
 
 _TRIAL_S = 1.0
 """After so long without a batch the cost model is put to the test."""
+_SURE = 1.015
+"""By how much longer a batch may take than expected: a pause of the machine hits long ones more often, and makes more
+answers late with them."""
 _SLACK = 1.1
 """How far above a request's time the estimate at the door may lie: it is rough, and `take` decides exactly."""
 
