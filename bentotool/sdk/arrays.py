@@ -16,7 +16,7 @@ from bentotool.sdk.tensors import Tensor
 from bentotool.sdk.validators import DType, Shape
 from bentotool.sdk.wording import kind_of
 
-__all__ = ["array_schema", "fitted", "fitting_shape", "make", "plain"]
+__all__ = ["array_schema", "element_types", "fitted", "fitting_shape", "make", "plain"]
 
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b", "U": "U", "c": "fiuc"}
 """Kind of the declared dtype → kinds of what came that convert to it without losing their meaning."""
@@ -24,6 +24,10 @@ _F4, _F8 = np.dtype("<f4"), np.dtype("<f8")
 _PACKED: dict[np.dtype[Any] | None, tuple[str, np.dtype[Any]]] = {_F4: ("f", _F4), _F8: ("d", _F8), None: ("d", _F8)}
 """Declared dtype → code of an element for `struct`, and the dtype of what is made of such elements."""
 _WIDEST = 4096
+_MOST_AXES = 64
+"""As many as an array of numpy has."""
+_PADDED, _MOST_PADDED = 16, 64 * 1024 * 1024
+"""An array of texts, each as wide as the longest, has so many times their characters, or bytes, at most."""
 _JSON = {"f": "number", "i": "integer", "u": "integer", "b": "boolean", "U": "string"}
 
 Dimensions = tuple["int | None", ...]
@@ -96,9 +100,9 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
     packed = _packed_rows(value, dtype) if type(value) is list and dtype in _PACKED else None
     if packed is not None:
         return packed if shape is None else packed.reshape(fitting_shape(packed.shape, shape))
-    array = _array_of(value)
-    if array.dtype.kind == "O" and dtype is not None and dtype.kind == "f":
-        array = _with_nan(array)
+    array = _array_of(value, dtype)
+    if array.dtype.kind == "O" and dtype is not None:
+        array = _with_nan(array) if dtype.kind == "f" else _whole(array, dtype) if dtype.kind in "iu" else array
     if array.dtype.kind not in "fiub" and (dtype is None or array.dtype.kind != dtype.kind):
         array = _other_elements(array, dtype)
     if dtype is not None and array.dtype != dtype:
@@ -109,19 +113,82 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
             limits = np.iinfo(dtype)
             if array.min() < limits.min or array.max() > limits.max:
                 raise ValueError(f"an element does not fit into {dtype}")
-        array = array.astype(dtype)
+        array = _narrowed(array, dtype) if dtype.kind == "f" and dtype.itemsize < _F8.itemsize else array.astype(dtype)
     if shape is not None:
         array = array.reshape(fitting_shape(array.shape, shape))
     return array
 
 
-def _array_of(value: Any) -> np.ndarray[Any, Any]:
+def element_types(value: Any, axes: int = _MOST_AXES) -> set[type]:
+    """The types of the elements of nested lists.
+
+    Raises:
+        ValueError: they are nested deeper than an array has axes.
+    """
+    found: set[type] = set(map(type, value))
+    if list in found:
+        if axes <= 1:
+            raise ValueError("expected an array with rows of equal length")
+        found.discard(list)
+        for item in value:
+            if type(item) is list:
+                found |= element_types(item, axes - 1)
+    return found
+
+
+def _array_of(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
     if isinstance(value, Tensor):
         return value.numpy()
+    types: set[type] = set()
+    if type(value) is list:
+        types = element_types(value)
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        types = set(map(type, value.flat))
+    if str in types:
+        return _texts(value, dtype)
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        if types == {int} and array.dtype.kind == "f" and dtype is not None and dtype.kind in "iu":
+            array = np.asarray(value, dtype=object)  # numpy's fractions for whole numbers above 2**63 are not exact
     except (ValueError, TypeError):
         raise ValueError("expected an array with rows of equal length") from None
+    return array
+
+
+def _texts(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """Texts as numpy has them, where they are asked for: each takes as much memory as the longest."""
+    if dtype is None or dtype.kind not in "UM":
+        raise ValueError("expected an array of numbers")
+    try:
+        array = np.asarray(value, dtype=object)
+    except ValueError:
+        raise ValueError("expected an array with rows of equal length") from None
+    lengths = [len(item) if type(item) is str else -1 for item in array.ravel().tolist()]
+    if -1 in lengths:
+        raise ValueError("expected an array of texts, with rows of equal length")
+    size = 4 * max(lengths, default=0) * len(lengths)
+    if size > max(_MOST_PADDED, _PADDED * sum(lengths)):
+        raise ValueError("one of the texts is too long for an array of so many")
+    return array.astype(str)
+
+
+def _whole(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Whole numbers of any size; anything else as it is."""
+    if array.size and all(type(item) is int for item in array.flat):
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise ValueError(f"an element does not fit into {dtype}")
+        return array.astype(dtype)
+    return array
+
+
+def _narrowed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    with np.errstate(over="ignore"):
+        made = array.astype(dtype)
+    infinite = np.isinf(made)
+    if infinite.any() and not np.isinf(array[infinite]).all():
+        raise ValueError(f"an element does not fit into {dtype}")
+    return made
 
 
 @lru_cache(maxsize=256)
