@@ -148,8 +148,14 @@ def _run(predictor: Predictor, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _array(value: Any) -> Any:
-    """An array of numbers, or of texts, whatever a framework calls one."""
+    """An array of numbers, or of texts as objects, whatever a framework calls one."""
     import numpy as np
 
     array = np.asarray(value)
-    return array.astype(str) if array.dtype.kind in "OS" else array
+    if array.dtype.kind not in "OSU":
+        return array
+    return np.array([_text(item) for item in array.ravel().tolist()], dtype=object).reshape(array.shape)
+
+
+def _text(item: Any) -> str:
+    return item.decode(errors="backslashreplace") if isinstance(item, bytes) else str(item)

@@ -200,7 +200,7 @@ class InferenceEndpoint(Endpoint):
 
 
 def _tensor(array: Any) -> Tensor | Any:
-    return array if array.dtype.kind == "U" else tensor_of(array)
+    return array if array.dtype.kind in "OU" else tensor_of(array)
 
 
 async def send_failure(

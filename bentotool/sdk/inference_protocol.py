@@ -158,7 +158,7 @@ def _texts(
         raise ValueError(f"input {name!r} does not have as many bytes as it says")
     if not all(isinstance(text, str) for text in found) or len(found) != math.prod(shape):
         raise ValueError(f"input {name!r} is not {math.prod(shape)} texts")
-    return name, np.array(found, dtype=str).reshape(shape), position
+    return name, np.array(found, dtype=object).reshape(shape), position
 
 
 def _flat(data: list[Any]) -> list[Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bentotool.sdk.arrays import array_schema, fitted, plain
+from bentotool.sdk.arrays import array_schema, fitted, fitting_shape, plain
 from bentotool.sdk.codecs import Batching, Codec, marker
+from bentotool.sdk.tensors import Tensor
 
 __all__ = ["ArraySpec", "ModelCard", "array_names"]
 
@@ -32,18 +33,23 @@ class ArraySpec:
     shape: tuple[int | None, ...] | None
 
     def read(self, value: Any) -> np.ndarray[Any, Any]:
-        """An array from what came.
+        """An array from what came; of texts one of objects, which takes no more memory than they do.
 
         Raises:
             ValueError: it is none of this type and shape.
         """
         if self.dtype == "str":
-            array = np.asarray(value, dtype=object)  # which leaves a number among texts a number
-            if not all(isinstance(item, str) for item in array.flat):
-                raise ValueError("expected texts")
-            value = array.astype(str)
+            return self._texts(value)
         dtype = None if self.dtype == "any" else np.dtype(self.dtype)
         return fitted(value, dtype, self.shape)
+
+    def _texts(self, value: Any) -> np.ndarray[Any, Any]:
+        if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind not in "OU"):
+            raise ValueError("expected texts")
+        array = np.asarray(value, dtype=object)  # which leaves a number among texts a number
+        if not all(isinstance(item, str) for item in array.flat):
+            raise ValueError("expected texts")
+        return array if self.shape is None else array.reshape(fitting_shape(array.shape, self.shape))
 
     def schema(self, tensors: bool) -> dict[str, Any]:
         """Of the array as nested lists, or in BentoML's notation."""
@@ -127,8 +133,7 @@ class ModelCard:
     def _key(self, arrays: Arrays) -> object:
         if not self.rows:
             return object()  # it shares its call with no other
-        return tuple((array.dtype.kind, array.dtype.kind == "U" or array.dtype.str, array.shape[1:])
-                     for array in arrays.values())  # fmt: skip
+        return tuple((array.dtype.str, array.shape[1:]) for array in arrays.values())
 
     def _split(self, merged: Arrays, counts: Sequence[int]) -> list[Any]:
         if not self.rows:

@@ -43,7 +43,7 @@ def check_served(reference: str, inputs: Mapping[str, Any], *, trust: bool = Fal
         {
             "name": name,
             "shape": list(array.shape),
-            "datatype": datatype_of("str" if array.dtype.kind == "U" else array.dtype.name),
+            "datatype": datatype_of("str" if array.dtype.kind in "OU" else array.dtype.name),
             "data": array.ravel().tolist(),
         }
         for name, array in inputs.items()

@@ -94,6 +94,14 @@ def test_every_type_that_travels() -> None:
     assert found == {f"out_{name}": given[f"in_{name}"].tolist() for name in kinds}
 
 
+def test_texts_are_those_that_came() -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    text = TensorProto.STRING
+    namespace("onnx").save_model("echo", model([node], [value("x", ["n"], text)], [value("y", ["n"], text)]))
+    given = np.array(["a", "", "b\0", "bjørn", "x" * 5000], dtype=object)
+    assert check_served("echo", {"x": given}) == {"y": given.tolist()}
+
+
 def test_what_the_model_refuses_is_a_wrong_value(tmp_path: Path) -> None:
     table = helper.make_tensor("table", TensorProto.FLOAT, [3, 1], [1, 2, 3])
     node = helper.make_node("Gather", ["table", "index"], ["y"])

@@ -59,6 +59,18 @@ def test_answers_are_those_of_the_estimator(kind: str) -> None:
     assert set(found) == wanted.get(kind, probable)
 
 
+def test_a_long_text_and_one_that_ends_in_nul() -> None:
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 1))
+    estimator = make_pipeline(vectorizer, LogisticRegression(C=1e4)).fit(
+        ["a", "b", "a\0", "b\0"], ["x", "y", "x\0z", "y"]
+    )
+    namespace("sklearn").save_model("texts", estimator)
+    given = np.array(["a\0", "a", "b" * 5000], dtype=object)
+    found = check_served("texts", {"X": given})
+    assert found["predict"] == estimator.predict(given).tolist() == ["x\0z", "x", "y"]
+    np.testing.assert_allclose(found["predict_proba"], estimator.predict_proba(given), atol=1e-9)
+
+
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names", "ignore:X has feature names")
 def test_columns_have_the_names_they_had() -> None:
     estimator = LogisticRegression().fit(X, Y)

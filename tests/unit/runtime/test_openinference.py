@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import tracemalloc
 from typing import Any, ClassVar
 
 import httpx
@@ -43,7 +44,8 @@ def toy(*, rows: bool = True, inputs: tuple[ArraySpec, ...] = (NUMBERS, NAMES), 
             if (inputs["x"] > 1e6).any():
                 raise RuntimeError("a secret of the model")
             total = inputs["x"].sum(axis=1)
-            greeting = np.array([f"hi {name}" for name in inputs.get("name", total.astype(str))])
+            named = inputs.get("name", total.astype(str))
+            greeting = np.array([f"hi {name}" for name in named], dtype=object)
             return {"total": total, "greeting": greeting}
 
     Toy.go.set()
@@ -172,6 +174,52 @@ def test_a_request_in_json_may_have_its_answer_in_bytes() -> None:
     length = int(answer.headers[LENGTH])
     assert [output["name"] for output in json.loads(answer.content[:length])["outputs"]] == ["total"]
     assert np.frombuffer(answer.content[length:], "<f4").tolist() == [3, 7]
+
+
+ODD_NAMES = ["ada\0", "", "\0", "x" * 200_000, *["b"] * 3_000]
+
+
+def with_odd_names() -> dict[str, tuple[str, bytes, dict[str, str]]]:
+    """The same request in each form that texts come in: by JSON, twice, and as bytes."""
+    count = len(ODD_NAMES)
+    ones = np.ones((count, 2), "<f4")
+    theirs = [{**X, "shape": [count, 2], "data": [1] * 2 * count}, {**NAME, "shape": [count], "data": ODD_NAMES}]
+    binary = in_binary(("x", "FP32", [count, 2], ones.tobytes()), ("name", "BYTES", [count], texts(*ODD_NAMES)))
+    kind = {"content-type": "application/json"}
+    return {
+        "own": ("/predict", json.dumps({"x": ones.tolist(), "name": ODD_NAMES}).encode(), kind),
+        "theirs": (INFER, json.dumps({"inputs": theirs}).encode(), kind),
+        "bytes": (INFER, *binary),
+    }
+
+
+@pytest.mark.parametrize("form", ["own", "theirs", "bytes"])
+def test_texts_stay_as_they_are_and_take_no_more_room(form: str) -> None:
+    path, body, headers = with_odd_names()[form]
+    tracemalloc.start()
+    try:
+        answer = infer(None, path=path, content=body, headers=headers)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.status_code == 200
+    found = answer.json()
+    given = found["greeting"] if form == "own" else found["outputs"][1]["data"]
+    assert given == [f"hi {name}" for name in ODD_NAMES]
+    assert most < 100 * len(body)  # each as wide as the longest, they would take 2 GB
+
+
+@pytest.mark.parametrize("path", ["/predict", INFER])
+def test_a_text_among_numbers_takes_no_room(path: str) -> None:
+    data = ["x" * 200_000, *["b"] * 30_000]
+    body = json.dumps({"x": data, "name": ["a"]} if path == "/predict" else {"inputs": [{**X, "data": data}, NAME]})
+    tracemalloc.start()
+    try:
+        answer = infer(None, path=path, content=body, headers={"content-type": "application/json"})
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (answer.status_code, most < 100 * len(body)) == (400, True)
 
 
 NO_ROWS = [{**X, "shape": [0, 2], "data": []}, {**NAME, "shape": [0], "data": []}]

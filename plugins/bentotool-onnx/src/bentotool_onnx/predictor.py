@@ -36,13 +36,11 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
 
     inputs = tuple(_tensor(node, "takes") for node in model.get_inputs())
     outputs = tuple(_output(node) for node in model.get_outputs())
-    texts = [spec.name for spec in inputs if spec.dtype == "str"]
     names = [spec.name for spec in outputs]
 
     def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
-        given = {name: array.astype(object) if name in texts else array for name, array in arrays.items()}
         try:
-            found = model.run(names, given)
+            found = model.run(names, dict(arrays))
         except InvalidArgument as error:
             raise ValueError(str(error).partition("] : ")[2] or str(error)) from error
         return {name: _by_class(value) for name, value in zip(names, found, strict=True)}

@@ -32,8 +32,8 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
     first = getattr(model, "steps", [("", model)])[0][1]
     features = getattr(model, "n_features_in_", None)
     if callable(getattr(first, "build_analyzer", None)):  # a vectorizer of texts
-        asked = {name: _method(model, name, lambda texts: texts.astype(object)) for name in methods}
-        return rows_predictor(TensorSpec("X", "str", (None,)), np.array(["a"]), asked)
+        asked = {name: _method(model, name, lambda texts: texts) for name in methods}
+        return rows_predictor(TensorSpec("X", "str", (None,)), np.array(["a"], dtype=object), asked)
     if not isinstance(features, int):
         raise UsageError(f"it is not known what a {type(first).__name__} takes, or it is not fitted")
     named = _named(model)
