@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from bentotool.cli.state import current
+from bentotool.errors import UsageError
 
 if TYPE_CHECKING:
     from bentotool.serving import Launch
@@ -76,10 +77,17 @@ def server_options(
 def tls_variables(
     certfile: str | None, keyfile: str | None, ca_certs: str | None, cert_reqs: int | None, ciphers: str | None
 ) -> dict[str, str]:
-    """The variables that tell a server of TLS; its paths are those of the folder that the user is in."""
+    """The variables that tell a server of TLS; its paths are those of the folder that the user is in.
+
+    Raises:
+        UsageError: an option is given and empty, as by a variable of the shell that is not set.
+    """
     files = {"CERTFILE": certfile, "KEYFILE": keyfile, "CA_CERTS": ca_certs}
-    tls = {key: os.path.abspath(file) for key, file in files.items() if file}
     plain = {"CERT_REQS": cert_reqs, "CIPHERS": ciphers}
+    for key, value in {**files, **plain}.items():
+        if value == "":
+            raise UsageError(f"--ssl-{key.lower().replace('_', '-')} is empty", hint="name a value, or leave it out")
+    tls = {key: os.path.abspath(file) for key, file in files.items() if file}
     tls |= {key: str(value) for key, value in plain.items() if value is not None}
     return {f"BENTOTOOL_SSL_{key}": value for key, value in tls.items()}
 

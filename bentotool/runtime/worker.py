@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import BentotoolError, ServiceLoadError
+from bentotool.runtime.handover import receive_sockets
 from bentotool.runtime.logs import set_up_logging, take_loggers
 from bentotool.runtime.monitoring import remember_folder
 from bentotool.runtime.pulse import Pulse, patience
@@ -315,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the worker process."""
     options = _parser().parse_args(argv)
-    *listeners, line = receive_sockets_of(options.sockets)
+    *listeners, line = receive_sockets(options.sockets)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
     set_up_logging(options.log_format, options.quiet)
     remember_folder()
@@ -340,6 +341,7 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
     from bentotool.runtime.joining import find_part, read_line, take_peers, tell_parts
     from bentotool.runtime.loading import load_service
     from bentotool.runtime.metricfiles import DIRECTORY, SLOT, use_slot
+    from bentotool.runtime.tls import check_tls
     from bentotool.sdk.arguments import provide
 
     if os.environ.get(DIRECTORY):
@@ -349,6 +351,8 @@ def _prepare(options: argparse.Namespace, listeners: list[socket.socket], line: 
         provide(setup["values"])
     entry, _name = load_service(options.app_dir, options.service)
     service = find_part(entry, options.part) if options.part else entry
+    if not options.called:
+        check_tls(service)
     if options.tell:  # the first of all workers, and the others have not begun
         entry.prepare()
     peers = tell_parts(entry, line, inside=options.inside) if options.tell else setup.get("peers", {})
@@ -383,13 +387,6 @@ def _shares(options: argparse.Namespace, workers: int) -> Shares | None:
         return Shares(Path(folder, f"connections-{options.part or 'entry'}"), options.index, workers)
     except OSError:  # the disk is full: then the system shares connections out
         return None
-
-
-def receive_sockets_of(where: str) -> list[socket.socket]:
-    """The listeners and, last, the line, in the order in which the supervisor hands them over."""
-    from bentotool.runtime.handover import receive_sockets
-
-    return receive_sockets(where)
 
 
 if __name__ == "__main__":

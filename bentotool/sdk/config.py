@@ -25,7 +25,7 @@ from bentotool.sdk.observation import (
     read_monitoring,
     read_tracing,
 )
-from bentotool.sdk.transport_options import ApiKeys, read_api_keys, read_tls
+from bentotool.sdk.transport_options import ApiKeys, check_tls_table, read_api_keys
 
 __all__ = ["ServiceConfig", "parse_config"]
 
@@ -262,7 +262,7 @@ def parse_config(name: str, options: Mapping[str, Any], *, declared: tuple[str, 
     """
     _check(options, _SCHEMA, (f"service {name}",), declared)
     traffic, http, metrics = options.get("traffic", {}), options.get("http", {}), options.get("metrics", {})
-    read_tls(options.get("ssl"), name)  # wrong values are said where they are written
+    check_tls_table(options.get("ssl"), name)  # wrong values are said where they are written
     logs = options.get("logging", {})
     workers = options.get("workers", 1)
     return ServiceConfig(

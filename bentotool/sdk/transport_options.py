@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bentotool.errors import ConfigError
 
-__all__ = ["ApiKeys", "TlsOptions", "read_api_keys", "read_tls"]
+__all__ = ["ApiKeys", "TlsOptions", "check_tls_table", "read_api_keys", "read_tls"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,22 @@ _TLS = {
 }
 
 
-def _tls_table(given: object, base: tuple[str, ...]) -> tuple[bool, dict[str, Any]]:
-    """Whether the service wants TLS, and its checked values."""
+_VARIABLE = "BENTOTOOL_SSL_"
+
+
+def check_tls_table(given: object, service: str) -> tuple[bool, dict[str, Any]]:
+    """Whether the service wants TLS, and its checked values; what is missing may come from whoever serves it.
+
+    Raises:
+        ConfigError: an unknown key, or a wrong value.
+    """
+    base = (f"service {service}", "ssl")
     if given is None:
         return False, {}
     if not isinstance(given, Mapping):
         raise ConfigError(f"{given!r} is not a table", path=base)
     table = {key: value for key, value in given.items() if value is not None}
-    enabled = bool(table.pop("enabled", False))
+    enabled = table.pop("enabled", None)
     for key, value in table.items():
         if key not in _TLS:
             from bentotool.sdk.config import suggest
@@ -63,50 +72,74 @@ def _tls_table(given: object, base: tuple[str, ...]) -> tuple[bool, dict[str, An
             raise ConfigError(f"unknown option {key!r}", path=base, hint=suggest(key, ["enabled", *_TLS]))
         if not isinstance(value, _TLS[key]) or isinstance(value, bool):
             raise ConfigError(f"{value!r} is not a {_TLS[key].__name__}", path=(*base, key))
-    return enabled, table
+    if table.get("cert_reqs", 0) not in (0, 1, 2):
+        raise ConfigError(f"{table['cert_reqs']} is not 0, 1 or 2", path=(*base, "cert_reqs"))
+    if enabled is None and table:  # off would be served in the clear, and nobody be told
+        hint = 'write "enabled": True, or False'
+        raise ConfigError("neither enabled nor disabled", path=(*base, "enabled"), hint=hint)
+    if not isinstance(enabled, (bool, type(None))):
+        raise ConfigError(f"{enabled!r} is not True or False", path=(*base, "enabled"))
+    return bool(enabled), table
 
 
 def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, kind in _TLS.items():
-        name = f"BENTOTOOL_SSL_{key.upper()}"
+        name = f"{_VARIABLE}{key.upper()}"
         if text := variables.get(name):
             try:
                 found[key] = kind(text)
             except ValueError:
                 raise ConfigError(f"{name}: {text!r} is not a number") from None
+    _check_names(variables)
     return found
 
 
+def _check_names(variables: Mapping[str, str]) -> None:
+    """One that is misspelt would leave TLS off. Others of that prefix are not ours: a cluster sets some for its own."""
+    known = [key.upper() for key in _TLS]
+    for name in variables:
+        rest = name.removeprefix(_VARIABLE) if name.startswith(_VARIABLE) else ""
+        if rest and rest not in known and (close := difflib.get_close_matches(rest, known, 1)):
+            raise ConfigError(f"there is no {name}", hint=f"did you mean {_VARIABLE}{close[0]}?")
+
+
+def _option(key: str) -> str:
+    variable = f"{_VARIABLE}{key.upper()}"
+    unnamed = key in ("keyfile_password", "version")  # the command line takes none
+    return variable if unnamed else f"--ssl-{key.replace('_', '-')} ({variable})"
+
+
 def read_tls(given: object, service: str, variables: Mapping[str, str] | None = None) -> TlsOptions | None:
-    """The options, or None where TLS is off.
+    """The options, or None where TLS is off: the service does not enable it, and the environment names none of them.
 
     Args:
         given: the service's ``ssl``.
         variables: the environment, where ``BENTOTOOL_SSL_CERTFILE`` and the like stand above what the service says.
 
     Raises:
-        ConfigError: an unknown key, a wrong value, or no certificate.
+        ConfigError: an unknown key, a wrong value, or something given without what it needs, such as a certificate.
     """
     base = (f"service {service}", "ssl")
-    enabled, table = _tls_table(given, base)
-    chosen = {**(table if enabled else {}), **_from_variables(variables or {})}
-    if not enabled and "certfile" not in chosen:
+    enabled, table = check_tls_table(given, service)
+    asked = _from_variables(variables or {})
+    if not enabled and not asked:
         return None
+    chosen = {**(table if enabled else {}), **asked}
     if "certfile" not in chosen:
-        raise ConfigError(
-            "TLS needs a certificate", path=(*base, "certfile"), hint="bentotool serve --ssl-certfile FILE"
-        )
-    options = TlsOptions(**chosen)
+        hint = "name it: --ssl-certfile FILE, or BENTOTOOL_SSL_CERTFILE=FILE"
+        if enabled:
+            raise ConfigError("TLS needs a certificate", path=(*base, "certfile"), hint=hint)
+        raise ConfigError(f"TLS needs a certificate, and {_option(next(iter(asked)))} comes without one", hint=hint)
+    options = TlsOptions(**{"cert_reqs": 2 if "ca_certs" in chosen else 0, **chosen})
     if options.cert_reqs not in (0, 1, 2):
-        raise ConfigError(f"{options.cert_reqs} is not 0, 1 or 2", path=(*base, "cert_reqs"))
+        raise ConfigError(f"{_option('cert_reqs')}: {options.cert_reqs} is not 0, 1 or 2")
     if options.cert_reqs and options.ca_certs is None:
         raise ConfigError(
-            "certificates of callers are asked for, and nothing says whose are good",
-            path=(*base, "ca_certs"),
-            hint="bentotool serve --ssl-ca-certs FILE",
+            "TLS: certificates of callers are asked for, and nothing says whose are good",
+            hint="name who signs them: --ssl-ca-certs FILE, or BENTOTOOL_SSL_CA_CERTS=FILE",
         )
-    return options if not options.ca_certs or options.cert_reqs else replace(options, cert_reqs=2)
+    return options
 
 
 @dataclass(frozen=True)

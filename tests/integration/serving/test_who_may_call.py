@@ -16,8 +16,7 @@ import pytest
 
 from bentotool.errors import BentotoolError
 from bentotool.runtime.access import load_keys
-from bentotool.runtime.server_options import tls_context
-from bentotool.sdk.transport_options import ApiKeys, TlsOptions, read_api_keys, read_tls
+from bentotool.sdk.transport_options import ApiKeys, read_api_keys
 
 GOOD, OTHER = "correct-horse-battery", "a-second-key-of-another"
 SERVICE = """
@@ -336,30 +335,3 @@ def test_certificates_of_callers(serving: Any, certificates: Path, clients: Any,
             with pytest.raises((httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError)):
                 httpx.get(f"{server.url}/readyz", verify=clients[who])
         assert httpx.post(f"{server.url}/name", json={}, verify=clients["client"]).text == "guarded"
-
-
-def test_a_server_without_its_certificate_does_not_start(certificates: Path, tmp_path: Path) -> None:
-    files = {"BENTOTOOL_SSL_CERTFILE": "no-such-file", "BENTOTOOL_SSL_KEYFILE": str(certificates / "server.key")}
-    assert "no-such-file: No such file" in does_not_start(tmp_path, "", **files)
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"CERTFILE": "no-such-file"}, "No such file"),
-        ({"KEYFILE": "client.key"}, "(?i)key.values.mismatch"),
-        ({"CERTFILE": "server.key"}, "TLS"),
-        ({"CA_CERTS": "server.key"}, "TLS"),
-        ({"CIPHERS": "nonsense"}, "ciphers 'nonsense'"),
-        ({"CERT_REQS": "many"}, "not a number"),
-        ({"CERT_REQS": "2"}, "nothing says whose are good"),
-    ],
-)
-def test_tls_that_cannot_be(certificates: Path, changed: dict[str, str], words: str) -> None:
-    files = {"CERTFILE": "server.pem", "KEYFILE": "server.key", **changed}
-    values = {
-        f"BENTOTOOL_SSL_{key}": str(certificates / name) if key in ("CERTFILE", "KEYFILE", "CA_CERTS") else name
-        for key, name in files.items()
-    }
-    with pytest.raises(BentotoolError, match=words):
-        tls_context(read_tls(None, "S", values) or TlsOptions(""))
