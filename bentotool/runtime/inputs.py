@@ -195,7 +195,7 @@ def inference_request(body: bytearray, headers: Headers) -> InferenceRequest:
         InvalidArgument: it is none.
     """
     try:
-        return read_inference(body, int(headers[LENGTH_HEADER]))
+        return read_inference(body, headers[LENGTH_HEADER])
     except ValueError as error:
         raise InvalidArgument(f"$: {error}", details={"path": "$"}) from None
 

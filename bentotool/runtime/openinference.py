@@ -171,7 +171,7 @@ class InferenceEndpoint(Endpoint):
 
     def _read(self, body: bytearray, headers: Mapping[bytes, bytes]) -> InferenceRequest:
         try:
-            request = read_inference(body, int(headers.get(LENGTH_HEADER, len(body))))
+            request = read_inference(body, headers.get(LENGTH_HEADER))
         except ValueError as error:
             raise InvalidArgument(f"$: {error}", details={"path": "$"}) from None
         known = [spec.name for spec in self._card.outputs]

@@ -20,7 +20,7 @@ from bentotool.sdk.tensors import Tensor
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LENGTH_HEADER", "InferenceRequest", "datatype_of", "read_inference", "write_inference"]
+__all__ = ["LENGTH_HEADER", "InferenceRequest", "datatype_of", "header_length", "read_inference", "write_inference"]
 
 LENGTH_HEADER = b"inference-header-content-length"
 _MAX_HEADER = 64 * 1024 * 1024
@@ -42,6 +42,14 @@ _TYPES = {
 _NAMES = {name: code for code, (name, _) in _TYPES.items()}
 _TEXTS = "BYTES"
 _LENGTH = 4
+_ELEMENTS: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {int},
+    "u": {int},
+    "f": {int, float, type(None)},  # null stands for NaN, as it does in answers
+}
+"""Kind of numpy's type → types of the elements in JSON that mean one of it."""
+_WORDS = {str: "a text", bool: "true or false", int: "a number", float: "a fraction", dict: "an object"}
 
 
 def datatype_of(dtype: str) -> str:
@@ -76,22 +84,41 @@ class InferenceRequest:
         return self.outputs.get(output, self.binary)
 
 
-def read_inference(body: bytes | bytearray | memoryview, header_length: int) -> InferenceRequest:
+def header_length(raw: bytes | None, size: int) -> int:
+    """How many bytes of a body are JSON.
+
+    Args:
+        raw: the header that says so; None where there is none, and all are.
+        size: of the body.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    if raw is None:
+        return size
+    if not raw.isdigit() or len(raw) > 20 or not 0 < int(raw) <= min(size, _MAX_HEADER):
+        raise ValueError("Inference-Header-Content-Length does not lie in the body")
+    return int(raw)
+
+
+def read_inference(body: bytes | bytearray | memoryview, length: bytes | None) -> InferenceRequest:
     """Read a request.
+
+    Args:
+        body: all of it.
+        length: the header that says how much of it is JSON, where there is one.
 
     Raises:
         ValueError: not of this form, or it contradicts itself.
     """
     view = memoryview(body)
-    if not 0 < header_length <= min(len(view), _MAX_HEADER):
-        raise ValueError("Inference-Header-Content-Length does not lie in the body")
+    position = header_length(length, len(view))
     try:
-        head = msgspec.json.decode(view[:header_length])
+        head = msgspec.json.decode(view[:position])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"the inference header is not JSON: {error}") from None
     if not isinstance(head, dict) or not isinstance(head.get("inputs"), list):
         raise ValueError("the inference header has no inputs")
-    position = header_length
     tensors: dict[str, Any] = {}
     for entry in head["inputs"]:
         name, value, position = _input(entry, view, position)
@@ -100,26 +127,42 @@ def read_inference(body: bytes | bytearray | memoryview, header_length: int) -> 
         tensors[name] = value
     if position != len(view):
         raise ValueError("the body goes on after its last tensor")
-    outputs: Any = head.get("outputs")
-    each = outputs if isinstance(outputs, list) else []
-    all_binary = _flag(head, "binary_data_output")
-    wanted = {
-        entry["name"]: _flag(entry, "binary_data") if _parameter(entry, "binary_data") is not None else all_binary
-        for entry in each
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    }
-    binary = all_binary or any(_flag(output, "binary_data") for output in each)
     identity = head.get("id")
-    return InferenceRequest(tensors, identity if isinstance(identity, str) else None, binary, wanted)
+    if not isinstance(identity, str | None):
+        raise ValueError("the id is not a text")
+    all_binary = _flag(head, "the request", "binary_data_output", False)
+    wanted = _outputs(head.get("outputs"), all_binary)
+    return InferenceRequest(tensors, identity, all_binary or any(wanted.values()), wanted)
 
 
-def _parameter(entry: Any, name: str) -> Any:
-    parameters = entry.get("parameters") if isinstance(entry, dict) else None
-    return parameters.get(name) if isinstance(parameters, dict) else None
+def _outputs(given: Any, all_binary: bool) -> dict[str, bool]:
+    """The outputs that are asked for, and whether as bytes."""
+    if given is None:
+        return {}
+    if not isinstance(given, list):
+        raise ValueError("the outputs are not a list")
+    wanted: dict[str, bool] = {}
+    for entry in given:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise ValueError("an output has no name")
+        if entry["name"] in wanted:
+            raise ValueError(f"output {entry['name']!r} is there twice")
+        wanted[entry["name"]] = _flag(entry, f"output {entry['name']!r}", "binary_data", all_binary)
+    return wanted
 
 
-def _flag(entry: Any, name: str) -> bool:
-    return bool(_parameter(entry, name))
+def _parameter(entry: dict[str, Any], where: str, name: str) -> Any:
+    parameters = entry.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise ValueError(f"the parameters of {where} are not an object")
+    return None if parameters is None else parameters.get(name)
+
+
+def _flag(entry: dict[str, Any], where: str, name: str, default: bool) -> bool:
+    found = _parameter(entry, where, name)
+    if not isinstance(found, bool | None):
+        raise ValueError(f"{name} of {where} is not true or false")
+    return default if found is None else found
 
 
 def _input(entry: Any, view: memoryview, position: int) -> tuple[str, Any, int]:
@@ -130,15 +173,17 @@ def _input(entry: Any, view: memoryview, position: int) -> tuple[str, Any, int]:
         raise ValueError(f"input {name!r} has elements of type {code!r}, which are not read here")
     if not isinstance(shape, list) or len(shape) > 32 or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"input {name!r} has no shape")
-    length = _parameter(entry, "binary_data_size")
+    length = _parameter(entry, f"input {name!r}", "binary_data_size")
     if code == _TEXTS:
         return _texts(name, entry, shape, view[position:], length, position)
     kind, size = _TYPES[code]
     if length is None:
         data = entry.get("data")
-        if not isinstance(data, list) or kind == "bfloat16":
+        if kind == "bfloat16":
+            raise ValueError(f"input {name!r} is of BF16, which travels as bytes alone")
+        if not isinstance(data, list):
             raise ValueError(f"input {name!r} has no data")
-        return name, _from_list(name, data, kind, tuple(shape)), position
+        return name, _from_list(name, data, code, tuple(shape)), position
     if type(length) is not int or length != math.prod(shape) * size or position + length > len(view):
         raise ValueError(f"input {name!r} does not have as many bytes as it says")
     return name, Tensor(kind, tuple(shape), view[position : position + length]), position + length
@@ -182,13 +227,24 @@ def _read_texts(name: str, data: memoryview) -> list[str]:
     return texts
 
 
-def _from_list(name: str, data: list[Any], kind: str, shape: tuple[int, ...]) -> Any:
+def _from_list(name: str, data: list[Any], code: str, shape: tuple[int, ...]) -> Any:
     import numpy as np
 
+    from bentotool.sdk.arrays import element_types, fitted
+
+    dtype = np.dtype(_TYPES[code][0])
     try:
-        return np.asarray(data, np.dtype(kind)).reshape(shape)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"input {name!r} is not an array of {kind} of shape {shape}: {error}") from None
+        wrong = element_types(data) - _ELEMENTS[dtype.kind]
+        if wrong:
+            raise ValueError(f"{_WORDS.get(min(wrong, key=str), 'null')} is among its elements")
+        array = fitted(data, dtype, None)
+        if array.ndim > 1 and [size for size in array.shape if size != 1] != [size for size in shape if size != 1]:
+            raise ValueError(f"its lists are of shape {array.shape}")
+        if array.size != math.prod(shape):
+            raise ValueError(f"it has {array.size} element{'s' if array.size != 1 else ''}")
+        return array.reshape(shape)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"input {name!r} is no {code} of shape {shape}: {error}") from None
 
 
 def write_inference(

@@ -15,6 +15,7 @@ import pytest
 from bentotool.runtime.app import Application
 from bentotool.sdk.api import api
 from bentotool.sdk.exceptions import InvalidArgument
+from bentotool.sdk.inference_protocol import datatype_of, read_inference
 from bentotool.sdk.named_arrays import ArraySpec, ModelCard
 from bentotool.sdk.service import Service, service
 
@@ -239,6 +240,21 @@ WRONG = {
     "no such output": ({"inputs": [X, NAME], "outputs": [{"name": "z"}]}, "there is no output 'z'"),
     "no inputs": ({}, "has no inputs"),
     "no object": ([1], "has no inputs"),
+    "an id that is none": ({"inputs": [X, NAME], "id": 5}, "the id is not a text"),
+    "outputs that are none": ({"inputs": [X, NAME], "outputs": {"name": "total"}}, "the outputs are not a list"),
+    "an output without name": ({"inputs": [X, NAME], "outputs": [{"nam": "total"}]}, "an output has no name"),
+    "an output by its name alone": ({"inputs": [X, NAME], "outputs": ["total"]}, "an output has no name"),
+    "an output twice": ({"inputs": [X, NAME], "outputs": [{"name": "total"}] * 2}, "output 'total' is there twice"),
+    "parameters that are none": ({"inputs": [X, NAME], "parameters": [1]}, "the parameters of the request are not an"),
+    "an input's parameters": ({"inputs": [{**X, "parameters": 1}, NAME]}, "the parameters of input 'x' are not an"),
+    "bytes perhaps": (
+        {"inputs": [X, NAME], "outputs": [{"name": "total", "parameters": {"binary_data": "no"}}]},
+        "binary_data of output 'total' is not true or false",
+    ),
+    "an answer in bytes perhaps": (
+        {"inputs": [X, NAME], "parameters": {"binary_data_output": 1}},
+        "binary_data_output of the request is not true or false",
+    ),
     "refused by the model": ({"inputs": [{**X, "data": [-1, 0, 0, 0]}, NAME]}, "refuses the input: below zero"),
 }
 
@@ -250,6 +266,71 @@ def test_what_is_wrong_with_a_request(wrong: str) -> None:
     assert answer.status_code == 400
     assert set(answer.json()) == {"error"}
     assert said in answer.json()["error"]
+
+
+def of_type(datatype: str, *data: Any, shape: list[int] | None = None) -> dict[str, Any]:
+    return {"name": "v", "datatype": datatype, "shape": shape or [len(data)], "data": list(data)}
+
+
+INEXACT = {
+    "fractions for whole numbers": (of_type("INT64", 1, 2.5), "v' is no INT64 of shape (2,): a fraction is among its"),
+    "a fraction that is whole": (of_type("INT64", 2.0), "a fraction is among its elements"),
+    "texts for numbers": (of_type("FP32", 1, "2"), "a text is among its elements"),
+    "texts for whole numbers": (of_type("INT32", "2"), "a text is among its elements"),
+    "truth for numbers": (of_type("INT8", 1, True), "true or false is among its elements"),
+    "truth for fractions": (of_type("FP64", 1.5, True), "true or false is among its elements"),
+    "numbers for truth": (of_type("BOOL", True, 1), "a number is among its elements"),
+    "texts for truth": (of_type("BOOL", "false"), "a text is among its elements"),
+    "nothing for whole numbers": (of_type("INT64", 1, None), "null is among its elements"),
+    "an object": (of_type("FP64", {}), "an object is among its elements"),
+    "too large": (of_type("INT8", 128), "does not fit into int8"),
+    "below zero": (of_type("UINT8", -1), "does not fit into uint8"),
+    "larger than any": (of_type("UINT64", 2**64), "does not fit into uint64"),
+    "larger than any fraction": (of_type("FP32", 1e300), "does not fit into float32"),
+    "larger than half a fraction": (of_type("FP16", 70000), "does not fit into float16"),
+    "rows of another length": (of_type("FP32", [1, 2, 3], [4, 5, 6], shape=[3, 2]), "its lists are of shape (2, 3)"),
+    "rows that differ": (of_type("FP32", [1], [2, 3], shape=[3]), "rows of equal length"),
+    "halves as numbers": (of_type("BF16", 1.5), "travels as bytes alone"),
+    "more than any array": (of_type("FP32", shape=[0, 2**62, 2**62]), "is no FP32 of shape"),
+    "no list": ({**of_type("FP32"), "data": 5}, "input 'v' has no data"),
+}
+
+
+@pytest.mark.parametrize("inexact", INEXACT)
+def test_elements_are_taken_as_they_are_or_not_at_all(inexact: str) -> None:
+    entry, said = INEXACT[inexact]
+    model = toy(inputs=(ArraySpec("v", "any", None),))
+    answer = infer({"inputs": [entry]}, model)
+    assert (answer.status_code, said in answer.json()["error"]) == (400, True), answer.text
+    assert model.inner.calls == []
+
+
+EXACT = [
+    of_type("UINT64", 2**64 - 1, 0),
+    of_type("INT64", -(2**63), 2**63 - 1),
+    of_type("FP32", 1, 2.5),
+    of_type("FP16", 65504),
+    of_type("BOOL", True, False),
+    of_type("FP64", [1], [2], shape=[2]),
+    of_type("FP64", 1.5, None),
+]
+
+
+@pytest.mark.parametrize("entry", EXACT, ids=lambda entry: entry["datatype"])
+def test_elements_that_fit(entry: dict[str, Any]) -> None:
+    request = read_inference(json.dumps({"inputs": [entry], "id": None, "outputs": None}).encode(), None)
+    array = request.tensors["v"]
+    plain = [None if value != value else value for value in array.ravel().tolist()]
+    assert (plain, array.shape) == (np.array(entry["data"], dtype=object).ravel().tolist(), tuple(entry["shape"]))
+    assert datatype_of(array.dtype.name) == entry["datatype"]
+
+
+@pytest.mark.parametrize("length", ["1_1", "+11", "11 ", " ", "-1", "0", "12", "9" * 5000, "٣"])
+def test_a_length_that_is_none(length: str) -> None:
+    raw = length.encode()
+    answer = infer(content=b'{"id":"abc"}'[:11], headers=[(LENGTH.encode(), raw)])
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "$: Inference-Header-Content-Length does not lie in the body"}
 
 
 @pytest.mark.parametrize(
