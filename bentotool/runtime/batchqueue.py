@@ -19,6 +19,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -146,7 +147,7 @@ class BatchQueue:
         self.lag = 0.0
         self._keys: dict[object, list[Entry]] = {}
         self._size = 0
-        self._usual_units = 1.0
+        self._usual_units = self._least_units = 1.0
         self._busy_until: float | None = None
         self._trial_at = clock() + _TRIAL_S
         self._arrivals = Arrivals(clock)
@@ -171,7 +172,7 @@ class BatchQueue:
         if self._busy_until is None or not self.cost.known:
             return
         left, rest = deadline - now, max(0.0, self._busy_until - now)
-        ahead = self._ahead_of(deadline) + self._usual_units
+        ahead = self._ahead_of(deadline) + self._least_units
         batches, last = divmod(ahead, self.max_units)
         wait = rest + batches * self.cost(self.max_units) + self.cost(last)
         if wait > left or rest + self._time(self._next_batch(left)) > left * _SLACK:
@@ -186,9 +187,12 @@ class BatchQueue:
         return sum(bisect.bisect(waiting, probe) for waiting in self._keys.values()) * self._usual_units
 
     def _next_batch(self, left: float) -> float:
-        """Units of a batch that fills while it waits for as long as its entries can: b = λ·(left − t(b))."""
-        rate, cost = self._arrivals.rate() * self._usual_units, self.cost
-        return min(self.max_units, max(self._usual_units, rate * (left - cost.alpha) / (1.0 + rate * cost.beta)))
+        """Units of a batch that fills while it waits for as long as its entries can: n = λ·(left − t(b)) entries, this
+        one among them. Its size is not known yet; it may be as small as any.
+        """
+        rate, cost, usual = self._arrivals.rate(), self.cost, self._usual_units
+        entries = rate * (left - cost.alpha) / (1.0 + rate * usual * cost.beta)
+        return min(self.max_units, self._least_units + max(0.0, entries - 1.0) * usual)
 
     def put(self, entry: Entry) -> None:
         """Add an entry.
@@ -211,6 +215,7 @@ class BatchQueue:
             bisect.insort(waiting, entry)
         self._size += 1
         self._usual_units += 0.05 * (entry.units - self._usual_units)
+        self._least_units = min(entry.units, self._least_units + 0.01 * (entry.units - self._least_units))
 
     def _full(self) -> ServiceUnavailable:
         self.observer.shed("queue_full")
@@ -297,37 +302,42 @@ class BatchQueue:
     def _choose(self, waiting: list[Entry]) -> tuple[int, int]:
         """Start and end of the batch which, with the one after it, answers most per second.
 
-        The one after it is reckoned with what is left by then and what comes meanwhile at the present rate. So neither
-        is a large batch taken whose length costs the next one more than it brings, nor is anybody given up whom two
-        batches can serve.
+        The one after it is reckoned with what is left by then and what comes meanwhile at the present rate, so that no
+        large batch is taken whose length costs the next one more than it brings.
+
+        Entries are passed over, to be given up, only where they have less time than a full batch takes, and only for
+        others of about their size. So neither small nor large ones starve.
         """
         now, cost, tail = self.clock(), self.cost, self._time(0)
         beta = max(cost.beta * _SURE, 1e-12)
         before = [0, *itertools.accumulate(entry.units for entry in waiting)]
-        last = waiting[-1]
-        rate = self._arrivals.rate() * self._usual_units * len(waiting) / max(1, self._size)
+        last, count = waiting[-1], len(waiting)
+        rate = self._arrivals.rate() * self._usual_units * count / max(1, self._size)
+        starts = min(count, 2 * self.max_units)
         best, best_rate = (0, 1), 0.0
-        for start in range(min(len(waiting), 2 * self.max_units)):
+        least = most = waiting[0].units
+        for start in range(0, starts, -(-starts // _STARTS)):
+            first = waiting[start]
+            least, most = min(least, first.units), max(most, first.units)
+            if most > _ALIKE * least:
+                break
             # the largest batch that its first, most urgent entry can wait for
-            most = min(self.max_units, (waiting[start].deadline - now - tail) / beta)
-            end = max(start + 1, bisect.bisect_right(before, before[start] + most, start + 1) - 1)
-            if end - start == len(waiting):
+            room = (first.deadline - now - tail) / beta
+            end = bisect.bisect_right(before, before[start] + min(self.max_units, room), start + 1) - 1
+            end = max(start + 1, end)
+            if end - start == count:
                 return start, end
             units = before[end] - before[start]
             seconds = cost(units)
             then = now + seconds + tail
-            left = end
-            while left < len(waiting) and waiting[left].deadline < then + beta:
-                left += 1
-            spare = (
-                waiting[left].deadline - then if left < len(waiting) else last.deadline - last.arrived - seconds - tail
-            )
+            left = bisect.bisect_left(waiting, then + beta, end, key=_deadline)
+            spare = (waiting[left].deadline - then) if left < count else last.deadline - last.arrived - seconds - tail
             gathered = before[-1] - before[left] + rate * seconds
             following = max(1.0, min(self.max_units, gathered, spare / beta))
             answered = (units + following) / max(seconds + cost(following), 1e-9)
             if answered > best_rate * 1.0005:
                 best, best_rate = (start, end), answered
-            if end == len(waiting) or units == self.max_units:
+            if end == count or room >= self.max_units:  # it is not time that bounds it
                 break
         return best
 
@@ -337,8 +347,15 @@ _TRIAL_S = 1.0
 _SURE = 1.015
 """By how much longer a batch may take than expected: a pause of the machine hits long ones more often, and makes more
 answers late with them."""
+_ALIKE = 8
+"""Entries whose units differ by a larger factor are not given up for each other."""
+_STARTS = 128
+"""So many beginnings of a batch are compared at most: choosing must cost nothing beside running."""
 _SLACK = 1.1
 """How far above a request's time the estimate at the door may lie: it is rough, and `take` decides exactly."""
+
+
+_deadline = operator.attrgetter("deadline")
 
 
 def _nobody(result: Any, error: BaseException | None) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,103 @@ def test_alone_a_request_never_waits():
     assert set(run.sizes) == {1}
     assert not run.refused
     assert not run.shed
+
+
+Arrival = tuple[float, int, float]
+"""When, in seconds; its units; seconds to its deadline."""
+
+
+def share_in_time(arrivals: list[Arrival]) -> dict[int, float]:
+    """One executor; which share of the entries of a size is answered in time."""
+    clock = Clock()
+    queue = BatchQueue(LARGEST, 1000, learnt(), clock, Observer())
+    coming = sorted(((100.0 + at, units, patience) for at, units, patience in arrivals), reverse=True)
+    came, good = Counter(units for _, units, _ in arrivals), Counter[int]()
+
+    def arrive_until(when: float) -> None:
+        while coming and coming[-1][0] <= when:
+            clock.now, units, patience = coming.pop()
+            try:
+                queue.admit(clock.now + patience)
+            except ServiceUnavailable:
+                continue
+            queue.put(Entry(None, units, None, clock.now + patience, lambda: False, lambda result, error: None))
+
+    while coming:
+        if not len(queue):
+            arrive_until(max(clock.now, coming[-1][0]))
+        batch = queue.take()
+        if not batch:
+            continue
+        units = sum(entry.units for entry in batch)
+        end = clock.now + FIXED + EACH * units
+        arrive_until(end)
+        clock.now = end
+        queue.cost.observe(units, FIXED + EACH * units)
+        good.update(entry.units for entry in batch if entry.deadline >= end)
+    return {units: good[units] / came[units] for units in came}
+
+
+def poisson(rate: float, units: int, patience: float, seed: int, seconds: float = 30.0) -> list[Arrival]:
+    rng, at, found = random.Random(seed), 0.0, []
+    while (at := at + rng.expovariate(rate)) < seconds:
+        found.append((at, units, patience))
+    return found
+
+
+@pytest.mark.parametrize("patience", [0.3, 1.0, 10.0])
+def test_small_requests_do_not_starve_beside_full_batches(patience):
+    """Bulk callers that ask for more than there is get their share of it, and so do the others."""
+    bulk, small = poisson(16.0, LARGEST, patience, seed=1), poisson(5.0, 1, patience, seed=2)
+    found = share_in_time(bulk + small)
+    assert found[1] >= 0.75
+    assert found[LARGEST] >= 0.75
+
+
+def test_small_urgent_requests_are_let_in_beside_patient_full_batches():
+    bulk, small = poisson(8.0, LARGEST, 10.0, seed=1), poisson(5.0, 1, 0.1, seed=2)
+    assert share_in_time(bulk + small)[1] >= 0.9
+
+
+@pytest.mark.parametrize(("units", "share"), [(5, 0.9), (15, 0.9), (30, 0.5)])
+def test_large_requests_do_not_starve_beside_many_small_ones(units, share):
+    """Six tenths of the capacity are asked by small ones; 30 units take three quarters of the deadline alone."""
+    large, small = poisson(3.0, units, DEADLINE, seed=1), poisson(0.6 * BEST, 1, DEADLINE, seed=2)
+    found = share_in_time(large + small)
+    assert found[units] >= share
+    assert found[1] >= 0.94
+
+
+@pytest.mark.parametrize("sizes", [(1, 30), (1, 8), (1, 2, 3, 4, 5)])
+def test_whatever_the_sizes_overload_leaves_the_service_busy_with_what_is_in_time(sizes):
+    asked = 3 * BEST
+    arrivals = [
+        arrival
+        for seed, units in enumerate(sizes)
+        for arrival in poisson(asked / sum(sizes), units, DEADLINE, seed, seconds=20.0)
+    ]
+    found = share_in_time(arrivals)
+    assert sum(found[units] * units * asked / sum(sizes) for units in sizes) >= 0.8 * BEST
+    assert min(found.values()) > 0.1
+
+
+def test_choosing_a_batch_looks_at_a_bounded_number_of_beginnings():
+    class Counting(CostModel):
+        calls = 0
+
+        def __call__(self, units: float) -> float:
+            self.calls += 1
+            return super().__call__(units)
+
+    clock, cost = Clock(), Counting()
+    for units in (1, 16, 32, 64) * 5:
+        cost.observe(units, FIXED + EACH * units)
+    queue = BatchQueue(4096, 10_000, cost, clock, Observer())
+    for _ in range(10_000):
+        queue.put(Entry(None, 1, None, clock.now + 4.0, lambda: False, lambda result, error: None))
+    cost.calls = 0
+    assert queue.take()
+    assert cost.calls < 500
 
 
 operations = st.lists(
