@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["OpenInference"]
 
 _EXTENSIONS = ["binary_tensor_data"]
-_REST = "/v2/{path:path}"
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_BASE = "/v2"
+_REST = f"{_BASE}/{{path:path}}"
 _JSON = "application/json"
 
 
@@ -67,10 +70,11 @@ class OpenInference:
             "infer": self.inference,
         }
         for route in routes_of(self._card):
-            yield route.method, route.path, answers[route.what]
-            wrong = "GET" if route.method == "POST" else "POST"
-            yield wrong, route.path, self._wrong_method
-        for method in ("GET", "POST"):
+            wrong = partial(self._wrong_method, route.method)
+            for method in _METHODS:
+                yield method, route.path, answers[route.what] if method == route.method else wrong
+        for method in _METHODS:
+            yield method, f"{_BASE}/", self._unknown
             yield method, _REST, self._unknown
 
     async def _server(self, scope: Scope, _receive: Receive, send: Send) -> None:
@@ -96,10 +100,9 @@ class OpenInference:
         error = _NotServed(f"nothing is at {scope['path']}: the model here is {card.name}, version {card.version}")
         await self._fail(scope, send, error)
 
-    async def _wrong_method(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        other = "POST" if scope["method"] == "GET" else "GET"
-        error = ServiceError(f"{scope['method']} is not answered at {scope['path']}: use {other}", 405)
-        await self._fail(scope, send, error, {"allow": other})
+    async def _wrong_method(self, right: str, scope: Scope, _receive: Receive, send: Send) -> None:
+        error = ServiceError(f"{scope['method']} is not answered at {scope['path']}: use {right}", 405)
+        await self._fail(scope, send, error, {"allow": right})
 
     async def _fail(self, scope: Scope, send: Send, error: Exception, extra: Mapping[str, str] | None = None) -> None:
         await send_failure(error, send, self._app.request_id(dict(scope["headers"])), scope["path"], extra)

@@ -368,6 +368,26 @@ def test_other_failures_have_the_status_they_have_elsewhere() -> None:
     assert (late.status_code, set(late.json())) == (400, {"error"})
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/v2/", 404, None),
+        ("GET", "/v2/models/toy/", 404, None),
+        ("PUT", "/v2/nothing", 404, None),
+        ("DELETE", INFER, 405, "POST"),
+        ("GET", INFER, 405, "POST"),
+        ("POST", BASE, 405, "GET"),
+        ("PATCH", "/v2", 405, "GET"),
+        ("OPTIONS", "/v2/health/live", 405, "GET"),
+    ],
+)
+def test_below_v2_errors_are_the_protocols(method: str, path: str, status: int, allow: str | None) -> None:
+    answer = served(lambda client, _app: client.request(method, path))
+    assert (answer.status_code, answer.headers.get("allow")) == (status, allow)
+    assert path in answer.json()["error"]
+    assert set(answer.json()) == {"error"}
+
+
 async def all_in(app: Application, number: int) -> None:
     """Wait until so many requests are in, and have had turns of the event loop to get into the queue."""
     for _ in range(1000):
