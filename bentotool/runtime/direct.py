@@ -35,6 +35,7 @@ _REST_S = 0.001
 _GATHERED_S = 0.001
 """For so long an executor that sleeps is left asleep while requests are put into its queue."""
 _JSON = b"application/json"
+_CLOSE = b"connection", b"close"
 _LINES = {status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 
@@ -45,12 +46,14 @@ class Direct:
         method: of the requests.
         open: False once the application has ended.
         limit: bytes of a body.
+        closing: the headers that all answers have say that each is the last of its connection.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.method = endpoint.spec.options.method
         self.open = True
+        self.closing = False
         self._arrived: list[Exchange] = []
         self._changes: list[int] = []
         self._ready: list[tuple[Exchange, bytes, bytes]] = []
@@ -78,9 +81,13 @@ class Direct:
         )
 
     def preset(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """Lines of the headers that all answers have; the server replaces the list when they change."""
+        """Lines of the headers that all answers have, without what closes the connection; the server replaces the
+        list when they change.
+        """
         if headers is not self._preset[0]:
-            self._preset = headers, b"".join([b"%s: %s\r\n" % header for header in headers])
+            kept = [header for header in headers if header != _CLOSE]
+            self._preset = headers, b"".join([b"%s: %s\r\n" % header for header in kept])
+            self.closing = len(kept) < len(headers)
         return self._preset[1]
 
     def gauge(self, difference: int) -> None:
@@ -255,10 +262,13 @@ class Exchange:
     async def _send(self, result: Any) -> None:
         cycle, endpoint, status = self._cycle, self._endpoint, _GONE
         send = endpoint.send
+        # the protocol has one scope for all requests with the same head
+        state = dict(cycle.scope.get("state", ()))
+        scope = {**cycle.scope, "headers": list(self.headers.items()), "state": state}
         try:
             try:
                 status = await send(
-                    result, cycle.scope, cycle.receive, cycle.send, self.headers, self._request_id, self.started, None
+                    result, scope, cycle.receive, cycle.send, self.headers, self._request_id, self.started, None
                 )
             except Exception as error:
                 status = await endpoint.app.send_failure(error, cycle.send, self._request_id, endpoint.spec.name)
@@ -268,8 +278,10 @@ class Exchange:
     def _fail(self, error: Exception) -> None:
         status, headers, body = failure(error, self._request_id, self._endpoint.spec.name)
         self._leave(status)
-        line = _LINES.get(status, b"HTTP/1.1 %d \r\n" % status)
-        self.write(b"".join([line, self._preset(), *(b"%s: %s\r\n" % header for header in headers)]), body)
+        if _CLOSE in headers:
+            self._cycle.keep_alive = False
+        lines = [b"%s: %s\r\n" % header for header in headers if header != _CLOSE]
+        self.write(b"".join([_LINES.get(status, b"HTTP/1.1 %d \r\n" % status), self._preset(), *lines]), body)
 
     def _leave(self, status: int) -> None:
         self._done = True
@@ -279,8 +291,11 @@ class Exchange:
             self._endpoint.metrics.done(status, time.monotonic() - self.started)
 
     def _preset(self) -> bytes:
-        """The headers of all answers of this server."""
-        return self.direct.preset(self._cycle.default_headers)
+        """The headers of all answers of this server. `write` adds the one that says that this is the last."""
+        lines = self.direct.preset(self._cycle.default_headers)
+        if self.direct.closing:
+            self._cycle.keep_alive = False
+        return lines
 
     def write(self, head: bytes, body: bytes) -> None:
         """Send an answer; `head` without its end."""

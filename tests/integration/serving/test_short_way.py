@@ -6,9 +6,12 @@ A body that comes whole with its head goes the short way; one that comes later g
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -262,3 +265,35 @@ def test_a_server_that_ends_answers_first(serving: Any, tmp_path: Any) -> None:
         with connection:
             status, headers, said = answer(connection)
         assert (status, headers["connection"], said) == (b"HTTP/1.1 200 OK", "close", b"[[0.7]]")
+
+
+@pytest.mark.parametrize("path", ["/later", "/fill", "/readyz"])
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_server_that_sends_its_callers_away_closes_their_connections(draining: Any, path: str) -> None:
+    """It answers for a while yet, since whoever shares requests out may not know that it ends."""
+    body = b'{"x": [1]}'
+    server, connections = draining
+    with connections.pop() as connection:
+        connection.sendall(head(path, body) + body)
+        _, headers, _ = answer(connection)
+        assert headers["connection"] == "close"
+        assert connection.recv(1) == b"", "it is closed at once, and not when the server ends"
+    assert server.process.poll() is None
+
+
+@pytest.fixture(scope="module")
+def draining(serving: Any, wire: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server that has been told to end, and connections to it that were used before."""
+    body = b'{"x": [1]}'
+    with serving(tmp_path_factory.mktemp("draining"), SOURCE, "--drain-delay", "600") as server:
+        connections = [server.raw(head("/later", body) + body) for _ in range(3)]
+        for connection in connections:
+            assert "connection" not in answer(connection)[1]
+        server.process.send_signal(signal.SIGTERM)
+
+        def is_told() -> bool:
+            with server.raw(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n") as asked:
+                return asked.makefile("rb").readline().startswith(b"HTTP/1.1 503")
+
+        wire.wait_for(is_told)
+        yield server, connections

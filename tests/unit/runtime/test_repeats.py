@@ -22,6 +22,10 @@ uvicorn = pytest.importorskip("uvicorn")
 from uvicorn.server import ServerState  # noqa: E402
 
 
+class Late(bentotool.exceptions.ServiceError):
+    code, http_status = "late", 408
+
+
 class Numbers:
     @bentotool.api(batchable=True, max_batch_size=4)
     def double(self, x: np.ndarray) -> np.ndarray:
@@ -30,6 +34,10 @@ class Numbers:
     @bentotool.api(batchable=True)
     def fail(self, x: list[int]) -> list[int]:
         raise bentotool.exceptions.InvalidArgument(f"{x[0]} is refused")
+
+    @bentotool.api(batchable=True)
+    def late(self, x: list[int]) -> list[int]:
+        raise Late("it takes too long")
 
     @bentotool.api
     def plain(self, x: int) -> int:
@@ -73,21 +81,30 @@ class Wire(asyncio.Transport):
 _SERVICE = bentotool.service(Numbers)
 
 
-async def answers(kind: type[Courteous], pieces: Sequence[bytes], *, pause: bool = True) -> tuple[list[bytes], bool]:
+async def answers(
+    kind: type[Courteous], pieces: Sequence[bytes], *, pause: bool = True, drain_at: int | None = None
+) -> tuple[list[bytes], bool]:
     """What is answered to the pieces on one connection, without what differs from run to run, and whether it is
-    closed then."""
+    closed then.
+
+    Args:
+        drain_at: the piece before which the server begins to send its callers away.
+    """
     app = Application(_SERVICE, loopback=True)
     await app.start()
     config = uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     config.loaded_app = app
-    protocol = kind(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
+    state = ServerState()
+    protocol = kind(config=config, server_state=state, app_state={}, _loop=asyncio.get_running_loop())
     wire = Wire()
     try:
         protocol.connection_made(wire)
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
             if wire.closed:
                 break
+            if number == drain_at:
+                state.default_headers = [*state.default_headers, (b"connection", b"close")]
             protocol.data_received(piece)
             if pause:
                 await settled(protocol, wire)
@@ -205,6 +222,31 @@ def test_who_never_repeats_itself_is_not_remembered_for_ever(monkeypatch: pytest
     found, _ = asyncio.run(answers(Repeating, pieces))
     assert len(found) == 40
     assert len(learnt) == repeats._VAIN
+
+
+@pytest.mark.parametrize("path", ["/double", "/fail", "/late", "/plain", "/nowhere"])
+@pytest.mark.parametrize("drain_at", [0, 1, 2])
+def test_an_answer_that_says_it_is_the_last_one_is(path: str, drain_at: int) -> None:
+    """While the server sends its callers away, whatever way the request goes."""
+    body = b'{"x":[[1.0]]}' if path == "/double" else b'{"x":[1]}'
+    for kind in (Courteous, Repeating):
+        found, closed = asyncio.run(answers(kind, [request(path, body)] * 4, drain_at=drain_at))
+        assert closed
+        assert len(found) == (1 if path == "/late" else drain_at + 1)
+        assert [answer.lower().count(b"connection: close") for answer in found[:-1]] == [0] * (len(found) - 1)
+        assert b"connection: close\r\n" in found[-1]
+
+
+def test_an_error_may_close_its_connection() -> None:
+    """As one with status 408 does, on both ways."""
+    late = request("/late", b'{"x":[1]}')
+    apart = [late[:-4], late[-4:]]
+    for pieces in ([late], apart, [request(), late, request()], [request(), request(), *apart, request()]):
+        for kind in (Courteous, Repeating):
+            found, closed = asyncio.run(answers(kind, pieces))
+            assert closed
+            assert found[-1].startswith(b"HTTP/1.1 408 ")
+            assert found[-1].count(b"connection: close\r\n") == 1
 
 
 def test_an_application_that_ended_is_asked_no_more() -> None:
