@@ -7,6 +7,7 @@ Workers import it as ``bentotool.modelservice:served``; what to serve stands in 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ __all__ = ["VARIABLE", "Asked", "make_service", "unserved"]
 
 VARIABLE = "BENTOTOOL_SERVED_MODEL"
 _API = "predict"
+_LONGEST = 400
+_log = logging.getLogger("bentotool.service")
 _served: list[Service[Any]] = []
 
 
@@ -87,7 +90,10 @@ def make_service(asked: Asked) -> Service[Any]:
             self._predictor = _load(asked, card)
 
         def predict(self, inputs: Any, /) -> Any:
-            return _run(self._predictor, inputs)
+            outputs = _run(self._predictor, inputs)
+            if card.rows and not _same_rows(inputs, outputs):
+                _share_no_calls(card, inputs, outputs)
+            return outputs
 
     Served.predict.__annotations__ = {"inputs": card.input_type(), "return": card.output_type()}
     Served.predict.__doc__ = f"Ask the model {asked.name}: its inputs by name, its outputs by name."
@@ -142,9 +148,40 @@ def _run(predictor: Predictor, inputs: Mapping[str, Any]) -> dict[str, Any]:
     try:
         given = predictor.run(inputs)
     except ValueError as error:
-        reason = " ".join(str(error).split()).partition(". ")[0]
-        raise InvalidArgument(f"the model refuses the input: {reason:.200}") from error
+        raise InvalidArgument(f"the model refuses the input: {_reason(error)}") from error
+    except RuntimeError as error:
+        raise _model_failed(_reason(error)) from error
     return {spec.name: _array(given[spec.name]) for spec in predictor.outputs}
+
+
+def _same_rows(inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
+    count = len(next(iter(inputs.values())))
+    return all(array.ndim and len(array) == count for array in outputs.values())
+
+
+def _share_no_calls(card: ModelCard, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+    """The model does not give one row for each: nobody could say whose is whose. The batcher asks again, one by one."""
+    card.rows = False
+    count = len(next(iter(inputs.values())))
+    found = ", ".join(f"{name} of shape {array.shape}" for name, array in outputs.items())
+    _log.warning("%s gives %s for %d rows: requests share no calls of it from now on", card.name, found, count)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else text[:_LONGEST].rpartition(" ")[0] + " …"
+
+
+def _model_failed(reason: str) -> Exception:
+    """The model itself failed: the log says why, in one line, and the caller is told no more than that it did."""
+    from bentotool.sdk.exceptions import InternalServerError
+
+    class ModelFailed(InternalServerError):
+        def to_dict(self) -> dict[str, object]:
+            return InternalServerError("the model failed; the server's log says why").to_dict()
+
+    return ModelFailed(f"the model failed: {reason}")
 
 
 def _array(value: Any) -> Any:

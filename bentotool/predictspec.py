@@ -27,8 +27,9 @@ class Predictor:
             axis whose length is free has None or a symbol, and a shape that is not known is :data:`ANY_AXES`.
         outputs: what it gives, in the same words.
         run: numpy arrays by input name, of the declared dtypes and shapes → arrays by output name. It may be called
-            from any thread, by one at a time. Texts come, and may be given, as arrays of ``str``. A ``ValueError``
-            says that the model refuses what it was given, and is the caller's fault.
+            from any thread, by one at a time. Texts come as arrays of objects, each a ``str``, and may be given as
+            those or as numpy's own. A ``ValueError`` says that the model refuses what it was given, and is the
+            caller's fault; a ``RuntimeError`` that the model itself failed (500). Of both the log has no traceback.
         rows: the first axis of every input and output counts samples that do not depend on one another, so that
             requests may share a call.
     """

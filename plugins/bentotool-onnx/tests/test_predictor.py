@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 from bentotool_onnx import loader
-from bentotool_onnx.predictor import predictor
+from bentotool_onnx.predictor import _failure, predictor
 from onnx import TensorProto, helper
 
 from bentotool.errors import UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import TensorSpec
 from bentotool.predictspec import ANY_AXES
-from bentotool.testing import check_served
+from bentotool.testing import ContractError, check_served
 
 pytest.importorskip("onnxruntime")
 
@@ -110,6 +110,120 @@ def test_what_the_model_refuses_is_a_wrong_value(tmp_path: Path) -> None:
     assert found.run({"index": np.array([2])})["y"].tolist() == [[3]]
     with pytest.raises(ValueError, match="out of data bounds"):
         found.run({"index": np.array([7])})
+
+
+RUNNING = "Non-zero status code returned while running Conv node. Name:'c' Status Message:"
+TWO = helper.make_tensor("two", TensorProto.INT64, [1], [2])
+
+
+def refusing(operator: str, **attributes: Any) -> Any:
+    inputs = [value("a", [None, None]), value("b", [None, None])]
+    return model([helper.make_node(operator, ["a", "b"], ["y"], **attributes)], inputs, [value("y", [None, None])])
+
+
+@pytest.mark.parametrize(
+    ("made", "shapes", "said"),
+    [
+        (refusing("Add"), ([1, 2], [1, 3]), "Add: Attempting to broadcast an axis by a dimension other than 1. 2 by 3"),
+        (refusing("MatMul"), ([1, 2], [3, 3]), "MatMul dimension mismatch"),
+        (refusing("Concat", axis=0), ([1, 2], [1, 3]), "Axis 1 has mismatched dimensions of 3 and 2"),
+    ],
+    ids=["Add", "MatMul", "Concat"],
+)
+def test_shapes_that_do_not_fit_inside_are_the_callers_fault(
+    made: Any, shapes: tuple[list[int], list[int]], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    namespace("onnx").save_model("inside", made)
+    a, b = (np.ones(shape, "float32") for shape in shapes)
+    with pytest.raises(ContractError) as caught:
+        check_served("inside", {"a": a, "b": b})
+    assert "inside answers 400" in str(caught.value)
+    assert said in str(caught.value)
+    assert "onnxruntime" not in str(caught.value)
+    shown = capfd.readouterr()
+    assert "Non-zero status" not in shown.err + shown.out
+    assert "Traceback" not in shown.err + shown.out
+
+
+def test_what_the_machine_lacks_is_not_the_callers_fault(caplog: pytest.LogCaptureFixture) -> None:
+    inputs = [value("x", [None]), value("shape", [None], TensorProto.INT64)]
+    made = model([helper.make_node("Expand", ["x", "shape"], ["y"])], inputs, [value("y", [None])])
+    namespace("onnx").save_model("wide", made)
+    with pytest.raises(ContractError, match="wide answers 500.*the model failed; the server's log says why"):
+        check_served("wide", {"x": np.ones(1, "float32"), "shape": np.array([2**45])})
+    told = [record for record in caplog.records if "the model failed" in record.getMessage()]
+    line = f"predict: the model failed: Expand: Failed to allocate memory for requested buffer of size {2**47}"
+    assert {record.getMessage() for record in told} == {line}
+    assert [record.exc_info for record in told] == [None] * len(told)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "said"),
+    [
+        (
+            "1 : FAIL",
+            f"{RUNNING} /src/common/safeint.h:17 static void Handler<onnxruntime::E>::OnOverflow() Integer overflow\n",
+            ValueError,
+            "Conv: Integer overflow",
+        ),
+        (
+            "6 : RUNTIME_EXCEPTION",
+            f"{RUNNING} CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR",
+            RuntimeError,
+            "Conv: CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR",
+        ),
+        ("11 : EP_FAIL", "it is gone", RuntimeError, "it is gone"),
+        (
+            "2 : INVALID_ARGUMENT",
+            "Invalid rank for input: a Got: 1 Expected: 2",
+            ValueError,
+            "Invalid rank for input: a Got: 1 Expected: 2",
+        ),
+    ],
+)
+def test_what_is_told_of_a_message(status: str, text: str, kind: type[Exception], said: str) -> None:
+    found = _failure(f"[ONNXRuntimeError] : {status} : {text}")
+    assert (type(found), str(found)) == (kind, said)
+
+
+def without_names(*nodes: Any, constants: tuple[Any, ...] = ()) -> Any:
+    return model(list(nodes), [value("x", [None])], [value("y", [None])], constants)
+
+
+FIVE = helper.make_tensor("five", TensorProto.FLOAT, [], [5])
+BELOW_FIVE = (helper.make_node("Less", ["x", "five"], ["below"]), helper.make_node("Compress", ["x", "below"], ["y"]))
+
+
+@pytest.mark.parametrize(
+    ("made", "rows"),
+    [
+        (without_names(helper.make_node("Neg", ["x"], ["y"])), True),
+        (without_names(helper.make_node("Softmax", ["x"], ["y"], axis=0)), False),
+        (without_names(helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)), False),
+        (without_names(helper.make_node("Tile", ["x", "two"], ["y"]), constants=(TWO,)), False),
+        (without_names(*BELOW_FIVE, constants=(FIVE,)), True),  # as far as anybody can see beforehand
+    ],
+    ids=["Neg", "Softmax", "ReduceSum", "Tile", "Compress"],
+)
+def test_axes_without_names_are_tried(tmp_path: Path, made: Any, rows: bool) -> None:
+    assert asked(tmp_path, made).rows is rows
+
+
+@pytest.mark.parametrize("node", [("ReduceSum", ["x"], {"keepdims": 1}), ("Tile", ["x", "two"], {})])
+def test_other_rows_than_came_are_answered(node: tuple[str, list[str], dict[str, int]]) -> None:
+    operator, names, attributes = node
+    namespace("onnx").save_model(
+        "other", without_names(helper.make_node(operator, names, ["y"], **attributes), constants=(TWO,))
+    )
+    expected = {"ReduceSum": [6.0], "Tile": [1.0, 2.0, 3.0] * 2}[operator]
+    assert check_served("other", {"x": np.array([1, 2, 3], "float32")}) == {"y": expected}
+
+
+def test_rows_that_are_left_out_end_the_sharing_of_calls(caplog: pytest.LogCaptureFixture) -> None:
+    namespace("onnx").save_model("some", without_names(*BELOW_FIVE, constants=(FIVE,)))
+    assert check_served("some", {"x": np.array([1, 9, 2], "float32")}) == {"y": [1, 2]}
+    told = [record.getMessage() for record in caplog.records if "share no calls" in record.getMessage()]
+    assert told == ["some gives y of shape (2,) for 3 rows: requests share no calls of it from now on"]
 
 
 def test_a_shape_that_is_not_known(tmp_path: Path) -> None:
