@@ -147,7 +147,7 @@ def _run(predictor: Predictor, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
     try:
         given = predictor.run(inputs)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise InvalidArgument(f"the model refuses the input: {_reason(error)}") from error
     except RuntimeError as error:
         raise _model_failed(_reason(error)) from error

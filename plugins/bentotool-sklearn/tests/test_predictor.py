@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from bentotool_sklearn.predictor import predictor
 from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PowerTransformer, StandardScaler
 
 from bentotool.errors import UsageError
 from bentotool.frameworks import namespace
 from bentotool.interfaces import TensorSpec
-from bentotool.testing import check_served
+from bentotool.predictspec import ANY_AXES
+from bentotool.testing import ContractError, check_served
 
 pytest.importorskip("skops")
 
@@ -79,6 +81,43 @@ def test_columns_have_the_names_they_had() -> None:
     found = predictor(estimator, {})
     assert found.inputs == (TensorSpec("X", "float64", (None, 3)),)
     assert found.run({"X": X[:5]})["predict"].tolist() == expected
+
+
+CATEGORIES = np.random.default_rng(1).integers(1, 4, (40, 2)) * 10
+PARITY = CATEGORIES[:, 0] // 10 % 2
+BESIDE = ColumnTransformer([("kind", OneHotEncoder(), [0]), ("size", StandardScaler(), [1])])
+ENCODED = {
+    "an encoder": (OneHotEncoder().fit(CATEGORIES), (None, 6)),
+    "codes": (OrdinalEncoder().fit(CATEGORIES), (None, 2)),
+    "encoded": (make_pipeline(OneHotEncoder(), LogisticRegression()).fit(CATEGORIES, PARITY), (None,)),
+    "above zero": (PowerTransformer(method="box-cox").fit(CATEGORIES), (None, 2)),
+    "one column of them": (make_pipeline(BESIDE, LogisticRegression()).fit(CATEGORIES, PARITY), ANY_AXES),
+    "several classes": (
+        make_pipeline(BESIDE, RandomForestClassifier(3, random_state=0)).fit(
+            CATEGORIES, np.column_stack([PARITY, CATEGORIES[:, 1]])
+        ),
+        ANY_AXES,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+def test_a_model_that_refuses_zeros_is_served(kind: str) -> None:
+    estimator, shape = ENCODED[kind]
+    assert predictor(estimator, {}).outputs[0].shape == shape
+    namespace("sklearn").save_model("m", estimator)
+    for name, answer in check_served("m", {"X": CATEGORIES[:5].astype(float)}).items():
+        expected = getattr(estimator, name)(CATEGORIES[:5])
+        expected = expected.toarray() if hasattr(expected, "toarray") else expected
+        np.testing.assert_allclose(answer, expected, atol=1e-9)
+    with pytest.raises(ContractError, match="m answers 400: .*the model refuses the input: "):
+        check_served("m", {"X": np.zeros((1, 2))})
+
+
+def test_categories_that_are_texts_are_no_numbers() -> None:
+    estimator = OneHotEncoder(handle_unknown="ignore").fit(np.array([["a"], ["b"]], dtype=object))
+    with pytest.raises(UsageError, match="it does not take a row of numbers or a text"):
+        predictor(estimator, {})
 
 
 @pytest.mark.parametrize(

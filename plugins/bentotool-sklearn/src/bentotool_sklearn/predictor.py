@@ -27,7 +27,9 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
     methods = [name for name in _ASKED if callable(getattr(model, name, None))][:1]
     if not methods:
         raise UsageError(f"a {type(model).__name__} has neither predict nor transform")
-    if methods == ["predict"] and callable(getattr(model, "predict_proba", None)):
+    # of several outputs the probabilities are a list of arrays, which may be of different sizes
+    several = isinstance(getattr(model, "classes_", None), list)
+    if methods == ["predict"] and callable(getattr(model, "predict_proba", None)) and not several:
         methods.append("predict_proba")
     first = getattr(model, "steps", [("", model)])[0][1]
     features = getattr(model, "n_features_in_", None)
@@ -39,13 +41,24 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
     named = _named(model)
     asked = {name: _method(model, name, named) for name in methods}
     rows, zeros = TensorSpec("X", "float64", (None, features)), np.zeros((1, features))
+    further = _categories(first, features)
     try:
-        return rows_predictor(rows, zeros, asked)
+        return rows_predictor(rows, zeros, asked, further=further)
     except UsageError:
         if len(asked) == 1:
             raise
-    # of several outputs the probabilities are a list of arrays, which may be of different sizes
-    return rows_predictor(rows, zeros, {"predict": asked["predict"]})
+    return rows_predictor(rows, zeros, {"predict": asked["predict"]}, further=further)
+
+
+def _categories(first: Any, features: int) -> list[Any]:
+    """A row of the first category of each column, of an encoder that refuses others."""
+    import numpy as np
+
+    try:
+        row = np.array([[column[0] for column in first.categories_]], dtype="float64")
+    except (AttributeError, TypeError, ValueError, IndexError):
+        return []
+    return [row] if row.shape == (1, features) else []
 
 
 def _method(model: Any, name: str, prepare: Callable[[Any], Any]) -> Callable[[Any], Any]:
