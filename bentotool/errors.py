@@ -40,6 +40,26 @@ __all__ = [
 ]
 
 
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
+    "cv2": "opencv-python-headless",
+    "cyclonedx": "cyclonedx-python-lib",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "google": "google-auth",
+    "huggingface_hub": "huggingface-hub",
+    "jwt": "pyjwt",
+    "llama_cpp": "llama-cpp-python",
+    "packageurl": "packageurl-python",
+    "sentence_transformers": "sentence-transformers",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Package → the distribution it comes in, of those that we and our plugins need and that are called otherwise."""
+
+
 class BentotoolError(Exception):
     """A failure that is explained to the user in one line, never with a traceback.
 
@@ -125,7 +145,7 @@ class MissingDependencyError(BentotoolError, ImportError):
 
     Args:
         package: the import name that is missing.
-        install: the distribution to install.
+        install: the distribution to install, where it is not the one that is known to have the package.
         purpose: what needs it.
     """
 
@@ -133,7 +153,8 @@ class MissingDependencyError(BentotoolError, ImportError):
 
     def __init__(self, package: str, *, install: str | None = None, purpose: str | None = None) -> None:
         needed = f" ({purpose})" if purpose else ""
-        super().__init__(f"package {package!r} is not installed{needed}", hint=f"pip install {install or package}")
+        distribution = _DISTRIBUTIONS.get(package.partition(".")[0], package)
+        super().__init__(f"package {package!r} is not installed{needed}", hint=f"pip install {install or distribution}")
         self.package = package
 
 

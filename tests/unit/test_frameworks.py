@@ -127,6 +127,16 @@ def test_a_framework_that_is_not_installed(bento: Path) -> None:
     assert caught.value.hint == "pip install no_such_package"
 
 
+@pytest.mark.parametrize(
+    ("package", "distribution"),
+    [("sklearn", "scikit-learn"), ("PIL", "pillow"), ("yaml", "pyyaml"), ("llama_cpp.server", "llama-cpp-python")],
+)
+def test_what_is_installed_is_not_always_called_as_what_is_imported(package: str, distribution: str) -> None:
+    error = MissingDependencyError(package)
+    assert (error.hint, error.package) == (f"pip install {distribution}", package)
+    assert MissingDependencyError(package, install="other[extra]").hint == "pip install other[extra]"
+
+
 def test_a_loader_outside_the_bento_is_refused(bento: Path) -> None:
     (bento.parent / "evil.py").write_text("raise SystemExit", encoding="utf-8")
     write(bento, {}, loaders={"toy": "../evil.py"})
