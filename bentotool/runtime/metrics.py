@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bentotool.runtime.batcher import Observer
 from bentotool.runtime.deadlines import Receive, Send
-from bentotool.sdk.current import bento_value
+from bentotool.sdk.current import bento_value, served_version
 from bentotool.sdk.metrics import whole_exposition
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Metrics:
 
         config = service.config
         self._prefix = prefix = config.metrics_namespace
-        self._service = (bento_value("name") or service.name, bento_value("version") or "not available", service.name)
+        self._service = (bento_value("name") or service.name, served_version(service) or "not available", service.name)
         self.registry = CollectorRegistry()
         common: dict[str, Any] = {"registry": self.registry}
         route, answer = ("endpoint", *_SERVICE), ("endpoint", "http_response_code", *_SERVICE)

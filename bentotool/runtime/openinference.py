@@ -105,7 +105,10 @@ class OpenInference:
         await self._fail(scope, send, error, {"allow": right})
 
     async def _fail(self, scope: Scope, send: Send, error: Exception, extra: Mapping[str, str] | None = None) -> None:
-        await send_failure(error, send, self._app.request_id(dict(scope["headers"])), scope["path"], extra)
+        started, metrics = time.monotonic(), self._app.metrics
+        status = await send_failure(error, send, self._app.request_id(dict(scope["headers"])), scope["path"], extra)
+        if metrics is not None:
+            metrics.unanswered(self._app.answer.template(scope), status, time.monotonic() - started)
 
     async def _send(self, scope: Scope, send: Send, document: object, status: int = 200) -> None:
         body = msgspec.json.encode(document)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bentotool.errors import MissingDependencyError, ServiceLoadError
-from bentotool.sdk.current import bento_value, server_context
+from bentotool.sdk.current import bento_value, served_version, server_context
 from bentotool.sdk.observation import TracingOptions
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _make_provider(service: Service[Any], options: TracingOptions, exporter: str
     attributes: dict[str, Any] = {
         "service.name": os.environ.get("OTEL_SERVICE_NAME") or service.name,
         "service.namespace": bento_value("name") or None,
-        "service.version": bento_value("version") or None,
+        "service.version": served_version(service) or None,
         "service.instance.id": f"{socket.gethostname()}/{server_context.worker_index}",
     }
     named: dict[str, Any] = {}

@@ -7,7 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ServerContext", "bento_value", "forget_current", "get_current_service", "server_context", "use_current"]
+__all__ = [
+    "ServerContext",
+    "bento_value",
+    "forget_current",
+    "get_current_service",
+    "served_version",
+    "server_context",
+    "use_current",
+]
 
 _INDEX, _SLOT, _BENTO = "BENTOTOOL_WORKER_INDEX", "BENTOTOOL_WORKER_SLOT", "BENTOTOOL_BENTO"
 _running: list[tuple[Any, Any]] = []
@@ -37,6 +45,12 @@ def bento_value(key: str) -> str:
         return str(json.loads(Path(path).read_bytes()).get(key, ""))
     except (OSError, ValueError, AttributeError):
         return ""
+
+
+def served_version(service: Any) -> str:
+    """The version of the Bento that is served, or of the model that is served as itself; empty where a folder is."""
+    card = None if service is None else service.card
+    return bento_value("version") or ("" if card is None else str(card.version))
 
 
 class ServerContext:
@@ -72,8 +86,8 @@ class ServerContext:
 
     @property
     def bento_version(self) -> str:
-        """The Bento's version; ``not available`` where a folder is served."""
-        return bento_value("version") or "not available"
+        """Of the Bento, or of the model that is served as itself; ``not available`` where a folder is served."""
+        return served_version(self._service) or "not available"
 
     @property
     def _service(self) -> Any:

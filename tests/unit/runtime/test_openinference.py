@@ -482,7 +482,13 @@ def test_lists_of_any_api_in_the_protocols_form() -> None:
 def test_requests_are_counted_by_route() -> None:
     async def work(client: httpx.AsyncClient, _app: Application) -> str:
         await client.post(INFER, json={"inputs": [X, NAME]})
+        await client.put(INFER)
+        await client.get("/v2/nothing")
         return (await client.get("/metrics")).text
 
     lines = [line for line in served(work).splitlines() if "request_total{" in line]
     assert any(f'endpoint="{INFER}"' in line and line.endswith(" 1.0") for line in lines), lines
+    assert all('service_version="7"' in line for line in lines)
+    for endpoint, status in ((INFER, 405), ("/v2/{path:path}", 404)):
+        wanted = (f'endpoint="{endpoint}"', f'code="{status}"')
+        assert [line[-4:] for line in lines if all(part in line for part in wanted)] == [" 1.0"], lines
