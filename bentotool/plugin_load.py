@@ -234,7 +234,9 @@ def checked(hook: str, value: object) -> tuple[object, ...]:
             raise TypeError(f"it returned more than {_MAX_RECORDS} values")
         wrong = next((item for item in items if not isinstance(item, _MANY[hook])), None)
         if wrong is not None or None in items:
-            raise TypeError(f"it returned a {type(wrong).__name__}, not a {_MANY[hook].__name__}")
+            from bentotool.sdk.wording import kind_of
+
+            raise TypeError(f"it returned {kind_of(wrong)}, not a {_MANY[hook].__name__}")
         if _MANY[hook] is str and not all(is_target(item) for item in items):
             raise TypeError(f"it returned {items!r}, which are not all of the form 'package.module:attribute'")
         return items

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from bentotool.client.routes import Route, has_files
 from bentotool.errors import UsageError
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["Prepared", "plain", "prepare"]
 
@@ -139,7 +140,7 @@ def as_file(value: Any, name: str, opened: ExitStack) -> _File:
         file: IO[bytes] = value
         found = PurePath(str(getattr(value, "name", name))).name
         return found, file, _guess(found)
-    raise UsageError(f"argument {name!r}: a {type(value).__qualname__} is no file", hint="give a path or bytes")
+    raise UsageError(f"argument {name!r}: {kind_of(value)} is no file", hint="give a path or bytes")
 
 
 def _is_address(value: Any) -> bool:

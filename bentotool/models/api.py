@@ -26,6 +26,7 @@ from bentotool.oci.layout import Layout
 from bentotool.oci.partial import claim_folder
 from bentotool.oci.unarchive import is_archive
 from bentotool.paths import default_store
+from bentotool.sdk.wording import kind_of
 
 if TYPE_CHECKING:
     from bentotool.oci.refs import Ref
@@ -76,7 +77,7 @@ def _reference(tag: str | Model | Ref) -> str:
     """What :func:`get` and :func:`list` give stands for itself."""
     named = tag if isinstance(tag, str) else getattr(tag, "tag" if isinstance(tag, Model) else "ref", None)
     if not isinstance(named, str):
-        raise UsageError(f"a model is named by text such as 'iris:latest', not by a {type(tag).__name__}")
+        raise UsageError(f"a model is named by text such as 'iris:latest', not by {kind_of(tag)}")
     return named
 
 

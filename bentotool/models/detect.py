@@ -16,6 +16,7 @@ from bentotool.errors import BentotoolError, PluginError, UsageError
 from bentotool.interfaces import JSON, FrameworkDecl, Magic, Match, ModelInfo, SourceFile
 from bentotool.models.trust import require_trust
 from bentotool.protocols import Framework
+from bentotool.sdk.wording import kind_of
 
 if TYPE_CHECKING:
     from bentotool.plugins import Plugins
@@ -72,7 +73,7 @@ def describe_model(
         except Exception as error:  # a plugin's bug must not look like the user's
             raise _plugin_failed(match.framework, files, error) from error
     if not isinstance(info, ModelInfo):
-        raise PluginError(f"framework {match.framework!r} describes {_title(files)} with a {type(info).__name__}")
+        raise PluginError(f"framework {match.framework!r} describes {_title(files)} with {kind_of(info)}")
     facts = info.metadata
     require_trust(
         info.safety,

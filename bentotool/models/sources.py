@@ -22,6 +22,7 @@ from bentotool.oci.digest import check_digest, hash_file
 from bentotool.oci.layout import Layout
 from bentotool.oci.partial import claim_folder
 from bentotool.oci.tar import check_entry_names
+from bentotool.sdk.wording import kind_of
 
 if TYPE_CHECKING:
     from bentotool.models.oci_source import RegistryMaker
@@ -173,7 +174,7 @@ def fetch(
                 whole = True  # a full disk needs the room
                 raise without_room(error, seen.done, seen.total, "model", layout.root) from None
             if not isinstance(model, SourceModel):
-                raise PluginError(f"the source of {source} answers with a {type(model).__name__}, not a SourceModel")
+                raise PluginError(f"the source of {source} answers with {kind_of(model)}, not a SourceModel")
             check_entry_names(file.name for file in model.files)
             whole = True
             yield _fetched(_chosen(model, choice), folder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bentotool.sdk.wording import kind_of
+
 __all__ = ["MASK", "Secret"]
 
 MASK = "**********"
@@ -23,7 +25,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         if not isinstance(value, str):
-            raise TypeError(f"a secret is a str, not a {type(value).__name__}")
+            raise TypeError(f"a secret is a str, not {kind_of(value)}")
         self._value = value
 
     def get_secret_value(self) -> str:

@@ -12,6 +12,7 @@ from bentotool.oci.digest import hash_file
 from bentotool.oci.tar import check_entry_names
 from bentotool.plugins import load_plugins
 from bentotool.protocols import Source
+from bentotool.sdk.wording import kind_of
 from bentotool.testing.contract import ContractError
 
 __all__ = ["check_source"]
@@ -86,7 +87,7 @@ def _fetch(
     advance = _OneAtATime()
     model = source.fetch(SourceRequest(uri, folder, max_bytes, checksum, advance))
     if not isinstance(model, SourceModel):
-        raise ContractError(f"fetch answers with a {type(model).__name__}, not a SourceModel")
+        raise ContractError(f"fetch answers with {kind_of(model)}, not a SourceModel")
     if advance.wrong:
         raise ContractError(advance.wrong)
     if not model.files:

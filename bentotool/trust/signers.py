@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bentotool.errors import BentotoolError, PluginError, UsageError, VerificationError
+from bentotool.sdk.wording import kind_of
 from bentotool.signspec import (
     BundleSigner,
     CertificateVerifier,
@@ -210,4 +211,4 @@ def _opened(plugins: Plugins, decl: SignerDecl, request: SigningRequest) -> Stat
         return KeySigner(made, parse_public_key(pem, request.key or decl.name))
     if isinstance(made, BundleSigner):
         return IdentitySigner(made)
-    raise PluginError(f"signer {decl.name!r} gave a {type(made).__name__}, which is neither KeyHolder nor BundleSigner")
+    raise PluginError(f"signer {decl.name!r} gave {kind_of(made)}, which is neither KeyHolder nor BundleSigner")

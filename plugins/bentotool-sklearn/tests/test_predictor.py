@@ -125,6 +125,7 @@ def test_categories_that_are_texts_are_no_numbers() -> None:
     [
         (LogisticRegression(), "it is not known what a LogisticRegression takes, or it is not fitted"),
         (NearestNeighbors().fit(X), "a NearestNeighbors has neither predict nor transform"),
+        (5, "an int has neither predict nor transform"),
     ],
 )
 def test_what_cannot_be_asked(estimator: Any, why: str) -> None:

@@ -207,7 +207,7 @@ def test_a_part_of_a_checkpoint(tmp_path: Path) -> None:
     path = put(tmp_path, saved({**checkpoint, "optimizer": optimizer.state_dict(), "flags": [True, None, (1, -2)]}))
     assert read_state_dict(path)["flags"] == [True, None, (1, -2)]
     assert read_state_dict(path)["big"] == 1 << 70
-    with pytest.raises(UsageError, match="'epoch' of the state dict is a int") as caught:
+    with pytest.raises(UsageError, match="'epoch' of the state dict is an int") as caught:
         namespace("torch").save_model("net", path)
     assert "part='state_dict'" in str(caught.value.hint)
     namespace("torch").save_model("net", path, part="state_dict")

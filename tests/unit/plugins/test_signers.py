@@ -128,7 +128,7 @@ def test_an_identity_that_signs_something_else_is_found_out(make: Any, payload: 
 
 def test_a_plugin_that_gives_neither_is_named(make: Any) -> None:
     make.add("one", keyless(made="object()"))
-    with pytest.raises(PluginError, match="signer 'fulcio' gave a object, which is neither"):
+    with pytest.raises(PluginError, match="signer 'fulcio' gave an object, which is neither"):
         open_signer(make.plugins(), SigningRequest(), nobody)
     with pytest.raises(PluginError, match="signer 'fulcio': its verifier is no CertificateVerifier"):
         open_certificates(make.plugins(), VerifierRequest())

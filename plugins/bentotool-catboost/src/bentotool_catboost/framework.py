@@ -9,6 +9,7 @@ from pathlib import Path
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_catboost.binary import read_binary
 from bentotool_catboost.document import read_document
 from bentotool_catboost.flatbuffer import FormatError
@@ -71,7 +72,7 @@ class CatboostFramework:
         save = getattr(obj, "save_model", None)
         if isinstance(obj, type) or estimator is None or not callable(save):
             raise UsageError(
-                f"a {type(obj).__name__} is not a CatBoost model",
+                f"{kind_of(obj)} is not a CatBoost model",
                 hint="give a fitted CatBoost or one of its estimators",
             )
         fitted = getattr(obj, "is_fitted", None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from bentotool.errors import NotFoundError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_huggingface.folders import read_folder, tensor_facts
 from bentotool_huggingface.gguf import read_gguf
 from bentotool_huggingface.loader import TASK_FILE, InvalidModelError, weight_map
@@ -90,7 +91,7 @@ def _save_pretrained(obj: object, directory: Path) -> None:
     save = getattr(obj, "save_pretrained", None)
     if isinstance(obj, type) or not callable(save):
         raise UsageError(
-            f"a {type(obj).__name__} has no save_pretrained", hint="give a model, a pipeline, a tokenizer or a path"
+            f"{kind_of(obj)} has no save_pretrained", hint="give a model, a pipeline, a tokenizer or a path"
         )
     # tokenizers and processors, which write no weights, take no such argument or warn of it
     options = {} if any(word in type(obj).__name__ for word in ("okeniz", "rocessor")) else {"safe_serialization": True}

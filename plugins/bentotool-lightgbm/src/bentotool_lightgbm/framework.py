@@ -8,6 +8,7 @@ from pathlib import Path
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_lightgbm.text import FormatError, LightgbmModel, read_model
 
 NAME = "lightgbm"
@@ -55,9 +56,7 @@ class LightgbmFramework:
         booster = obj if type(obj).__name__ == "Booster" else getattr(obj, "booster_", None)
         save = getattr(booster, "save_model", None)
         if isinstance(obj, type) or not callable(save):
-            raise UsageError(
-                f"a {type(obj).__name__} is not a LightGBM model", hint="give a Booster or a fitted estimator"
-            )
+            raise UsageError(f"{kind_of(obj)} is not a LightGBM model", hint="give a Booster or a fitted estimator")
         save(str(Path(directory) / "model.txt"))
 
 

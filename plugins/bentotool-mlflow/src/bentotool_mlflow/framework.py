@@ -9,6 +9,7 @@ from pathlib import Path
 from bentotool.errors import NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
 from bentotool.plugins import load_plugins
+from bentotool.sdk.wording import kind_of
 from bentotool_mlflow.loader import MLMODEL, PYFUNC, InvalidModelError, Model, UnsafeModelError, read_model
 from bentotool_mlflow.requirements import read_python, read_requirements
 from bentotool_mlflow.signature import read_params, read_schema
@@ -65,7 +66,7 @@ class MlflowFramework:
             raise UsageError(f"mlflow takes no option {', '.join(sorted(options))} when saving")
         if not isinstance(obj, str | Path):
             raise UsageError(
-                f"a {type(obj).__name__} is not the path of an MLflow model",
+                f"{kind_of(obj)} is not the path of an MLflow model",
                 hint="write it with mlflow.<flavor>.save_model(model, path) and give the path",
             )
         if not (Path(obj) / MLMODEL).is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 from bentotool.errors import BentotoolError, NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_onnx.hooks import MAGIC
 from bentotool_onnx.model import OnnxModel, read_model
 from bentotool_onnx.wire import WireError
@@ -74,7 +75,7 @@ class OnnxFramework:
         elif callable(serialise := getattr(obj, "SerializeToString", None)):
             target.write_bytes(serialise(deterministic=True))
         else:
-            raise UsageError(f"a {type(obj).__name__} is not an ONNX model", hint="give a ModelProto, bytes or a path")
+            raise UsageError(f"{kind_of(obj)} is not an ONNX model", hint="give a ModelProto, bytes or a path")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import Match, ModelInfo, SourceFile
 from bentotool.models.main_files import main_files
+from bentotool.sdk.wording import kind_of
 
 NAME = "picklable"
 _SUFFIXES = (".pkl", ".pickle")
@@ -50,7 +51,7 @@ class PicklableFramework:
             content = cloudpickle.dumps(obj, protocol=_PROTOCOL)
         except Exception as error:  # whatever an object's own methods raise
             text = str(error).replace("\n", " ")[:200]
-            raise UsageError(f"a {type(obj).__name__} cannot be pickled: {type(error).__name__}: {text}") from error
+            raise UsageError(f"{kind_of(obj)} cannot be pickled: {type(error).__name__}: {text}") from error
         (Path(directory) / "model.pkl").write_bytes(content)
 
 

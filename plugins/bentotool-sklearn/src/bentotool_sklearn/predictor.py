@@ -8,6 +8,7 @@ from typing import Any
 from bentotool.errors import UsageError
 from bentotool.interfaces import TensorSpec
 from bentotool.predictspec import Predictor, rows_predictor
+from bentotool.sdk.wording import kind_of
 
 __all__ = ["predictor"]
 
@@ -26,7 +27,7 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
 
     methods = [name for name in _ASKED if callable(getattr(model, name, None))][:1]
     if not methods:
-        raise UsageError(f"a {type(model).__name__} has neither predict nor transform")
+        raise UsageError(f"{kind_of(model)} has neither predict nor transform")
     # of several outputs the probabilities are a list of arrays, which may be of different sizes
     several = isinstance(getattr(model, "classes_", None), list)
     if methods == ["predict"] and callable(getattr(model, "predict_proba", None)) and not several:
@@ -37,7 +38,7 @@ def predictor(model: Any, _info: Mapping[str, Any]) -> Predictor:
         asked = {name: _method(model, name, lambda texts: texts) for name in methods}
         return rows_predictor(TensorSpec("X", "str", (None,)), np.array(["a"], dtype=object), asked)
     if not isinstance(features, int):
-        raise UsageError(f"it is not known what a {type(first).__name__} takes, or it is not fitted")
+        raise UsageError(f"it is not known what {kind_of(first)} takes, or it is not fitted")
     named = _named(model)
     asked = {name: _method(model, name, named) for name in methods}
     rows, zeros = TensorSpec("X", "float64", (None, features)), np.zeros((1, features))

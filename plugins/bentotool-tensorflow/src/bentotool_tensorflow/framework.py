@@ -11,6 +11,7 @@ from typing import Any
 from bentotool.errors import BentotoolError, MissingDependencyError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile, TensorSpec
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_tensorflow.loader import SAVED_MODEL, lite_reasons
 from bentotool_tensorflow.saved_model import MetaGraph, Signature, read_saved_model
 from bentotool_tensorflow.tflite import FlatError, LiteModel, read_lite
@@ -73,7 +74,7 @@ class TensorflowFramework:
             raise MissingDependencyError("tensorflow", purpose="to save TensorFlow models") from error
         if not isinstance(obj, tf.Module) and not hasattr(obj, "_gather_saveables_for_checkpoint"):
             raise UsageError(
-                f"a {type(obj).__name__} is not a TensorFlow model",
+                f"{kind_of(obj)} is not a TensorFlow model",
                 hint="give a tf.Module, a Keras model, or the bytes of a TFLite model",
             )
         _save_saved_model(tf, obj, folder, signatures, save_options)

@@ -10,6 +10,7 @@ from typing import Any
 from bentotool.errors import MissingDependencyError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_tensorflow.keras_canonical import rewrite
 from bentotool_tensorflow.keras_loader import (
     HDF5,
@@ -83,7 +84,7 @@ class KerasFramework:
         except ImportError as error:
             raise MissingDependencyError("keras", purpose="to save Keras models") from error
         if not isinstance(obj, keras.Model):
-            raise UsageError(f"a {type(obj).__name__} is not a Keras model", hint="give a keras.Model")
+            raise UsageError(f"{kind_of(obj)} is not a Keras model", hint="give a keras.Model")
         path = Path(directory) / "model.keras"
         obj.save(str(path))
         rewrite(path)

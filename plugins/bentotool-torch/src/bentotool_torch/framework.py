@@ -12,6 +12,7 @@ from bentotool_huggingface.safetensors import FormatError, read_safetensors, sta
 from bentotool.errors import MissingDependencyError, NotFoundError, UnsafeError, UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, Safety, SourceFile
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_torch.loader.archive import LEGACY, inspect
 from bentotool_torch.loader.records import (
     EXPORTED,
@@ -98,7 +99,7 @@ class TorchFramework:
             _save_tensors(obj, folder / "model.safetensors")
         else:
             raise UsageError(
-                f"a {type(obj).__name__} is not a PyTorch model",
+                f"{kind_of(obj)} is not a PyTorch model",
                 hint="give a state dict or its path, an nn.Module, a ScriptModule or an ExportedProgram",
             )
 
@@ -147,7 +148,7 @@ def _save_tensors(state: Mapping[Any, Any], path: Path) -> None:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             parts = [key for key, inner in state.items() if isinstance(inner, Mapping)]
             raise UsageError(
-                f"{name!r:.80} of the state dict is a {type(value).__name__}, not a tensor",
+                f"{name!r:.80} of the state dict is {kind_of(value)}, not a tensor",
                 hint="save the model's part of a checkpoint, e.g. "
                 + (f"part={parts[0]!r:.80}" if parts else "checkpoint['state_dict']"),
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from bentotool.errors import UsageError
 from bentotool.interfaces import JSON, Match, ModelInfo, SourceFile, TensorSpec
 from bentotool.models.main_files import first_bytes, main_files
+from bentotool.sdk.wording import kind_of
 from bentotool_xgboost.model import XgboostModel, read_model
 from bentotool_xgboost.ubjson import FormatError
 
@@ -60,9 +61,7 @@ class XgboostFramework:
         ours = type(obj).__name__ == "Booster" or callable(getattr(obj, "get_booster", None))
         save = getattr(obj, "save_model", None)
         if isinstance(obj, type) or not ours or not callable(save):
-            raise UsageError(
-                f"a {type(obj).__name__} is not an XGBoost model", hint="give a Booster or a fitted estimator"
-            )
+            raise UsageError(f"{kind_of(obj)} is not an XGBoost model", hint="give a Booster or a fitted estimator")
         save(str(Path(directory) / "model.ubj"))
 
 
