@@ -297,3 +297,5 @@ def draining(serving: Any, wire: Any, tmp_path_factory: pytest.TempPathFactory) 
 
         wire.wait_for(is_told)
         yield server, connections
+        # the second signal does not wait, where it is no echo of the first one
+        wire.wait_for(lambda: server.process.send_signal(signal.SIGTERM) or server.process.poll() is not None)
