@@ -17,6 +17,7 @@ import msgspec
 
 from bentotool.runtime.deadlines import under_deadline
 from bentotool.runtime.endpoint import Endpoint
+from bentotool.runtime.failing import ENDING, harmless
 from bentotool.runtime.readiness import why_not_ready
 from bentotool.runtime.typedcalls import TypedCall
 from bentotool.runtime.wire import (
@@ -196,8 +197,10 @@ class _Connection(asyncio.BufferedProtocol):
                     self._write(pieces)
                     if not self._writable.is_set():
                         await self._writable.wait()
-            except Exception as error:
-                self._write(frame(ERROR, _failure(error, call.where)))
+            except ENDING:
+                raise
+            except BaseException as error:
+                self._write(frame(ERROR, _failure(harmless(error), call.where)))
         finally:
             self.task = self._asked = None
             if self._leaving:

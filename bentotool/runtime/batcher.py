@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import itertools
 import logging
 import math
 import queue
@@ -21,6 +22,7 @@ from typing import Any
 
 from bentotool.runtime.batchqueue import BatchQueue, Entry, Observer, Policy, is_gone
 from bentotool.runtime.costmodel import CostModel
+from bentotool.runtime.failing import harmless
 from bentotool.runtime.outbox import Answer, Outbox
 from bentotool.sdk.exceptions import DeadlineExceeded, InvalidOutput, ServiceUnavailable
 
@@ -72,6 +74,16 @@ class _Patience:
             self._plan()
 
 
+class _Task(asyncio.Task[None]):
+    """Knows whether somebody cancelled it, which a `CancelledError` in it does not tell."""
+
+    asked_to_end = False
+
+    def cancel(self, msg: Any = None) -> bool:
+        self.asked_to_end = True
+        return super().cancel(msg)
+
+
 class Batcher:
     """Runs one batchable function on what its queue gives.
 
@@ -111,7 +123,7 @@ class Batcher:
         self._patience: _Patience | None = None
         self._async = inspect.iscoroutinefunction(function)
         self._thread = None if self._async else threading.Thread(target=self._work, name=f"batch-{name}", daemon=True)
-        self._task: asyncio.Task[None] | None = None
+        self._task: _Task | None = None
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
@@ -190,7 +202,7 @@ class Batcher:
         if self._async and self._task is None:
             assert self._loop is not None
             # a context of its own, so that nothing of this request is seen by the batches of others
-            self._task = contextvars.Context().run(self._loop.create_task, self._work_async())
+            self._task = contextvars.Context().run(_Task, self._work_async(), loop=self._loop)
         patience.add(entry)
         return entry
 
@@ -254,6 +266,11 @@ class Batcher:
         try:
             while await self._work_once_async():
                 pass
+        except asyncio.CancelledError:
+            with self._lock:
+                left = self.queue.drain()
+            self._give_up(left)
+            raise
         finally:
             self._task = None
             self._send()
@@ -268,40 +285,48 @@ class Batcher:
     def _take(self) -> list[Entry]:
         try:
             return self.queue.take()
-        except Exception as error:  # a policy that is not ours; the executor outlives it
+        except BaseException as error:  # a policy that is not ours; the executor outlives it
             _log.exception("the batch policy failed")
             for entry in self.queue.drain():
-                entry.settle(None, error)
+                entry.settle(None, harmless(error))
             return []
         finally:
             self._send()  # what was settled before, and what was given up now
 
     def _execute(self, batch: list[Entry]) -> None:
-        started = self._begin(batch)
-        try:
-            results = contextvars.Context().run(self._run, batch)
-            self._finish(batch, results, started)
-        except BaseException as error:  # the executor outlives whatever a model raises
-            for half in self._after_failure(batch, error):
-                self._execute(half)
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            started = self._begin(part)
+            try:
+                results = contextvars.Context().run(self._run, part)
+                self._finish(part, results, started)
+            except BaseException as error:  # the executor outlives whatever a model raises
+                parts += self._after_failure(part, error)
 
     def _run(self, batch: list[Entry]) -> Any:
         with self._observer.running(batch):
             return self._function([entry.value for entry in batch])
 
     async def _execute_async(self, batch: list[Entry]) -> None:
-        started = self._begin(batch)
-        try:
-            with self._observer.running(batch):
-                results = await self._function([entry.value for entry in batch])
-            self._finish(batch, results, started)
-        except asyncio.CancelledError:
-            for entry in batch:
-                entry.settle(None, ServiceUnavailable("the batch was cancelled", retry_after=1.0))
-            raise
-        except BaseException as error:
-            for half in self._after_failure(batch, error):
-                await self._execute_async(half)
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            started = self._begin(part)
+            try:
+                with self._observer.running(part):
+                    results = await self._function([entry.value for entry in part])
+                self._finish(part, results, started)
+            except BaseException as error:
+                if isinstance(error, GeneratorExit) or (self._task is not None and self._task.asked_to_end):
+                    self._give_up([*part, *itertools.chain.from_iterable(parts)])
+                    raise
+                parts += self._after_failure(part, error)  # a cancellation that the model made itself is an error of it
+
+    @staticmethod
+    def _give_up(entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            entry.settle(None, ServiceUnavailable("the batch was cancelled", retry_after=1.0))
 
     def _begin(self, batch: list[Entry]) -> float:
         """When it starts to run."""
@@ -323,15 +348,13 @@ class Batcher:
         self._outbox.hand_over(batch, list(results))
 
     def _after_failure(self, batch: list[Entry], error: BaseException) -> list[list[Entry]]:
-        """Halve a failed batch, so that a bad item fails alone. A batch of one gets its error."""
+        """Halve a failed batch, so that a bad item fails alone; the more urgent half comes last. One alone gets it."""
         if len(batch) == 1:
-            # a future cannot carry StopIteration, and what ends a process must not end the event loop
-            harmless = isinstance(error, Exception) and not isinstance(error, StopIteration)
-            batch[0].settle(None, error if harmless else RuntimeError(f"{type(error).__name__}: {error}"))
+            batch[0].settle(None, harmless(error))
             return []
         middle, now = len(batch) // 2, self._clock()
         halves = []
-        for half in (batch[:middle], batch[middle:]):
+        for half in (batch[middle:], batch[:middle]):
             again = [entry for entry in half if not is_gone(entry)]
             for entry in again:
                 if entry.deadline <= now:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
+from bentotool.runtime.failing import harmless
 from bentotool.sdk.exceptions import ClientGone, DeadlineExceeded, ServiceError
 
 __all__ = ["Receive", "Scope", "Send", "disconnect_probe", "under_deadline"]
@@ -16,7 +17,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 _LOOK_S = 0.25
-_ENDING = (asyncio.CancelledError, SystemExit, KeyboardInterrupt)
 _TICK_S = 0.001
 """Timers of uvloop count milliseconds, and would else be early by a part of one."""
 
@@ -117,21 +117,25 @@ async def under_deadline(
         first = work.send(None)
     except StopIteration as end:
         return end.value
-    except _ENDING as error:
-        raise RuntimeError(f"it raised {type(error).__name__}") from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise harmless(error) from error
     watch = _Watch(deadline, gone)
     try:
         return await _Rest(work, first)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         if watch.reason is None:
             if watch.cancelled:
                 raise
-            raise RuntimeError("it raised CancelledError") from None
+            raise harmless(error) from None
         watch.forgive()
         if watch.reason is ClientGone:
             raise ClientGone("the client went away before its answer was there") from None
         raise DeadlineExceeded(f"no answer within {seconds:g} seconds") from None
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"it raised {type(error).__name__}") from error
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise harmless(error) from error
     finally:
         watch.end()

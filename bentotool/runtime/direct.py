@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from bentotool.runtime.batchqueue import Entry
-from bentotool.runtime.failing import failure
+from bentotool.runtime.failing import failure, harmless
 from bentotool.runtime.outputs import is_binary
 from bentotool.runtime.responses import is_response
 
@@ -144,11 +144,14 @@ class Direct:
         self.gauge(len(arrived))
         wake_at = self._turned + _GATHERED_S
         for exchange in arrived:
-            batched.deliver()  # who has an answer comes before those who ask
-            self.flush()
+            try:
+                batched.deliver()  # who has an answer comes before those who ask
+                self.flush()
+            except BaseException:
+                _log.exception("answers could not be sent")
             try:
                 exchange.begin(self._waited)
-            except Exception:  # a fault of ours; the others are answered
+            except BaseException:  # a fault of ours; the others are answered
                 _log.exception("a request could not be taken")
                 exchange.cut()
             if exchange.started > wake_at:
@@ -217,8 +220,8 @@ class Exchange:
             args, named = endpoint.spec.decode(bytes(self._cycle.body))
             assert endpoint.batched is not None
             self._entry = endpoint.batched.put(args, named, deadline, self._gone, self._settled)
-        except Exception as error:
-            self._fail(error)
+        except BaseException as error:  # decoding and the options of batching run code of the service
+            self._fail(harmless(error))
             return
         if self._entry is None:  # it takes more than one batch
             self._leave(0)
@@ -239,15 +242,15 @@ class Exchange:
     def _answer(self, result: Any, error: BaseException | None) -> None:
         cycle, endpoint = self._cycle, self._endpoint
         if error is not None:
-            self._fail(error if isinstance(error, Exception) else RuntimeError(str(error)))
+            self._fail(harmless(error))
             return
         if cycle.flow.write_paused or is_response(result):
             self._send_later(result)
             return
         try:
             payload = endpoint.spec.encode(result)
-        except Exception as failed:
-            self._fail(failed)
+        except BaseException as failed:
+            self._fail(harmless(failed))
             return
         self._done = True
         self.direct.send(self, self.direct.ok % (self._preset(), len(payload), self._request_id), payload)

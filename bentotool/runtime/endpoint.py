@@ -13,6 +13,7 @@ from bentotool.runtime.batched import BatchedCall
 from bentotool.runtime.batchwatch import watch_batches
 from bentotool.runtime.body import Disconnected, check_headers, in_time, read_body
 from bentotool.runtime.deadlines import Receive, Scope, Send, disconnect_probe, under_deadline
+from bentotool.runtime.failing import ENDING, harmless
 from bentotool.runtime.headers import BODILESS, merged, without_length
 from bentotool.runtime.inputs import Inputs
 from bentotool.runtime.outputs import is_binary, render, send_rendered
@@ -118,8 +119,10 @@ class Endpoint:
                 )
             except Disconnected:
                 return
-            except Exception as error:
-                status = await app.send_failure(error, send, request_id, self.spec.name)
+            except ENDING:
+                raise
+            except BaseException as error:
+                status = await app.send_failure(harmless(error), send, request_id, self.spec.name)
         finally:
             self.leave(status, started, held)
             if context is not None or folder is not None:

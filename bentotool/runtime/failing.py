@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -11,11 +12,24 @@ import msgspec
 from bentotool.errors import BentotoolError
 from bentotool.sdk.exceptions import ServiceError
 
-__all__ = ["failure"]
+__all__ = ["ENDING", "failure", "harmless"]
 
 _log = logging.getLogger("bentotool.service")
+ENDING = (asyncio.CancelledError, GeneratorExit)
+"""What ends a task or a coroutine from outside; it is never an answer."""
 _SERVER_ERRORS = 500
 _TOO_SLOW = 408
+
+
+def harmless(error: BaseException) -> Exception:
+    """What code that is not ours raised, as an error that fails one request: not the thread or the event loop it ran
+    in, as `SystemExit` or a panic of a compiled library would, and nothing that a future cannot carry.
+    """
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    found = RuntimeError(f"it raised {type(error).__name__}: {error}".removesuffix(": "))
+    found.__cause__ = error
+    return found
 
 
 def failure(

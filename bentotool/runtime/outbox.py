@@ -70,17 +70,18 @@ class Outbox:
         while self._batches:
             batch, results = self._batches.popleft()
             for entry, result in zip(batch, results, strict=True):
-                _answer(entry.answer, result, None)
+                _do(entry.answer, result, None)
         while self._settled:
-            _answer(*self._settled.popleft())
+            _do(*self._settled.popleft())
         if answered and since is not None:  # comes after the steps of those who waited
             self._loop.call_soon(lambda: self._sent(self._clock() - since))
         while self._told:
-            self._told.popleft()()
+            _do(self._told.popleft())
 
 
-def _answer(answer: Answer, result: Any, error: BaseException | None) -> None:
+def _do(step: Callable[..., None], *args: Any) -> None:
+    """Whatever one step raises, the others are done."""
     try:
-        answer(result, error)
-    except Exception:  # the others get theirs
+        step(*args)
+    except BaseException:
         _log.exception("an answer could not be given")

@@ -81,6 +81,8 @@ def test_exceptions_keep_their_type(server: Server) -> None:
     assert call(server, "caught", how="quota") == "quota 429: that is enough"
     assert call(server, "caught", how="value") == "ValueError('wrong')"
     assert call(server, "caught", how="key") == "KeyError('wrong')"
+    assert call(server, "caught", how="panic") == "RuntimeError('it raised Panic: wrong')"
+    assert call(server, "caught", how="exit") == "RuntimeError('it raised SystemExit: wrong')"
     assert call(server, "caught", how="worn") == "belt after 70 hours: belt, 70"
     assert call(server, "caught", how="limit") == "429: limit of rows: rows"
     assert "too many positional arguments" in call(server, "wrong_call")

@@ -23,6 +23,10 @@ class Worn(Exception):
         self.part, self.hours = part, hours
 
 
+class Panic(BaseException):
+    """As a compiled library raises it."""
+
+
 class Limit(Quota):
     def __init__(self, of: str) -> None:
         super().__init__(f"limit of {of}")
@@ -74,7 +78,7 @@ class Numbers:
             raise Worn("belt", hours=70)
         if how == "limit":
             raise Limit("rows")
-        raise {"value": ValueError, "key": KeyError}[how]("wrong")
+        raise {"value": ValueError, "key": KeyError, "exit": SystemExit, "panic": Panic}[how]("wrong")
 
     @bentotool.api
     def told(self, a: int, ctx: bentotool.Context) -> str:
@@ -164,7 +168,7 @@ class Front:
             return f"{error.http_status}: {error}: {error.of}"
         except Quota as error:
             return f"quota {error.http_status}: {error}"
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RuntimeError) as error:
             return repr(error)
         return "none"
 

@@ -5,6 +5,7 @@ A body that comes whole with its head goes the short way; one that comes later g
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 SOURCE = """
+import asyncio
 import time
 import numpy as np
 import bentotool
@@ -43,6 +45,31 @@ class Short:
     @bentotool.api(batchable=True)
     def fill(self, x: list[int]) -> list[str]:
         return ["w" * size for size in x]
+
+    def panic_at_five(self, x: list[int]) -> int:
+        if x[0] == 5:
+            class Panic(BaseException): ...
+            raise Panic("as compiled libraries raise it")
+        if x[0] == 6:
+            raise SystemExit(6)
+        return 1
+
+    @bentotool.api(batchable=True, batch_units="panic_at_five")
+    def counted(self, x: list[int]) -> list[int]:
+        return x
+
+    @bentotool.api(batchable=True, batch_key="panic_at_five")
+    def grouped(self, x: list[int]) -> list[int]:
+        return x
+
+    @bentotool.api(batchable=True, max_latency_ms=20000)
+    async def hazard(self, x: list[int]) -> list[int]:
+        await asyncio.sleep(0.05)
+        if 5 in x:
+            ended = asyncio.get_running_loop().create_future()
+            ended.cancel()
+            await ended
+        return x
 
     @bentotool.api(batchable=True)
     async def later(self, x: list[int]) -> list[int]:
@@ -115,6 +142,11 @@ def asked(server: Any, path: str, body: bytes, *headers: str, whole: bool) -> tu
         ("/words", b'{"x": ["a", "b"]}', (), 200),
         ("/words", b'{"x": [1]}', (), 400),
         ("/later", b'{"x": [1, 2]}', (), 200),
+        ("/counted", b'{"x": [5]}', (), 500),
+        ("/counted", b'{"x": [6]}', (), 500),
+        ("/grouped", b'{"x": [5]}', (), 500),
+        ("/grouped", b'{"x": [6]}', (), 500),
+        ("/hazard", b'{"x": [5]}', (), 500),
     ],
 )
 def test_both_ways_give_the_same_answer(
@@ -164,6 +196,25 @@ def test_more_than_a_head_may_have_is_not_counted_together(server: Any) -> None:
         said = connection.makefile("rb").read()
         sending.join()
     assert said.count(b"HTTP/1.1 200 OK") == 3001
+
+
+@pytest.mark.parametrize("path", ["/counted", "/grouped", "/hazard"])
+def test_what_one_request_sets_off_is_felt_by_no_other(server: Any, path: str) -> None:
+    """Those which came in the same turn of the loop, in one piece, and those which come later."""
+    numbers = [1, 5, 2, 6, 3, 5, 4] * 3
+    bodies = [b'{"x": [%d]}' % number for number in numbers]
+    fatal = {5} if path == "/hazard" else {5, 6}
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(server.raw(b"".join(head(path, body) + body for body in bodies)))
+        others = [stack.enter_context(server.raw(head(path, body) + body)) for body in bodies]
+        told = [answer_exactly(connection) for connection in [one] * len(bodies) + others]
+    for number, (status, _, said) in zip(numbers * 2, told, strict=True):
+        if number in fatal:
+            assert status == b"HTTP/1.1 500 Internal Server Error"
+        else:
+            assert (status, said) == (b"HTTP/1.1 200 OK", b"[%d]" % number)
+    assert server.process.poll() is None
+    assert asked(server, path, b'{"x": [7]}', whole=True)[2] == b"[7]"
 
 
 @pytest.mark.parametrize("whole", [True, False])

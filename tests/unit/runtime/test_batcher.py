@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -227,6 +228,43 @@ def test_cancellation_of_the_batch_task_is_not_swallowed():
     asyncio.run(with_batcher(model, work))
 
 
+def test_when_the_batch_task_is_cancelled_nobody_waits_for_ever():
+    async def model(batch):
+        await asyncio.sleep(LIMIT)
+        return batch
+
+    async def work(batcher):
+        callers = [asyncio.create_task(submit(batcher, n, key=n)) for n in range(3)]
+        await asyncio.sleep(0.01)
+        batcher._task.cancel()
+        return await asyncio.gather(*callers, return_exceptions=True)
+
+    found = asyncio.run(with_batcher(model, work))
+    assert [type(error) for error in found] == [ServiceUnavailable] * 3
+
+
+def test_a_cancellation_that_the_model_made_itself_is_an_error_of_one_item():
+    """It awaits a task that was cancelled: that ends no executor, and no other request."""
+
+    async def model(batch):
+        await asyncio.sleep(0)
+        if "bad" in batch:
+            ended = asyncio.get_running_loop().create_future()
+            ended.cancel()
+            await ended
+        return list(batch)
+
+    async def work(batcher):
+        items = ["a", "b", "bad", "c", "d"]
+        found = await asyncio.gather(*(submit(batcher, item) for item in items), return_exceptions=True)
+        return found, await submit(batcher, "later")
+
+    found, later = asyncio.run(with_batcher(model, work))
+    assert later == "later"
+    assert [item for item in found if isinstance(item, str)] == ["a", "b", "c", "d"]
+    assert type(found[2]) is RuntimeError
+
+
 def test_deadlines_do_not_follow_the_wall_clock(monkeypatch):
     """BentoML and MLServer measure deadlines with time.time() (STYLE d.20)."""
     monkeypatch.setattr("time.time", lambda: 1e18)
@@ -295,12 +333,43 @@ def test_one_odd_request_fails_alone():
     assert max(calls) <= 32
 
 
+class Panic(BaseException):
+    """As a compiled library raises it."""
+
+
+def test_an_answer_that_panics_keeps_no_other_from_its_caller():
+    async def work(batcher):
+        loop, told = asyncio.get_running_loop(), []
+
+        def answer(result, error):
+            told.append(result)
+            if result == 0:
+                raise Panic("in the caller's code")
+
+        deadline = time.monotonic() + LIMIT
+        entries = [
+            batcher.put(n, units=1, key=None, deadline=deadline, gone=lambda: False, answer=answer, wake=False)
+            for n in range(3)
+        ]
+        batcher.wake()
+        while len(told) < 3 and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for entry in entries:
+            batcher.forget(entry)
+        assert loop.is_running()
+        return told
+
+    assert asyncio.run(with_batcher(list, work)) == [0, 1, 2]
+
+
 def test_the_number_of_results_is_checked():
     with pytest.raises(InvalidOutput):
         asyncio.run(with_batcher(lambda batch: [*batch, 0], lambda b: submit(b, 1)))
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), StopIteration(), RuntimeError("x")])
+@pytest.mark.parametrize(
+    "error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), StopIteration(), RuntimeError("x")]
+)
 def test_the_executor_outlives_whatever_the_model_raises(error):
     def model(batch):
         if batch[0] == "bad":
@@ -548,14 +617,15 @@ def test_answers_reach_the_loop_with_one_wake_up_per_batch():
     assert asyncio.run(with_batcher(model, work)) == 2
 
 
-def test_a_policy_that_fails_does_not_end_the_executor():
+@pytest.mark.parametrize("error", [RuntimeError, Panic])
+def test_a_policy_that_fails_does_not_end_the_executor(error):
     class Faulty(BatchQueue):
         failed = False
 
         def take(self):
             if self._size and not Faulty.failed:
                 Faulty.failed = True
-                raise RuntimeError("a policy with a fault")
+                raise error("a policy with a fault")
             return super().take()
 
     async def work(batcher):
