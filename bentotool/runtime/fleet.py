@@ -12,20 +12,19 @@ import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, UnsafeError, UsageError
-from bentotool.runtime.bento import Target
+from bentotool.runtime.bounds import check_parts
 from bentotool.runtime.causes import Causes
 from bentotool.runtime.devices import Plan, make_plan
 from bentotool.runtime.meeting import Meeting, loopback_listener
 from bentotool.runtime.parts import Part, part_from
 from bentotool.runtime.slots import STOPPED_S, Slot
+from bentotool.runtime.surroundings import Surroundings
 
-__all__ = ["INDEX", "SLOT", "Fleet", "Surroundings"]
+__all__ = ["INDEX", "SLOT", "Fleet"]
 
 SLOT = "BENTOTOOL_WORKER_SLOT"
 INDEX = "BENTOTOOL_WORKER_INDEX"
@@ -38,33 +37,8 @@ _LONGEST_BACKOFF = 30.0
 _HEALTHY_S = 10.0
 """Who has had answers for so long is not part of a row of failures."""
 _START_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a generation is given.
-
-    Attributes:
-        target: what to serve.
-        workers: processes of the entry service; None for what it declares.
-        options: arguments for each worker.
-        listeners: of the server; the entry's workers accept from them.
-        metrics: folder of the workers' metric files.
-        inside: dependencies live in the entry's own processes.
-        number: a number for a new place, not in use by any other.
-        selector: lines are registered in it, with ``(fleet, slot)``.
-        note: says something to whoever reads the log.
-    """
-
-    target: Target
-    workers: int | None
-    options: Sequence[str]
-    listeners: Sequence[socket.socket]
-    metrics: Path
-    inside: bool
-    number: Callable[[], int]
-    selector: selectors.BaseSelector
-    note: Callable[[str], None]
+_AT_ONCE = 4
+"""So many processes are started at once; then whoever has something to say is heard, a signal above all."""
 
 
 @dataclass
@@ -167,6 +141,17 @@ class Fleet:
         self._told.pop(slot.number, None)
         self._tell_problem(slot)
 
+    def _try_launch(self, group: _Group, slot: Slot) -> None:
+        """Start a process, or say that the system starts none; a server that is up goes on with those that it has."""
+        try:
+            self._launch(group, slot)
+        except OSError as error:
+            why = f"no process can be started for worker {self._called(slot)}: {(error.strerror or str(error)).lower()}"
+            if not self.announced:
+                self.failure = ServiceLoadError(why, hint="start fewer --workers, or raise the limits of this user")
+            slot.restart_at = time.monotonic() + _LONGEST_BACKOFF
+            self._around.note(why)
+
     def _setup(self, first: bool) -> dict[str, Any]:
         found: dict[str, Any] = {"type": "setup", "values": dict(self._around.target.arguments)}
         if not first:
@@ -180,7 +165,7 @@ class Fleet:
 
     def _take_parts(self, slot: Slot, documents: list[dict[str, Any]]) -> None:
         """The first worker has said what there is: make the plan, start the others, let it go on."""
-        self.parts = [part_from(document) for document in documents]
+        self.parts = check_parts((part_from(document) for document in documents), self._around.workers)
         self._entry.name = self.parts[0].name
         self.plan = make_plan(self.parts)
         for note in self.plan.notes:
@@ -188,9 +173,6 @@ class Fleet:
         self._meeting = Meeting() if len(self.parts) > 1 else None
         for part in self.parts[1:]:
             self._prepare(part)
-        for group in reversed(self.groups[1:]):
-            for other in group.slots:
-                self._launch(group, other)
         if self.plan.variables(self._entry.name, slot.index):
             self._retire(slot)  # what it did while it was imported has seen devices that are not its own
             slot.restart_at = 0.0
@@ -210,14 +192,11 @@ class Fleet:
             group.http, group.url = loopback_listener("http://{}:{}")
 
     def _fill_up(self, workers: int) -> None:
-        """Start the entry's other workers: as many as the user said, else as the service declares."""
+        """Make places for the entry's other workers; they are started by and by."""
         if self.stopping:
             return
-        for index in range(len(self._entry.slots), self._around.workers or workers):
+        for index in range(len(self._entry.slots), workers):
             self._entry.slots.append(Slot(self._around.number(), index))
-        for slot in self._entry.slots:
-            if slot.process is None and slot.failures == 0:
-                self._launch(self._entry, slot)
 
     # what workers say
 
@@ -316,18 +295,20 @@ class Fleet:
             slot.notice_stop(now)
 
     def tick(self, now: float) -> None:
-        """Start what is due, replace what is stuck."""
-        for group in self.groups:
+        """Start what is due, those first that others call; replace what is stuck."""
+        started = 0
+        for group in reversed(self.groups):
             for slot in group.slots:
                 reason = slot.stuck(now)
                 if reason is not None:
                     self._around.note(f"worker {self._called(slot)} is replaced: {reason}")
                     slot.kill()
-                if self.stopping:
+                if self.stopping or self.failure is not None:
                     continue
                 slot.ask(now)
-                if slot.process is None and now >= slot.restart_at:
-                    self._launch(group, slot)
+                if slot.process is None and now >= slot.restart_at and started < _AT_ONCE:
+                    started += 1
+                    self._try_launch(group, slot)
         self._look()
 
     def _look(self) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from bentotool.errors import ConfigError, ServiceLoadError
 from bentotool.runtime.bento import Target
+from bentotool.runtime.bounds import check_parts
 from bentotool.runtime.devices import make_plan
 from bentotool.runtime.parts import describe_parts
 
@@ -26,7 +26,7 @@ def print_plan(target: Target, workers: int | None, form: str, *, inside: bool =
 
     Raises:
         ServiceLoadError: the service cannot be imported, or its services depend on each other in a circle.
-        UsageError: a service asks for more GPUs than there are.
+        UsageError: a service asks for more GPUs than there are, or for more workers than this machine should have.
     """
     from bentotool.runtime.loading import load_service
     from bentotool.sdk.arguments import provide
@@ -38,8 +38,7 @@ def print_plan(target: Target, workers: int | None, form: str, *, inside: bool =
         parts = describe_parts(entry, inside=inside)
     except ConfigError as error:
         raise ServiceLoadError(error.message, hint=error.hint) from error
-    if workers is not None:
-        parts[0] = replace(parts[0], workers=workers)
+    parts = check_parts(parts, workers)
     plan = make_plan(parts)
     document = plan.to_dict(parts)
     print(json.dumps(document) if form == "json" else render(document))  # noqa: T201 - the output of this program

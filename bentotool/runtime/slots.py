@@ -67,10 +67,14 @@ class Slot:
         env: Mapping[str, str],
         module: str = "bentotool.runtime.worker",
     ) -> None:
-        """Start a process with the sockets, and its line as the last."""
+        """Start a process with the sockets, and its line as the last. Raises: OSError: the system starts none."""
         ours, theirs = socket.socketpair()
-        self.process = spawn(module, arguments, [*sockets, theirs], env)
-        theirs.close()
+        with theirs:
+            try:
+                self.process = spawn(module, arguments, [*sockets, theirs], env)
+            except OSError:
+                ours.close()
+                raise
         ours.setblocking(False)
         self.line, self._buffer, self.ready, self.settled, self.error = ours, b"", False, False, None
         self.stopped_at, self._unanswered, self._missed = None, 0, 0

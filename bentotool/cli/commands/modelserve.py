@@ -28,7 +28,7 @@ def serve_model(
     reference: ModelReference,
     host: Host = "127.0.0.1",
     port: Port = 3000,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: 1.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default: 1.")] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Load a model that runs code when it is loaded, such as a pickle.")
     ] = False,
@@ -55,6 +55,8 @@ def serve_model(
     from bentotool.modellaunch import plan_model_launch
 
     state = current()
+    options = server_options(host, port, workers, drain_delay, grace)
+    tls = tls_variables(ssl_certfile, ssl_keyfile, ssl_ca_certs, ssl_cert_reqs, ssl_ciphers)
     launch = plan_model_launch(
         reference,
         state.models,
@@ -64,5 +66,4 @@ def serve_model(
         max_batch_size=max_batch_size,
         note=state.console.note,
     )
-    options = server_options(host, port, workers, drain_delay, grace)
-    run_server(launch, options, tls_variables(ssl_certfile, ssl_keyfile, ssl_ca_certs, ssl_cert_reqs, ssl_ciphers))
+    run_server(launch, options, tls)

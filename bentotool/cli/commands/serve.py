@@ -41,7 +41,7 @@ def serve(
     target: Annotated[str, typer.Argument(metavar="[TARGET]", help="A folder, module:Service, or a Bento.")] = ".",
     host: Host = "127.0.0.1",
     port: Port = 3000,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the service's.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; default: the service's.")] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Serve anew when a file of the project changes.")] = False,
     development: Annotated[
         bool, typer.Option("--development", help="Run the services it depends on in its own process.")
@@ -64,10 +64,11 @@ def serve(
     from bentotool.serving import plan_launch
 
     state = current()
+    flags = {"--reload": reload, "--development": development, "--plan": plan}
+    options = server_options(host, port, workers, drain_delay, grace, flags)
+    tls = tls_variables(ssl_certfile, ssl_keyfile, ssl_ca_certs, ssl_cert_reqs, ssl_ciphers)
     values = read_arguments(arg_file, parse_pairs(arg or []))
     launch = plan_launch(
         target, state.layout, isolated=isolated, reload=reload, arguments=values, verify=verify, note=state.console.note
     )
-    flags = {"--reload": reload, "--development": development, "--plan": plan}
-    options = server_options(host, port, workers, drain_delay, grace, flags)
-    run_server(launch, options, tls_variables(ssl_certfile, ssl_keyfile, ssl_ca_certs, ssl_cert_reqs, ssl_ciphers))
+    run_server(launch, options, tls)
