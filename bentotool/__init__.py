@@ -5,12 +5,13 @@ Every public name is imported when it is first used (PEP 562), so that ``import 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # that of `typing`, whose import would be most of what ours costs
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from bentotool import images, monitoring
     from bentotool.client.http import AsyncHTTPClient, SyncHTTPClient
     from bentotool.client.serving import serve
@@ -111,6 +112,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name in _NAMES:
         value: Any = getattr(importlib.import_module(_NAMES[name]), name)
     elif name in _MODULES:
@@ -125,6 +128,8 @@ def __getattr__(name: str) -> Any:
 
 def _framework(name: str) -> Any:
     """``bentotool.onnx`` and the like: whatever framework plugin, or loader in the Bento, has that name."""
+    import importlib
+
     try:
         frameworks = importlib.import_module("bentotool.frameworks")
     except ModuleNotFoundError as error:

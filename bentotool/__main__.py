@@ -8,6 +8,7 @@ import sys
 __all__ = ["run"]
 
 _INTERRUPTED = 130
+_SIGNALLED = 128
 
 
 def run() -> None:
@@ -21,6 +22,10 @@ def run() -> None:
         number = stopped_by()
         sys.stderr.write("terminated\n" if number else "interrupted\n")
         status = 128 + number if number else _INTERRUPTED
+    if status >= _SIGNALLED:
+        from bentotool.runtime.endings import hold
+
+        hold()  # it ends: another signal, such as a second ctrl-C, changes nothing
     sys.exit(status)
 
 

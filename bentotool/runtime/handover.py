@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from bentotool.runtime.endings import held, ignore_terminal
+
 __all__ = ["receive_sockets", "spawn"]
 
 _WINDOWS = sys.platform == "win32"
@@ -26,7 +28,8 @@ def spawn(
     if not _WINDOWS:
         numbers = [sock.fileno() for sock in sockets]
         command = [*base, "--sockets", ",".join(map(str, numbers)), *arguments]
-        return subprocess.Popen(command, pass_fds=numbers, stdin=subprocess.DEVNULL, env=dict(env))
+        with held():
+            return subprocess.Popen(command, pass_fds=numbers, stdin=subprocess.DEVNULL, env=dict(env))
     process = subprocess.Popen([*base, "--sockets", "stdin", *arguments], stdin=subprocess.PIPE, env=dict(env))
     assert process.stdin is not None
     for sock in sockets:
@@ -36,7 +39,8 @@ def spawn(
 
 
 def receive_sockets(where: str) -> list[socket.socket]:
-    """The sockets that `spawn` handed to this process; its own children do not inherit them."""
+    """The sockets that `spawn` handed to this process, which begins here; its own children do not inherit them."""
+    ignore_terminal()
     if where == "stdin":
         shared = [base64.b64decode(line) for line in sys.stdin.buffer.read().splitlines()]
         return [socket.fromshare(data) for data in shared]  # type: ignore[attr-defined,unused-ignore]

@@ -21,13 +21,14 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from bentotool.runtime import door
+from bentotool.runtime import door, endings
 from bentotool.runtime.bento import Target
-from bentotool.runtime.fleet import Fleet, Surroundings
-from bentotool.runtime.leftovers import MetricsFolder, sweep
+from bentotool.runtime.fleet import Fleet
+from bentotool.runtime.leftovers import make_metrics_folder, sweep
 from bentotool.runtime.lobby import Lobby
 from bentotool.runtime.orphans import reap
 from bentotool.runtime.slots import Slot
+from bentotool.runtime.surroundings import Surroundings
 
 __all__ = ["Settings", "Supervisor"]
 
@@ -38,6 +39,8 @@ _LEAVE_S = 0.5
 request that is on its way just then."""
 _SETTLE_S = 0.1
 """Changes of files that come so close together are one."""
+_SAME_S = 0.1
+"""Within so long a signal again is the same request: some senders tell a process and then its group."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,13 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
         sweep()
-        self._metrics = MetricsFolder()
+        self._metrics = make_metrics_folder()
         self._fleet: Fleet | None = None  # what answers, or is to
         self._next: Fleet | None = None  # what is to take its place
         self._leaving: list[Fleet] = []
         self._announced = False
         self._stopping: int | None = None
+        self._stopping_at = 0.0
         self._kill_at = 0.0
         self._door: door.Door | None = None
         self._shut_out = False
@@ -97,6 +101,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Serve; give the exit status: 0 after SIGTERM, 130 after ctrl-C, 1 after the keeper of the port has gone.
+
+        A signal that comes before the server has said that it serves gives 128 and its number: what was asked for never
+        was.
 
         Raises:
             ServiceLoadError: the service does not start.
@@ -113,7 +120,13 @@ class Supervisor:
                 self._turn()
         finally:
             self._clean_up()
-        return 1 if self._shut_out else 130 if self._stopping == signal.SIGINT else 0
+        return self._status()
+
+    def _status(self) -> int:
+        if self._shut_out or self._stopping is None:
+            return 1
+        done = self._announced and self._stopping == signal.SIGTERM
+        return 0 if done else endings.status(self._stopping)
 
     def _finished(self) -> bool:
         return self._stopping is not None and all(fleet.gone for fleet in self._fleets())
@@ -128,10 +141,11 @@ class Supervisor:
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._wakeup = (ours, theirs)
         self._selector.register(ours, selectors.EVENT_READ, None)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in endings.numbers():
             signal.signal(number, lambda received, _frame: self._signals.append(received))
         if hasattr(signal, "SIGCHLD"):  # a child has ended or was stopped
             signal.signal(signal.SIGCHLD, lambda _received, _frame: None)
+        endings.release()
 
     def _make_fleet(self) -> Fleet:
         from bentotool.runtime.hosts import is_loopback
@@ -164,7 +178,9 @@ class Supervisor:
         return next(number for number in itertools.count() if number not in taken)
 
     def _turn(self) -> None:
-        for key, _events in self._selector.select(self._timeout()):
+        events = self._selector.select(self._timeout())
+        self._heed_signals()  # first of all: where a whole group was told to end, no death of a worker is news
+        for key, _events in events:
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup[0].recv(64)
@@ -173,14 +189,14 @@ class Supervisor:
             elif isinstance(key.data, door.Door):
                 self._lose_port(key.data)
             elif isinstance(key.data, Lobby):
-                key.data.serve(key.fileobj)
+                if self._stopping is None:  # else it is closed since
+                    key.data.serve(key.fileobj)
             elif key.data is self._watcher:
                 self._hear_watcher(self._watcher)
             else:
                 fleet, slot = key.data
                 fleet.receive(slot)
-        while self._signals:
-            self._stop(self._signals.popleft())
+        self._heed_signals()
         now = time.monotonic()
         for fleet in self._fleets():
             fleet.tick(now)
@@ -335,16 +351,22 @@ class Supervisor:
 
     # ending
 
+    def _heed_signals(self) -> None:
+        while self._signals:
+            self._stop(self._signals.popleft())
+
     def _stop(self, number: int) -> None:
-        if self._stopping is not None:  # the second signal does not wait
-            self._kill_all()
+        now = time.monotonic()
+        if self._stopping is not None:
+            if number != self._stopping or now - self._stopping_at >= _SAME_S:  # the second one does not wait
+                self._kill_all()
             return
-        self._stopping = number
+        self._stopping, self._stopping_at = number, now
         settings = self._settings
         self._lobby.close()
         if self._door is not None:
             self._door.listener.close()
-        self._kill_at = time.monotonic() + settings.drain_delay + settings.grace + 5.0
+        self._kill_at = now + settings.drain_delay + settings.grace + 5.0
         for fleet in self._fleets():
             fleet.drain()
         if self._listener.fileno() != -1:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -91,7 +90,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     options = parser.parse_args(argv)
     line = receive_sockets(options.sockets)[-1]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
     threading.Thread(target=_stay, args=(line, stop), daemon=True).start()
     with contextlib.suppress(OSError):

@@ -266,7 +266,8 @@ class Worker:
         if message["type"] == "drain":
             if message.get("leave"):
                 self._leave(message["leave"])
-            self.drain()
+            if not self._draining:  # a signal to the whole group has come here already
+                self.drain()
         elif message["type"] == "problem":
             self.app.problem = message["message"]
 
@@ -317,7 +318,6 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of the worker process."""
     options = _parser().parse_args(argv)
     *listeners, line = receive_sockets(options.sockets)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches the whole group; the supervisor decides
     set_up_logging(options.log_format, options.quiet)
     remember_folder()
     try:
