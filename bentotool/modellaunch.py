@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bentotool.errors import UsageError
 from bentotool.modelservice import VARIABLE, Asked, unserved
-from bentotool.paths import STORE_ENV, make_private_directory
+from bentotool.paths import STORE_ENV
 from bentotool.plugins import DISABLE_VARIABLE
 from bentotool.serving import Launch
 from bentotool.trust.enforcing import check_stored_model
@@ -81,11 +83,9 @@ def plan_model_launch(
         trust=trust,
         max_batch_size=max_batch_size,
     )
-    # An empty folder of our own: the server imports from where it starts, and neither the files of the model nor those
-    # that happen to lie here are code.
-    folder = make_private_directory(store.layout.root / "cache" / "serving")
     environment = {STORE_ENV: str(store.layout.root), VARIABLE: asked.to_json()}
     if plugins.disabled:
         environment[DISABLE_VARIABLE] = ",".join(sorted(plugins.disabled))
-    arguments = (str(folder), "--service", "bentotool.modelservice:served")
-    return Launch(model.tag, folder, arguments, environment)
+    nowhere = Path(os.devnull)  # neither the files of the model, nor those that happen to lie here, are code
+    arguments = ("--service", "bentotool.modelservice:served")
+    return Launch(model.tag, nowhere, arguments, environment, temporary=True)

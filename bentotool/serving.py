@@ -27,6 +27,7 @@ from bentotool.errors import BentotoolError, NotFoundError, ServiceLoadError, Us
 from bentotool.oci.layout import Layout
 from bentotool.paths import STORE_ENV, remove_folder
 from bentotool.runtime.bento import ARGUMENTS_VARIABLE
+from bentotool.runtime.leftovers import make_work_folder
 from bentotool.trust.enforcing import check_folder, check_stored_bento, in_force
 
 __all__ = ["Launch", "plan_launch", "running"]
@@ -48,6 +49,7 @@ class Launch:
         python: the interpreter.
         values: template arguments by name. They travel in one variable, which the runtime takes out of its environment:
             an argument list is there for all to see.
+        temporary: it serves no files, and starts in a folder that is made for it, see :meth:`placed`.
     """
 
     name: str
@@ -56,10 +58,22 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    temporary: bool = False
+
+    def placed(self) -> Launch:
+        """As it is to be started now: with a folder that is there. One that is made for it goes with the server.
+
+        A server imports from where it starts. Nobody else could ever put anything into a new folder of this user's own.
+        """
+        if not self.temporary:
+            return self
+        folder = make_work_folder()
+        return replace(self, folder=folder, arguments=(str(folder), *self.arguments))
 
     def command(self, options: Sequence[str] = ()) -> list[str]:
         """The argument list of the process."""
-        return [self.python, "-m", "bentotool.runtime", *self.arguments, *options]
+        own = ["--own-folder"] if self.temporary else []
+        return [self.python, "-m", "bentotool.runtime", *self.arguments, *own, *options]
 
     def variables(self) -> dict[str, str]:
         """The environment of the process."""
@@ -220,6 +234,7 @@ def running(launch: Launch, options: Sequence[str] = ()) -> Iterator[RunningServ
     Raises:
         ServiceLoadError: when it does not start; its own last line says why.
     """
+    launch = launch.placed()
     with tempfile.TemporaryDirectory(prefix="bentotool-serve-") as folder:
         port_file, log = Path(folder) / "port", Path(folder) / "log"
         command = launch.command(["--port", "0", "--port-file", str(port_file), *options])
@@ -254,14 +269,3 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def check_port(port: int) -> int:
-    """A TCP port number; 0 asks for a free one.
-
-    Raises:
-        UsageError: when it is none.
-    """
-    if not 0 <= port <= 65535:
-        raise UsageError(f"port {port} is not between 0 and 65535")
-    return port

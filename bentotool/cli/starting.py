@@ -33,10 +33,8 @@ __all__ = [
 
 Host: TypeAlias = Annotated[str, typer.Option(help="Address to listen on.")]
 Port: TypeAlias = Annotated[int, typer.Option("--port", "-p", help="Port; 0 picks a free one.", envvar="PORT")]
-Grace: TypeAlias = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="For requests in flight, at the end.")]
-Delay: TypeAlias = Annotated[
-    float, typer.Option(metavar="SECONDS", min=0, help="Not ready but still serving, after SIGTERM.")
-]
+Grace: TypeAlias = Annotated[float, typer.Option(metavar="SECONDS", help="For requests in flight, at the end.")]
+Delay: TypeAlias = Annotated[float, typer.Option(metavar="SECONDS", help="Not ready but still serving, after SIGTERM.")]
 Certificate: TypeAlias = Annotated[
     str | None, typer.Option(metavar="FILE", help="Speak TLS with this certificate, PEM.")
 ]
@@ -61,15 +59,16 @@ def server_options(
         flags: further ones, and whether each is wanted.
 
     Raises:
-        UsageError: the port is none.
+        UsageError: the port is none, or a number is out of bounds.
     """
-    from bentotool.serving import check_port
+    from bentotool.runtime.bounds import check_port, check_seconds, check_workers
 
     state = current()
     options = ["--host", host, "--port", str(check_port(port))]
-    options += ["--drain-delay", str(drain_delay), "--grace", str(grace)]
+    for said, seconds in (("--drain-delay", drain_delay), ("--grace", grace)):
+        options += [said, str(check_seconds(seconds, said))]
     if workers is not None:
-        options += ["--workers", str(workers)]
+        options += ["--workers", str(check_workers(workers, "--workers"))]
     options += ["--log-format", "json"] if state.json else []
     return options + [flag for flag, wanted in {"--quiet": state.quiet, **(flags or {})}.items() if wanted]
 
@@ -94,14 +93,25 @@ def tls_variables(
 
 def run_server(launch: Launch, options: list[str], variables: Mapping[str, str]) -> None:
     """Start the server in its folder, and be it where the platform lets us."""
-    os.chdir(launch.folder)
-    command, environment = launch.command(options), {**launch.variables(), **variables}
-    if sys.platform != "win32":
-        # The tool has nothing more to do: the server takes over this process, its signals and its exit status.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.execve(command[0], command, environment)  # noqa: S606 - our own interpreter and module, no shell
-    raise typer.Exit(_wait(command, environment))
+    from bentotool.paths import remove_folder
+    from bentotool.runtime.endings import hold, release
+
+    launch = launch.placed()
+    try:
+        os.chdir(launch.folder)
+        command, environment = launch.command(options), {**launch.variables(), **variables}
+        if sys.platform != "win32":
+            # The tool has nothing more to do: the server takes over this process, its signals and its exit status.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            hold()  # a signal that comes from now on is the server's, as soon as it is there
+            os.execve(command[0], command, environment)  # noqa: S606 - our own interpreter and module, no shell
+        raise typer.Exit(_wait(command, environment))
+    except (OSError, KeyboardInterrupt):  # it did not come to that
+        release()
+        if launch.temporary:
+            remove_folder(launch.folder)
+        raise
 
 
 def _wait(command: list[str], variables: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""The folder of the workers' metric files, and sweeping up those of servers that were killed."""
+"""Private folders that live as long as their server, and sweeping up those of servers that were killed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-__all__ = ["MetricsFolder", "sweep"]
+__all__ = ["PrivateFolder", "make_metrics_folder", "make_work_folder", "sweep"]
 
-_PREFIX = "bentotool-metrics-"
-_NAME = re.compile(re.escape(_PREFIX) + r"\d+-\w+", re.ASCII)
+_METRICS, _WORK = "bentotool-metrics-", "bentotool-serving-"
+_NAME = re.compile(rf"(?:{re.escape(_METRICS)}|{re.escape(_WORK)})\d+-\w+", re.ASCII)
 _HELD = "supervisor.lock"
+_STILLBORN_S = 86400.0
+"""A work folder that is empty for so long was made for a server that never came."""
 
 
 def _lock(path: Path, flags: int) -> int | None:
@@ -24,7 +27,7 @@ def _lock(path: Path, flags: int) -> int | None:
         return None
     import fcntl
 
-    descriptor = os.open(path, flags | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -33,22 +36,47 @@ def _lock(path: Path, flags: int) -> int | None:
     return descriptor
 
 
-class MetricsFolder:
-    """A private folder, named after this process, that holds a lock while the process lives.
+class PrivateFolder:
+    """A folder of this user alone that holds a lock while the process lives.
 
-    The lock says more than the pid does: a pid may be reused, or belong to another container that shares the folder of
-    temporary files.
+    The lock says more than the pid in its name does: a pid may be reused, or belong to another container that shares
+    the folder of temporary files.
+
+    Args:
+        path: made by :func:`tempfile.mkdtemp`, so that nobody else has ever put anything there.
     """
 
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
-        self._lock = _lock(self.path / _HELD, os.O_CREAT)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._locks = [_lock(path / _HELD, os.O_RDWR | os.O_CREAT)]
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):  # what cleans up after a week (tmpfiles.d) passes over a locked folder
+                self._locks.append(_lock(path, os.O_RDONLY))
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        for lock in self._locks:
+            if lock is not None:
+                os.close(lock)
+        self._locks = []
+
+
+def make_metrics_folder() -> PrivateFolder:
+    """The folder of the workers' metric files. Raises: OSError: no folder for temporary files can be written."""
+    return PrivateFolder(_make(_METRICS))
+
+
+def make_work_folder() -> Path:
+    """An empty folder for a server that serves no files, yet to be locked by that one: it imports from where it is.
+
+    Raises:
+        OSError: no folder for temporary files can be written.
+    """
+    return _make(_WORK)
+
+
+def _make(prefix: str) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
 
 
 def sweep() -> None:
@@ -66,7 +94,10 @@ def _remove_if_dead(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or (sys.platform != "win32" and found.st_uid != os.getuid()):
         return
-    descriptor = _lock(folder / _HELD, 0)  # one that has no such file yet is just being made
+    if folder.name.startswith(_WORK) and time.time() - found.st_mtime > _STILLBORN_S:
+        with contextlib.suppress(OSError):  # there is something in it: its server came
+            folder.rmdir()
+    descriptor = _lock(folder / _HELD, os.O_RDWR)  # one that has no such file yet is just being made
     if descriptor is not None:
         try:
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,13 +7,13 @@ import tempfile
 
 import pytest
 
-from bentotool.runtime.leftovers import MetricsFolder, sweep
+from bentotool.runtime.leftovers import make_metrics_folder, sweep
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
 MAKE = """
 import os, signal
-from bentotool.runtime.leftovers import MetricsFolder
-folder = MetricsFolder()
+from bentotool.runtime.leftovers import make_metrics_folder
+folder = make_metrics_folder()
 (folder.path / "counter_0.db").write_text("x")
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -31,7 +31,7 @@ def temporary(tmp_path, monkeypatch):
 def test_a_killed_servers_folder_is_swept_and_a_living_ones_is_kept(temporary):
     subprocess.run([sys.executable, "-c", MAKE], check=False, timeout=30)
     assert len(list(temporary.iterdir())) == 1
-    living = MetricsFolder()
+    living = make_metrics_folder()
     assert living.path.stat().st_mode & 0o077 == 0
     sweep()
     assert list(temporary.iterdir()) == [living.path]
