@@ -1,29 +1,17 @@
-"""What a connection may do around the body of a request, and what is overheard politely.
+"""What a connection may do around the body of a request.
 
-uvicorn's parser takes a request that offers to go on in another protocol (``Upgrade: h2c``, as Java's client does with
-each call) for one without a body. It gathers what follows the last chunk of a body without a limit. And it reads on for
-ever where the answer was given before the body was there.
+uvicorn's parser gathers what follows the last chunk of a body without a limit. And it reads on for ever where the
+answer was given before the body was there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 from bentotool.runtime.connections import Guarded
 
-__all__ = ["Courteous", "without_offer"]
-
-_OFFER = re.compile(rb"\r\nupgrade[ \t]*:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*(?=\r\n)", re.IGNORECASE)
-
-
-def without_offer(data: bytes) -> bytes:
-    """The start of a request without its offers of other protocols than websockets: a server need not take them
-    (https://www.rfc-editor.org/rfc/rfc9110#section-7.8).
-    """
-    end = data.find(b"\r\n\r\n") + 2
-    return _OFFER.sub(b"", data[:end]) + data[end:] if end > 1 else data
+__all__ = ["Courteous"]
 
 
 class Courteous(Guarded):
@@ -46,7 +34,7 @@ class Courteous(Guarded):
         if cycle is not None and cycle.more_body:
             self._receive_body(cycle, data)
         else:
-            super().data_received(without_offer(data) if b"pgrade" in data or b"PGRADE" in data else data)
+            super().data_received(data)
 
     def _receive_body(self, cycle: Any, data: bytes) -> None:
         self._of_body = False

@@ -64,7 +64,6 @@ class Repeating(Courteous):
 
     _known: Head | None = None
     _vain = 0
-    _answered_at = 0.0
 
     def data_received(self, data: bytes) -> None:
         cycle: Any = self.cycle
@@ -102,45 +101,23 @@ class Repeating(Courteous):
             message_event=asyncio.Event(),
             expect_100_continue=False,
             keep_alive=True,
-            on_response=self._answered,
+            on_response=self.on_response_complete,
         )
         cycle.body, cycle.more_body = body, False  # type: ignore[assignment]
-        self.cycle, self.scope = cycle, head.scope
+        self.cycle, self._running, self.scope = cycle, cycle, head.scope
         headers = head.headers
         if headers[b"content-length"] != length:
             headers = {**headers, b"content-length": length}
         direct = head.direct
         direct.put(Exchange(direct, cycle, headers, self.loop, self.tasks, self._turn))
 
-    def _answered(self) -> None:
-        """What uvicorn does when a request has its answer; but the timer that ends a silent connection runs on, and
-        looks when it is due whether there was silence.
-        """
-        if self.pipeline or self.timeout_keep_alive_task is None or self.transport.is_closing():
-            self.on_response_complete()
-        else:
-            self.server_state.total_requests += 1
-            self.flow.resume_reading()
-            self._answered_at = self.loop.time()
-
-    def timeout_keep_alive_handler(self) -> None:
-        self.timeout_keep_alive_task = None
-        cycle: Any = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            return  # its answer sets the timer anew
-        left = self._answered_at + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
-
     def _turn(self, cycle: Any) -> None:
         """Let a request that was not parsed go the long way, with a scope of its own."""
-        scope = cycle.scope
+        scope: Any = cycle.scope
         length = b"%d" % len(cycle.body)
         headers = [(name, length if name == b"content-length" else value) for name, value in scope["headers"]]
         cycle.scope = {**scope, "headers": headers, "state": self.app_state.copy()}
         cycle.message_event.set()  # its body is there
-        if self.cycle is cycle:
+        if self.scope is scope:  # else the head of the next one has begun
             self.scope = cycle.scope
         self._start_task(cycle)

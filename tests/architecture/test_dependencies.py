@@ -36,7 +36,7 @@ OPTIONAL = {
     "opentelemetry": "the tracing extra",
     "pytest": "bentotool.testing, which runs under it",
 }
-NOT_IMPORTED_BY_NAME = {"tomli", "httptools", "uvloop"}  # by import_module, and by uvicorn
+NOT_IMPORTED_BY_NAME = {"tomli", "uvloop"}  # by import_module, and by uvicorn
 
 
 @pytest.fixture(scope="module")

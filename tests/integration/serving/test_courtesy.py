@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bentotool.runtime.courtesy import Courteous, without_offer
+from bentotool.runtime.courtesy import Courteous
 
 SERVICE = """
 import bentotool
@@ -55,22 +55,6 @@ def test_who_offers_another_protocol_is_answered_in_this_one(server: Any, wire: 
                 said += (more := connection.recv(65536))
                 assert more, said
             assert said.startswith(b"HTTP/1.1 200")
-
-
-@pytest.mark.parametrize(
-    ("head", "expected"),
-    [
-        (b"A\r\nUpgrade: h2c\r\nb: c\r\n\r\nUpgrade: x\r\n\r\n", b"A\r\nb: c\r\n\r\nUpgrade: x\r\n\r\n"),
-        (b"A\r\nupgrade:TLS/1.0, HTTP/2.0\r\n\r\n", b"A\r\n\r\n"),
-        (b"A\r\nUPGRADE: websocket\r\n\r\n", b"A\r\nUPGRADE: websocket\r\n\r\n"),
-        (b"A\r\nupgrade: websocketish\r\n\r\n", b"A\r\n\r\n"),
-        (b"A\r\nx: upgrade: h2c\r\n\r\n", b"A\r\nx: upgrade: h2c\r\n\r\n"),
-        (b"A\r\nupgrade: h2c\r\n", b"A\r\nupgrade: h2c\r\n"),
-        (b"", b""),
-    ],
-)
-def test_only_offers_are_overheard(head: bytes, expected: bytes) -> None:
-    assert without_offer(head) == expected
 
 
 def send_on(connection: socket.socket, endless: bytes) -> None:

@@ -19,6 +19,7 @@ from bentotool.runtime.courtesy import Courteous
 from bentotool.runtime.repeats import Repeating
 
 uvicorn = pytest.importorskip("uvicorn")
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: E402
 from uvicorn.server import ServerState  # noqa: E402
 
 
@@ -71,6 +72,9 @@ class Wire(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"sockname": ("127.0.0.1", 3000), "peername": ("127.0.0.1", 5000)}.get(name, default)
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
@@ -82,7 +86,7 @@ _SERVICE = bentotool.service(Numbers)
 
 
 async def answers(
-    kind: type[Courteous], pieces: Sequence[bytes], *, pause: bool = True, drain_at: int | None = None
+    kind: type[HttpToolsProtocol], pieces: Sequence[bytes], *, pause: bool = True, drain_at: int | None = None
 ) -> tuple[list[bytes], bool]:
     """What is answered to the pieces on one connection, without what differs from run to run, and whether it is
     closed then.
@@ -265,25 +269,83 @@ def test_an_application_that_ended_is_asked_no_more() -> None:
     assert not asyncio.run(run())
 
 
-kinds = st.one_of(
-    st.integers(0, 40).map(lambda count: request(body=b'{"x":[[%s]]}' % b",".join([b"1.5"] * count))),
+class Long(Repeating):
+    """The protocol that answers everything with a task."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._direct = None
+
+
+CHUNKED = request(body=b"").replace(b"Content-Length: 0", b"transfer-encoding: chunked")
+CHUNKS = b'5\r\n{"x":\r\n8\r\n[[1.25]]\r\n1\r\n}\r\n0\r\n'
+numbers = st.integers(0, 40).map(lambda count: request(body=b'{"x":[[%s]]}' % b",".join([b"1.5"] * count)))
+ordinary = st.one_of(
+    numbers,
+    numbers,
     st.integers(0, 9).map(lambda number: request("/fail", b'{"x":[%d]}' % number)),
     st.sampled_from(
         [
             request("/plain", b'{"x":1}'), request("/nowhere"), request(body=b"{"), request(body=b""), b"\r\n",
-            request(body=b"", version=b"1.1").replace(b"Content-Length: 0", b"transfer-encoding: chunked")
-            + b"5\r\n{\"x\":\r\n8\r\n[[1.25]]\r\n1\r\n}\r\n0\r\n\r\n",
-            b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            CHUNKED + CHUNKS + b"\r\n", b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+            request("/late", b'{"x":[1]}'), request("http://elsewhere/double"), request("/%64ouble?x=1"),
+            b"HEAD /livez HTTP/1.1\r\nhost: localhost\r\n\r\n", request().replace(b"POST", b"HEAD"),
+            request(version=b"1.0"), request(version=b"2.0"), request("/double", b'{"x":[[2]]}', b"Connection: Close"),
+            request().replace(b"localhost", b"evil"), request().replace(b"Content-Length", b"CONTENT-LENGTH"),
+            request("/double", b'{"x":[[2]]}', b"cookie: a", b"cookie: b"), request(body=b" " * 70_000),
         ]
     ),
 )  # fmt: skip
+hostile = st.sampled_from(
+    [
+        request("/double", b"{}", b"content-length: 2"), request("/double", b"{}", b"transfer-encoding: chunked"),
+        *(request(body=b"{}").replace(b": 2", b": " + length) for length in (b"+2", b"-2", b"0x2", b"2,2", b"", b"2;")),
+        request(body=b"{}").replace(b": 2", b": 18446744073709551615"),
+        request(body=b"{}").replace(b": 2", b": 18446744073709551616"),
+        request(body=b"{}").replace(b": 2", b": 2\r\n 2"), request(body=b"{}").replace(b": 2\r\n", b": 2\n"),
+        request(body=b"{}").replace(b"Length:", b"Length :"), request(body=b"{}").replace(b"\r\n\r\n", b"\n\n"),
+        *(request("/double", b"{}", header) for header in (b"a: b\0c", b"a: b\rc: d", b"a\0: b", b" a: b", b": a")),
+        request("/double", b"{}", b"a: " + b"b" * 70_000), request("double"), request("*"), request("http://evil"),
+        CHUNKED + CHUNKS + b"content-length: 40\r\n\r\n", CHUNKED + CHUNKS + b"host: evil\r\n\r\n",
+        CHUNKED + b"5;a=b\r\n{\"x\":\r\n", CHUNKED + b"zz\r\n", CHUNKED + b"-1\r\n\r\n",
+        *(CHUNKED.replace(b"chunked", c) + b"0\r\n\r\n" for c in (b"chunked, gzip", b"gzip, chunked", b"xchunked")),
+        request("/double", b'{"x":[[2]]}', b"connection: upgrade", b"upgrade: h2c"),
+        request("/double", b'{"x":[[2]]}', b"connection: upgrade", b"upgrade: websocket"),
+        request("/double", b'{"x":[[2]]}', b"expect: 100-continue"),
+        b"CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\0", b"x" * 70_000,
+    ]
+)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(kinds, st.lists(st.integers(1, 200), max_size=2)), min_size=1, max_size=7), st.booleans())
-def test_whatever_comes_in_whatever_pieces(sent: list[tuple[bytes, list[int]]], pause: bool) -> None:
+def cut(sent: list[tuple[bytes, list[int]]]) -> list[bytes]:
+    """Requests in pieces."""
     pieces = []
     for whole, cuts in sent:
         ends = sorted({min(cut, len(whole)) for cut in cuts} | {len(whole)})
         pieces += [whole[start:end] for start, end in zip([0, *ends], ends, strict=False) if end > start]
-    both(pieces, pause=pause)
+    return pieces
+
+
+cuts = st.lists(st.integers(1, 200), max_size=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ordinary | hostile, cuts), min_size=1, max_size=7), st.booleans())
+def test_whatever_comes_in_whatever_pieces(sent: list[tuple[bytes, list[int]]], pause: bool) -> None:
+    both(cut(sent), pause=pause)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ordinary | hostile, cuts), min_size=1, max_size=7), st.booleans())
+def test_the_long_way_leads_to_the_same(sent: list[tuple[bytes, list[int]]], pause: bool) -> None:
+    long = asyncio.run(answers(Long, cut(sent), pause=pause))
+    assert asyncio.run(answers(Repeating, cut(sent), pause=pause)) == long
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(ordinary, cuts), min_size=1, max_size=7), st.booleans())
+def test_so_does_the_protocol_of_others(sent: list[tuple[bytes, list[int]]], pause: bool) -> None:
+    """For what nobody objects to."""
+    theirs = asyncio.run(answers(HttpToolsProtocol, cut(sent), pause=pause))
+    assert asyncio.run(answers(Repeating, cut(sent), pause=pause)) == theirs
