@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from bentotool_xgboost import loader
 from bentotool_xgboost.framework import XgboostFramework
+from bentotool_xgboost.predictor import predictor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -258,6 +259,13 @@ def test_whatever_the_file_is_called(tmp_path: Path, content: bytes, name: str) 
 def test_json_with_spaces_whatever_the_file_is_called(tmp_path: Path) -> None:
     path = put(tmp_path, json.dumps(json.loads(TEXT), indent=1).encode(), "model.bin")
     assert describe_model(source_files(path), load_plugins()).format == "json"
+
+
+def test_what_the_model_refuses_is_told_without_where_in_its_source() -> None:
+    found = predictor(MODEL, {})
+    rows = np.full((1, MODEL.num_features()), np.inf, dtype="float32")
+    with pytest.raises(ValueError, match="^Input data contains `inf`"):
+        found.run({"X": rows})
 
 
 def test_served_with_no_code() -> None:
