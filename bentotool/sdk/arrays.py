@@ -113,7 +113,7 @@ def fitted(value: Any, dtype: np.dtype[Any] | None, shape: Dimensions | None) ->
             limits = np.iinfo(dtype)
             if array.min() < limits.min or array.max() > limits.max:
                 raise ValueError(f"an element does not fit into {dtype}")
-        array = _narrowed(array, dtype) if dtype.kind == "f" and dtype.itemsize < _F8.itemsize else array.astype(dtype)
+        array = _narrowed(array, dtype) if _may_be_too_large(array.dtype, dtype) else array.astype(dtype)
     if shape is not None:
         array = array.reshape(fitting_shape(array.shape, shape))
     return array
@@ -180,6 +180,13 @@ def _whole(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any,
             raise ValueError(f"an element does not fit into {dtype}")
         return array.astype(dtype)
     return array
+
+
+def _may_be_too_large(given: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
+    """Whole numbers of 64 bits do fit into floats of 32."""
+    return dtype.kind == "f" and (
+        dtype.itemsize < given.itemsize if given.kind == "f" else dtype.itemsize < _F4.itemsize
+    )
 
 
 def _narrowed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
