@@ -174,7 +174,11 @@ def _numeric(value: Any) -> Any:
     if isinstance(value, list) and "numpy" in sys.modules:
         import numpy as np
 
+        from bentotool.sdk.arrays import element_types
+
         try:
+            if str in element_types(value):  # numpy would make each text as wide as the longest
+                return value
             array = np.asarray(value)
         except ValueError:
             return value

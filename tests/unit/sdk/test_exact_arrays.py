@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bentotool.sdk.api import api
 from bentotool.sdk.arrays import element_types, fitted
+from bentotool.sdk.binary import render_binary
+from bentotool.sdk.service import Service, service
+from bentotool.sdk.tensors import MEDIA_TYPE as TENSORS
 
 BIG = 2**63
 SAME = [
@@ -58,6 +62,22 @@ def test_a_long_text_among_short_ones_takes_no_room(dtype: str | None) -> None:
     try:
         with pytest.raises(ValueError, match=r"too long for an array of so many|expected an array of numbers"):
             fitted(value, None if dtype is None else np.dtype(dtype), None)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 20_000_000
+
+
+def test_a_long_text_in_an_answer_takes_no_room() -> None:
+    class Echo:
+        @api
+        def words(self) -> list[str]:
+            return []
+
+    made: Service[Any] = service(name="echo")(Echo)
+    tracemalloc.start()
+    try:
+        assert render_binary("words", made.apis["words"].output, ["x" * 200_000, *["b"] * 30_000], TENSORS) is None
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
