@@ -3,7 +3,7 @@
     python batching.py [--model sim|onnx|deep] [--seconds 5] [--repeats 3] [--peer NAME=PYTHON]... [--only NAME]...
 
 The same model, the same bytes, one worker each, the server on one core and the client on another. Peers are those of
-bentoml, litserve, mlserver and fastapi whose interpreter is given. Closed loop with 1, 64 and 256 clients; open loop at
+bentoml, litserve, mlserver and fastapi whose interpreter is given. Closed loop with 1, 64, 128 and 256 clients; open loop at
 shares of the model's capacity under the deadline. In time means within 50 ms of the planned arrival, by the client's
 clock. Each figure is the median of the repeats, in (brackets) the spread. For us also: one client right after the
 overload, and one that calls the model without batching.
@@ -240,7 +240,7 @@ def main() -> None:
             write_mlp(model, *((2048, 6) if options.model == "deep" else (512, 0)))
         ceiling, capacity = offline(model, features, cores[0])
         print(f"offline, batches of 64: {ceiling:.0f} rows/s; under the deadline {capacity:.0f}/s")
-        steps = {f"closed {n}": ("--clients", str(n)) for n in (1, 64, 256)}
+        steps = {f"closed {n}": ("--clients", str(n)) for n in (1, 64, 128, 256)}
         if capacity < MOST_REQUESTS:
             rates = {share: share * capacity for share in SHARES if share * capacity < MOST_ARRIVALS}
             steps |= {f"open x{share:g}": ("--rate", str(rate)) for share, rate in rates.items()}
