@@ -3,10 +3,10 @@
     python batching.py [--model sim|onnx|deep] [--seconds 5] [--repeats 3] [--peer NAME=PYTHON]... [--only NAME]...
 
 The same model, the same bytes, one worker each, the server on one core and the client on another. Peers are those of
-bentoml, litserve, mlserver and fastapi whose interpreter is given. Closed loop with 1, 64, 128 and 256 clients; open loop at
-shares of the model's capacity under the deadline. In time means within 50 ms of the planned arrival, by the client's
-clock. Each figure is the median of the repeats, in (brackets) the spread. For us also: one client right after the
-overload, and one that calls the model without batching.
+bentoml, litserve, mlserver and fastapi whose interpreter is given. Closed loop with 1, 64, 128 and 256 clients; open
+loop at shares of the model's capacity under the deadline. In time means within 50 ms of the planned arrival, by the
+client's clock. Each figure is the median of the repeats, in (brackets) the spread. For us also: one client right
+after the overload, and one that calls the model without batching.
 
 ``sim`` is a device of 8 ms and 1 ms per row. ``onnx`` is a perceptron with 512 inputs on one thread of onnxruntime,
 which takes more rows than any server takes requests: HTTP is the limit, and there is no open loop. ``deep`` has six
