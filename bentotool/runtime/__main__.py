@@ -19,8 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from bentotool.runtime.starting import start
 
-        endings.raise_ended()
-        endings.release()
         return start(sys.argv[1:] if argv is None else argv)
     except endings.Ended as ended:
         return endings.status(ended.number)

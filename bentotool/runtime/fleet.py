@@ -147,10 +147,11 @@ class Fleet:
             self._launch(group, slot)
         except OSError as error:
             why = f"no process can be started for worker {self._called(slot)}: {(error.strerror or str(error)).lower()}"
-            if not self.announced:
-                self.failure = ServiceLoadError(why, hint="start fewer --workers, or raise the limits of this user")
             slot.restart_at = time.monotonic() + _LONGEST_BACKOFF
-            self._around.note(why)
+            if self.announced:
+                self._around.note(why)
+            else:
+                self.failure = ServiceLoadError(why, hint="start fewer --workers, or raise the limits of this user")
 
     def _setup(self, first: bool) -> dict[str, Any]:
         found: dict[str, Any] = {"type": "setup", "values": dict(self._around.target.arguments)}

@@ -34,6 +34,8 @@ def start(argv: Sequence[str]) -> int:
         options = read_options(argv)
         form = options.log_format
         with _own_folder(options):
+            endings.raise_ended()
+            endings.release()  # those that were held back since this process began
             return _serve(options)
     except BentotoolError as error:
         report(error, form)
