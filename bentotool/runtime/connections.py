@@ -208,6 +208,8 @@ class Guarded(Watched):
             headers = dict(self.headers)
             direct = self._direct(cycle.scope, headers)
             if direct is not None and len(headers) == len(self.headers):  # none is there twice
+                if b"connection" in headers and not self.parser.should_keep_alive():
+                    cycle.keep_alive = False  # older versions of uvicorn look when they answer
                 self._short = Exchange(direct, cycle, headers, self.loop, self.tasks, self._start_task)
                 return
         super()._start_asgi_task(cycle, app)
@@ -324,7 +326,8 @@ class Guarded(Watched):
 
     def _end(self, status: bytes, text: bytes) -> None:
         self._ending = True
-        headers = [*self.server_state.default_headers, *_headers(text)]
+        kept = [header for header in self.server_state.default_headers if header[0] != b"connection"]
+        headers = [*kept, *_headers(text)]
         lines = [b"HTTP/1.1 %s" % status, *(b"%s: %s" % header for header in headers), b"", text]
         self.transport.write(b"\r\n".join(lines))
         self.transport.close()

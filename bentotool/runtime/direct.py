@@ -11,7 +11,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -245,7 +245,8 @@ class Exchange:
             self._fail(harmless(error))
             return
         if cycle.flow.write_paused or is_response(result):
-            self._send_later(result)
+            self._done = True
+            self._run(self._send(result))  # the client does not read, or there is more to do
             return
         try:
             payload = endpoint.spec.encode(result)
@@ -255,10 +256,8 @@ class Exchange:
         self._done = True
         self.direct.send(self, self.direct.ok % (self._preset(), len(payload), self._request_id), payload)
 
-    def _send_later(self, result: Any) -> None:
-        """Answer in a task: the client does not read, or there is more to do."""
-        self._done = True
-        task = self.loop.create_task(self._send(result))
+    def _run(self, answering: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(answering)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -281,10 +280,17 @@ class Exchange:
     def _fail(self, error: Exception) -> None:
         status, headers, body = failure(error, self._request_id, self._endpoint.spec.name)
         self._leave(status)
+        if self._cycle.flow.write_paused:  # else the refusals of who does not read would pile up
+            self._run(self._send_refusal(status, headers, body))
+            return
         if _CLOSE in headers:
             self._cycle.keep_alive = False
         lines = [b"%s: %s\r\n" % header for header in headers if header != _CLOSE]
         self.write(b"".join([_LINES.get(status, b"HTTP/1.1 %d \r\n" % status), self._preset(), *lines]), body)
+
+    async def _send_refusal(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        await self._cycle.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._cycle.send({"type": "http.response.body", "body": body})
 
     def _leave(self, status: int) -> None:
         self._done = True

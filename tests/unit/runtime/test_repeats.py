@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,13 +86,19 @@ _SERVICE = bentotool.service(Numbers)
 
 
 async def answers(
-    kind: type[HttpToolsProtocol], pieces: Sequence[bytes], *, pause: bool = True, drain_at: int | None = None
+    kind: type[HttpToolsProtocol],
+    pieces: Sequence[bytes],
+    *,
+    pause: bool = True,
+    drain_at: int | None = None,
+    then: Callable[[Any, Wire], Awaitable[None]] | None = None,
 ) -> tuple[list[bytes], bool]:
     """What is answered to the pieces on one connection, without what differs from run to run, and whether it is
     closed then.
 
     Args:
         drain_at: the piece before which the server begins to send its callers away.
+        then: what comes after the pieces.
     """
     app = Application(_SERVICE, loopback=True)
     await app.start()
@@ -112,12 +118,15 @@ async def answers(
             protocol.data_received(piece)
             if pause:
                 await settled(protocol, wire)
+        if then is not None:
+            await then(protocol, wire)
         await settled(protocol, wire)
+        closed = wire.closed
     finally:
         protocol.connection_lost(None)
         await app.stop()
     said = re.sub(rb"(x-request-id: |\"request_id\":\s*\")[^\r\"]+", rb"\1ID", wire.written)
-    return re.split(rb"(?=HTTP/1.1 )", said)[1:], wire.closed
+    return re.split(rb"(?=HTTP/1.1 )", said)[1:], closed
 
 
 async def settled(protocol: Any, wire: Wire) -> None:
@@ -251,6 +260,27 @@ def test_an_error_may_close_its_connection() -> None:
             assert closed
             assert found[-1].startswith(b"HTTP/1.1 408 ")
             assert found[-1].count(b"connection: close\r\n") == 1
+
+
+@pytest.mark.parametrize("body", [b"{", b'{"x":[[1.0]]}'])
+@pytest.mark.parametrize("kind", [Courteous, Repeating])
+def test_who_reads_no_answers_is_given_no_more(kind: type[Courteous], body: bytes) -> None:
+    """Whether they are refusals or not: else they would pile up here."""
+    held: list[int] = []
+
+    async def while_paused(protocol: Any, wire: Wire) -> None:
+        protocol.pause_writing()
+        before = len(wire.written)
+        for _ in range(20):
+            protocol.data_received(request(body=body))
+            for _ in range(5):
+                await asyncio.sleep(0.001)
+        held.append(len(wire.written) - before)
+        protocol.resume_writing()
+
+    found, closed = asyncio.run(answers(kind, [request()], then=while_paused))
+    assert held == [0]
+    assert (len(found), closed) == (21, False)
 
 
 def test_an_application_that_ended_is_asked_no_more() -> None:
