@@ -169,7 +169,7 @@ def _share_no_calls(card: ModelCard, inputs: Mapping[str, Any], outputs: Mapping
 
 def _reason(error: Exception) -> str:
     """What an error says, in one line that is not too long."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= _LONGEST else text[:_LONGEST].rpartition(" ")[0] + " …"
 
 

@@ -66,7 +66,10 @@ def _method(model: Any, name: str, prepare: Callable[[Any], Any]) -> Callable[[A
     method = getattr(model, name)
 
     def ask(rows: Any) -> Any:
-        found = method(prepare(rows))
+        try:
+            found = method(prepare(rows))
+        except ValueError as error:  # the first line says what is wrong, those after it what else could be fitted
+            raise ValueError(next(iter(str(error).splitlines()), "")) from error
         return found.toarray() if hasattr(found, "toarray") else found  # a sparse matrix
 
     return ask
