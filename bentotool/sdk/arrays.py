@@ -138,7 +138,10 @@ def element_types(value: Any, axes: int = _MOST_AXES) -> set[type]:
 
 def _array_of(value: Any, dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
     if isinstance(value, Tensor):
-        return value.numpy()
+        found = value.numpy()
+        if value.dtype == "bool" and (found.view(np.uint8) > 1).any():  # numpy would take it for more than true
+            raise ValueError("expected true or false, got a byte that is neither 0 nor 1")
+        return found
     types: set[type] = set()
     if type(value) is list:
         types = element_types(value)

@@ -13,6 +13,7 @@ from bentotool.sdk.arrays import element_types, fitted
 from bentotool.sdk.binary import render_binary
 from bentotool.sdk.service import Service, service
 from bentotool.sdk.tensors import MEDIA_TYPE as TENSORS
+from bentotool.sdk.tensors import Tensor
 
 BIG = 2**63
 SAME = [
@@ -49,6 +50,13 @@ def test_what_fits_is_what_came(value: Any, dtype: str) -> None:
 def test_what_does_not_fit_is_refused(value: Any, dtype: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         fitted(value, np.dtype(dtype), None)
+
+
+def test_a_byte_is_true_or_false() -> None:
+    assert fitted(Tensor("bool", (2,), memoryview(b"\0\1")), np.dtype("bool"), None).tolist() == [False, True]
+    with pytest.raises(ValueError, match="a byte that is neither 0 nor 1"):
+        fitted(Tensor("bool", (2, 1), memoryview(b"\0\2")), None, None)
+    assert fitted(Tensor("bool", (), memoryview(b"\1")), None, None).tolist() is True
 
 
 def test_infinity_stays_infinity() -> None:
