@@ -162,7 +162,7 @@ class Worker:
         pulse = Pulse(self.app.service, loop, self.folder)
         threading.Thread(target=self._hear_supervisor, args=(loop, pulse), name="supervisor", daemon=True).start()
         with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
-            loop.add_signal_handler(signal.SIGTERM, self.drain)
+            loop.add_signal_handler(signal.SIGTERM, self._drain_once)
         try:
             if self.listeners:
                 await self._serve_http()
@@ -219,6 +219,11 @@ class Worker:
         self._send_clients_away()
         self._spawn(self._stop_after_delay())
 
+    def _drain_once(self) -> None:
+        """A signal to the whole group comes here too, before the supervisor's word or after it: it is no second one."""
+        if not self._draining or self._orphaned:
+            self.drain()
+
     def _send_clients_away(self) -> None:
         """From now on every answer is the last of its connection; those that are new on a lent port are for others.
 
@@ -266,8 +271,7 @@ class Worker:
         if message["type"] == "drain":
             if message.get("leave"):
                 self._leave(message["leave"])
-            if not self._draining:  # a signal to the whole group has come here already
-                self.drain()
+            self._drain_once()
         elif message["type"] == "problem":
             self.app.problem = message["message"]
 

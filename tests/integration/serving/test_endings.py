@@ -180,3 +180,58 @@ def test_a_second_ctrl_c_does_not_wait(start: Start, tmp_path: Path) -> None:
             slow.result(LIMIT)
     assert process.communicate(timeout=LIMIT) == ("", "")
     assert process.returncode == 130
+
+
+SLOWLY = """
+import pathlib, sys, time
+import bentotool.runtime.slots as slots
+real, note = slots.spawn, pathlib.Path(sys.argv[1], "spawned")
+
+def spawn(*given):
+    with note.open("a") as file:
+        file.write("x")
+    {then}
+    return real(*given)
+
+slots.spawn = spawn
+"""
+
+
+def test_while_workers_are_started(start: Start, tmp_path: Path) -> None:
+    note, wanted = tmp_path / "spawned", 60
+    process = start("--workers", str(wanted), prelude=SLOWLY.format(then="time.sleep(0.5)"))
+    wait_for(lambda: note.exists() and len(note.read_text()) > 3)
+    process.terminate()
+    assert process.communicate(timeout=LIMIT) == ("", "")
+    assert process.returncode == 143
+    assert len(note.read_text()) < wanted, "it did not go on until all were there"
+    wait_for(lambda: group_is_gone(process))
+
+
+def test_where_the_system_starts_no_more_processes(start: Start) -> None:
+    process = start("--workers", "6", prelude=SLOWLY.format(then="assert_room(note)").replace("slots.spawn = spawn", """
+def assert_room(note):
+    if len(note.read_text()) > 3:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+slots.spawn = spawn"""))  # fmt: skip
+    out, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, out) == (1, "")
+    line, hint = err.splitlines()
+    assert line == "error: no process can be started for worker 3: resource temporarily unavailable"
+    assert "--workers" in hint
+    wait_for(lambda: group_is_gone(process))
+
+
+def test_a_folder_of_its_own_goes_with_a_server_that_is_told_to_end_before_it_begins(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    command = [sys.executable, "-m", "bentotool.runtime", str(folder), "--own-folder", "--port", "0"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process.terminate()
+    assert process.communicate(timeout=LIMIT)[1] == ""
+    assert (process.returncode, folder.exists()) == (143, False)
