@@ -290,6 +290,7 @@ class Guarded(Watched):
             return
         self._ending = True  # its body is malformed
         if self.pipeline:
+            cycle.more_body = False
             self.pipeline[0] = cycle, _refusal(*_MALFORMED)
             return
         cycle.disconnected = True
@@ -322,6 +323,7 @@ class Guarded(Watched):
             keep_alive=False,
             on_response=self.on_response_complete,
         )
+        self.cycle.more_body = False
         self.pipeline.appendleft((self.cycle, _refusal(status, text)))
 
     def _end(self, status: bytes, text: bytes) -> None:

@@ -250,7 +250,7 @@ def test_garbage_is_refused_after_the_answers_before_it(garbage: bytes, together
     async def talk(protocol: Any, wire: Wire, app: App, loop: Loop) -> None:
         pieces = [WHOLE.replace(b"/a", b"/wait"), WHOLE, garbage]
         await say(protocol, wire, loop, *([b"".join(pieces)] if together else pieces))
-        await say(protocol, wire, loop, WHOLE)
+        await say(protocol, wire, loop, WHOLE, *[b"x" * 60_000] * 5)
         assert wire.statuses == []
         app.go.set()
         await loop.turns()
@@ -277,7 +277,7 @@ def test_half_a_head_does_not_cost_the_answer_before_it() -> None:
 
 def test_a_malformed_body_is_refused_in_its_turn() -> None:
     async def talk(protocol: Any, wire: Wire, app: App, loop: Loop) -> None:
-        await say(protocol, wire, loop, GET.replace(b"/get", b"/wait"), CHUNKED + b"zz\r\n", GET)
+        await say(protocol, wire, loop, GET.replace(b"/get", b"/wait"), CHUNKED + b"zz\r\n", *[GET * 1000] * 5)
         assert wire.statuses == []
         app.go.set()
         await loop.turns()
