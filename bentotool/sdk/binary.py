@@ -177,9 +177,13 @@ def _numeric(value: Any) -> Any:
         from bentotool.sdk.arrays import element_types
 
         try:
-            if str in element_types(value):  # numpy would make each text as wide as the longest
+            types = element_types(value)
+            if str in types:  # numpy would make each text as wide as the longest
                 return value
             array = np.asarray(value)
+            if types == {int} and array.dtype.kind == "f":  # above 2**63, where numpy's fractions are not exact
+                array = np.asarray(value, dtype=object)
+                return array.astype("uint64") if array.min() >= 0 and array.max() < 2**64 else value
         except ValueError:
             return value
         return array if array.dtype.kind in "biuf" else value

@@ -13,7 +13,7 @@ from bentotool.sdk.arrays import element_types, fitted
 from bentotool.sdk.binary import render_binary
 from bentotool.sdk.service import Service, service
 from bentotool.sdk.tensors import MEDIA_TYPE as TENSORS
-from bentotool.sdk.tensors import Tensor
+from bentotool.sdk.tensors import Tensor, decode_tensors
 
 BIG = 2**63
 SAME = [
@@ -90,6 +90,21 @@ def test_a_long_text_in_an_answer_takes_no_room() -> None:
     finally:
         tracemalloc.stop()
     assert most < 20_000_000
+
+
+def test_large_whole_numbers_of_an_answer_stay_whole() -> None:
+    class Large:
+        @api
+        def numbers(self) -> list[int]:
+            return []
+
+    made: Service[Any] = service(name="large")(Large)
+    output = made.apis["numbers"].output
+    rendered = render_binary("numbers", output, [1, 2**64 - 1], TENSORS)
+    assert rendered is not None
+    tensors, _ = decode_tensors(b"".join(rendered.content))  # type: ignore[arg-type]
+    assert tensors["value"].numpy().tolist() == [1, 2**64 - 1]
+    assert render_binary("numbers", output, [-1, 2**63], TENSORS) is None  # which is JSON then
 
 
 def test_lists_in_lists() -> None:
