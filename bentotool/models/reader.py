@@ -17,7 +17,6 @@ from typing import Any, overload
 from urllib.parse import urlencode
 
 from bentotool.errors import BentotoolError, NotFoundError, UsageError
-from bentotool.sdk.wording import kind_of
 
 __all__ = ["BENTO_ENV", "BentoModel", "HuggingFaceModel", "Info", "Model", "asked_of", "resolve"]
 
@@ -295,6 +294,8 @@ def resolve(tag: str | Model) -> Model:
     if isinstance(tag, Model):
         return tag
     if not isinstance(tag, str):
+        from bentotool.sdk.wording import kind_of
+
         raise UsageError(f"a model is named by text such as 'iris:latest', not by {kind_of(tag)}")
     bento = os.environ.get(BENTO_ENV)
     return _from_bento(bento, tag) if bento else _from_store(tag)
