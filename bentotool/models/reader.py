@@ -294,9 +294,7 @@ def resolve(tag: str | Model) -> Model:
     if isinstance(tag, Model):
         return tag
     if not isinstance(tag, str):
-        from bentotool.sdk.wording import kind_of
-
-        raise UsageError(f"a model is named by text such as 'iris:latest', not by {kind_of(tag)}")
+        raise UsageError(f"a model is named by text such as 'iris:latest', not by a value of type {type(tag).__name__}")
     bento = os.environ.get(BENTO_ENV)
     return _from_bento(bento, tag) if bento else _from_store(tag)
 
