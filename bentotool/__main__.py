@@ -37,12 +37,14 @@ def _run(arguments: list[str]) -> int:
         return 0
     import gc
 
-    from bentotool.cli.stopping import end_on_signals
+    from bentotool.cli.stopping import end_on_signals, hold_back
 
     end_on_signals()
+    hold_back(True)  # raised in the middle of an import, an interrupt may be lost, and a traceback be printed instead
     gc.disable()  # nothing is garbage while modules are imported: saves 5 ms; on again once the command is loaded
     from bentotool.cli.main import main
 
+    hold_back(False)
     return main(arguments)
 
 

@@ -7,10 +7,11 @@ system's.
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from types import FrameType
 
-__all__ = ["StopRequest", "end_on_signals", "stopped_by"]
+__all__ = ["StopRequest", "end_on_signals", "hold_back", "stopped_by"]
 
 _SAME = 1.0  # seconds within which a signal again is the same request: some senders tell the process and its group
 
@@ -28,6 +29,13 @@ def end_on_signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
+
+
+def hold_back(held: bool) -> None:
+    """Hold the signals back, ctrl-C among them, or let those in that came meanwhile. Windows has no such thing."""
+    if sys.platform != "win32":
+        how = signal.SIG_BLOCK if held else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
