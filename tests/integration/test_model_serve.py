@@ -265,6 +265,6 @@ def test_files_that_lie_here_are_no_code(models: Path, tmp_path: Path, monkeypat
     told: list[str] = []
     launch = plan_model_launch("iris", ModelStore(Layout(models)), load_plugins(), verify=True, note=told.append)
     assert told[0].startswith("verified 1 file,")
-    assert list(launch.placed().folder.iterdir()) == []
+    launch.placed().folder.rmdir()  # it is empty
     with running(launch) as server:
         assert httpx.post(f"{server.url}/predict", json=[FLOWER], timeout=LIMIT).json()["predict"] == [0]
