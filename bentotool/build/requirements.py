@@ -48,7 +48,7 @@ __all__ = [
 
 RUNTIME_REQUIREMENTS = (
     "litestar>=2.18,<3",
-    "uvicorn>=0.34",
+    "uvicorn>=0.53",
     "httptools>=0.6.4",
     "uvloop>=0.21; sys_platform != 'win32' and implementation_name == 'cpython'",
     "msgspec>=0.19",
