@@ -26,7 +26,7 @@ OPTIONS = (
     OptionSpec("read-only", "flag", "Keep the root file system read-only", default=True),
     OptionSpec("user", "text", "User of the process; default: the image's", metavar="UID[:GID]"),
     OptionSpec("network", "text", "Network of the engine to join", metavar="NAME"),
-    # longer than the 5 s for which the server keeps an idle connection anyway: an update then cuts none beyond those
+    # who asks again within these is told that the connection ends: an update cuts only what was idle for longer
     OptionSpec("drain", "number", "Seconds in which clients of an old version are sent to the new one", default=6,
                minimum=0, maximum=3600, metavar="SECONDS"),
     OptionSpec("grace", "number", "Seconds for requests in flight after that", default=30, minimum=0, maximum=3600,

@@ -130,7 +130,7 @@ _POD = (
     # after these no new connection comes any more: the pod is taken out of the Service when it begins to end
     _each("pre-stop", "integer", "Seconds in which a pod that is to end goes on as before", default=5, minimum=0,
           maximum=3600, metavar="SECONDS"),
-    # longer than the 5 s for which the server keeps an idle connection: an update cuts none of those
+    # who asks again within these is told that the connection ends: an update cuts only what was idle for longer
     _each("drain", "number", "Seconds in which its clients are sent to other pods after that", default=6, minimum=0,
           maximum=3600, metavar="SECONDS"),
     _each("grace", "number", "Seconds for requests in flight after that; default: the service's timeout", minimum=0,
