@@ -30,7 +30,9 @@ from typing import TYPE_CHECKING, Any
 from bentotool.errors import BentotoolError, ServiceLoadError
 from bentotool.runtime.handover import receive_sockets
 from bentotool.runtime.logs import set_up_logging, take_loggers
+from bentotool.runtime.loops import run
 from bentotool.runtime.monitoring import remember_folder
+from bentotool.runtime.parent import end_with_parent
 from bentotool.runtime.pulse import Pulse, patience
 from bentotool.sdk.dependency import use_loop
 
@@ -152,8 +154,8 @@ class Worker:
         """Whether new connections are for this worker."""
         return not self._draining
 
-    async def serve(self) -> None:
-        """Start the service, answer requests, stop in order."""
+    async def serve(self, hears: threading.Event) -> None:
+        """Start the service, answer requests, stop in order. `hears` is set once this worker hears its supervisor."""
         loop = asyncio.get_running_loop()
         use_loop(loop)
         await self.app.start()
@@ -161,6 +163,7 @@ class Worker:
             await self.answers[0].listen(self.answers[1])
         pulse = Pulse(self.app.service, loop, self.folder)
         threading.Thread(target=self._hear_supervisor, args=(loop, pulse), name="supervisor", daemon=True).start()
+        hears.set()
         with contextlib.suppress(NotImplementedError, ValueError):  # Windows has no such handlers
             loop.add_signal_handler(signal.SIGTERM, self._drain_once)
         try:
@@ -282,21 +285,6 @@ class Worker:
             self.drain()
 
 
-_SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter while another asks for it. The default, 5 ms, is longer than many batches:
-for so long would a batch that is done wait while the event loop answers others."""
-
-
-def _run(work: Any) -> None:
-    sys.setswitchinterval(_SWITCH_S)
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bentotool.runtime.worker")
     parser.add_argument("--sockets", required=True)
@@ -324,13 +312,14 @@ def main(argv: list[str] | None = None) -> int:
     *listeners, line = receive_sockets(options.sockets)
     set_up_logging(options.log_format, options.quiet)
     remember_folder()
+    hears = end_with_parent()
     try:
         make = _prepare(options, listeners, line)
 
         async def serve() -> None:
-            await make().serve()
+            await make().serve(hears)
 
-        _run(serve())
+        run(serve())
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         # the latter two are of the service's own making: SIGINT is ignored here
         failure = _failure(error, options.app_dir, options.log_format)

@@ -433,7 +433,8 @@ def test_workers_end_with_their_supervisor_whatever_they_do(mortal: Any, wire: A
 
 
 @pytest.mark.parametrize("moment", ["import", "init"])
-def test_a_server_that_is_told_to_end_while_it_loads_ends_at_once(tmp_path: Path, wire: Any, moment: str) -> None:
+@pytest.mark.parametrize("way", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_that_is_ended_while_it_loads_leaves_nobody(tmp_path: Path, wire: Any, moment: str, way: int) -> None:
     wait = "pathlib.Path(__file__).with_name('loading').write_text(str(os.getpid())); time.sleep(600)"
     (tmp_path / "service.py").write_text(
         f"import os, pathlib, time\nimport bentotool\n{wait if moment == 'import' else ''}\n@bentotool.service\n"
@@ -444,8 +445,8 @@ def test_a_server_that_is_told_to_end_while_it_loads_ends_at_once(tmp_path: Path
     try:
         note = tmp_path / "loading"
         wire.wait_for(lambda: note.exists() and note.read_text())
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(wire.limit) == 143, "and not after ten minutes"
+        process.send_signal(way)
+        assert process.wait(wire.limit) == {signal.SIGTERM: 143, signal.SIGKILL: -9}[way], "and not after ten minutes"
         worker = int(note.read_text())
         wire.wait_for(lambda: not exists(worker))
     finally:
