@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,7 +120,12 @@ class BatchedCall:
         self._batcher.forget(entry)
 
     def _measure(self, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, int, int]:
-        """The input, its rows and its units. Raises: InvalidArgument: it has no rows."""
+        """The input, its rows and its units.
+
+        Raises:
+            InvalidArgument: it has no rows.
+            InvalidOutput: ``batch_units`` gave no units.
+        """
         value = args[0] if args else next(iter(named.values()))
         try:
             rows = self._input_batching.count(value)
@@ -129,7 +135,29 @@ class BatchedCall:
         return value, rows, self._units_of(value, rows)
 
     def _units_of(self, value: Any, rows: int) -> int:
-        return max(1, rows if self._units is None else self._units(value))
+        """A whole number of Python's own, 1 at least: sums of an array library's numbers may wrap.
+
+        Raises:
+            InvalidOutput: ``batch_units`` gave something else than a finite number from 0 on.
+        """
+        if self._units is None:
+            return max(1, rows)
+        given = self._units(value)
+        try:
+            if isinstance(given, (str, bytes, bytearray)):
+                raise TypeError
+            number = given if isinstance(given, int) else float(given)
+        except (TypeError, ValueError):
+            raise self._no_units(kind_of(given)) from None
+        if not 0 <= number < math.inf:
+            raise self._no_units("less than 0" if number < 0 else str(number))
+        return max(1, math.ceil(number))
+
+    def _no_units(self, given: str) -> InvalidOutput:
+        return InvalidOutput(
+            f"batch_units of {self.spec.name} gave {given} instead of a positive number",
+            hint="give how many units the input has, such as its tokens",
+        )
 
     def _submit(self, value: Any, units: int, deadline: float, gone: Callable[[], bool]) -> Any:
         return self._batcher.submit(value, units=units, key=self._key_of(value), deadline=deadline, gone=gone)

@@ -10,6 +10,7 @@ import bentotool
 from bentotool.errors import ConfigError
 from bentotool.runtime.app import Application
 from bentotool.runtime.batchqueue import BatchQueue
+from bentotool.sdk.wording import kind_of
 
 LIMIT = 10.0
 policies = []
@@ -46,6 +47,15 @@ class Grouped:
 
     @bentotool.api(batchable=True, max_batch_size=10, batch_units=lambda texts: sum(map(len, texts)))
     async def limited(self, texts: list[str]) -> list[int]:
+        await self.seen(texts)
+        return [len(text) for text in texts]
+
+    @bentotool.api(
+        batchable=True,
+        max_batch_size=100,
+        batch_units=lambda texts: np.uint8(90) if texts == ["a"] else float(texts[0]),
+    )
+    async def counted(self, texts: list[str]) -> list[int]:
         await self.seen(texts)
         return [len(text) for text in texts]
 
@@ -126,3 +136,42 @@ def test_a_hook_that_the_service_has_not():
 
     with pytest.raises(ConfigError, match="no method 'bukket'"):
         asyncio.run(main())
+
+
+def test_units_of_an_array_library_do_not_wrap():
+    """The sum of four 90s is 104 in a byte."""
+    answers, calls = together("/counted", [{"texts": ["a"]}] * 5)
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert max(map(len, calls)) == 1
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "-inf"])
+def test_units_that_are_no_number_to_count_with_are_an_error_of_their_request_alone(given):
+    answers, _ = together("/counted", [{"texts": ["a"]}, {"texts": [given]}, {"texts": ["0"]}, {"texts": ["7.5"]}])
+    assert [answer.status_code for answer in answers] == [200, 500, 200, 200]
+    said = answers[1].json()["error"]["message"]
+    assert "batch_units of counted gave" in said
+    assert "instead of a positive number" in said
+
+
+@pytest.mark.parametrize("given", [None, "3", [1], b"4", np.arange(3)])
+def test_units_of_another_kind_are_an_error(given):
+    @bentotool.service
+    class Odd:
+        @bentotool.api(batchable=True, batch_units=lambda rows: given)
+        def double(self, rows: list[int]) -> list[int]:
+            return rows
+
+    answer = asyncio.run(_ask(Odd, {"rows": [1]}))
+    assert answer.status_code == 500
+    assert f"gave {kind_of(given)} instead" in answer.json()["error"]["message"]
+
+
+async def _ask(service, body):
+    app = Application(service)
+    await app.start()
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+            return await client.post("/double", json=body)
+    finally:
+        await app.stop()
