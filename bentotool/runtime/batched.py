@@ -88,7 +88,12 @@ class BatchedCall:
             return await self._submit(value, units, deadline, gone)
         # a request with more rows than a batch may have takes several batches, and gets one answer
         pieces = self._parts(value, rows, units)
-        results = await asyncio.gather(*(self._submit(piece, count, deadline, gone) for piece, count in pieces))
+        tasks = [asyncio.ensure_future(self._submit(piece, count, deadline, gone)) for piece, count in pieces]
+        try:
+            results = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # where one failed, or found no room, nobody waits for the others, and they need not run
+                task.cancel()
         return self._output_batching(results[0]).merge(results)
 
     def put(

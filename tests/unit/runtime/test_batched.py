@@ -175,3 +175,64 @@ async def _ask(service, body):
             return await client.post("/double", json=body)
     finally:
         await app.stop()
+
+
+@bentotool.service(traffic={"max_queue": 4})
+class Parted:
+    def __init__(self):
+        self.calls = []
+        self.gate = asyncio.Event()
+
+    @bentotool.api(batchable=True, max_batch_size=2)
+    async def double(self, rows: list[int]) -> list[int]:
+        self.calls.append(rows)
+        if rows == [1, 2]:
+            raise ValueError("a part that fails")
+        await self.gate.wait()
+        return [2 * row for row in rows]
+
+
+def with_parted(work):
+    async def main():
+        app = Application(Parted)
+        await app.start()
+        transport = httpx.ASGITransport(app)
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=LIMIT) as client:
+                found = await work(lambda rows: client.post("/double", json={"rows": rows}), app.instance.gate)
+                return found, app.instance.calls
+        finally:
+            await app.stop()
+
+    return asyncio.run(main())
+
+
+def test_when_a_part_fails_those_that_have_not_begun_never_run():
+    async def work(ask, gate):
+        failed = await ask(list(range(1, 9)))
+        gate.set()
+        return failed, await ask([50])
+
+    (failed, later), calls = with_parted(work)
+    assert failed.status_code == 500
+    assert later.json() == [100]
+    assert [5, 6] not in calls
+    assert [7, 8] not in calls
+
+
+def test_when_a_part_finds_no_room_none_runs():
+    async def work(ask, gate):
+        first = asyncio.create_task(ask([50]))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        second = asyncio.create_task(ask([60, 61]))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        refused = await ask(list(range(10, 18)))
+        gate.set()
+        return refused, await first, await second
+
+    (refused, *answered), calls = with_parted(work)
+    assert refused.status_code == 503
+    assert [answer.json() for answer in answered] == [[100], [120, 122]]
+    assert calls == [[50], [60, 61]]
