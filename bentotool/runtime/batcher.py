@@ -48,16 +48,18 @@ class _Patience:
     def add(self, entry: Entry) -> None:
         self._entries.add(entry)
         if entry.deadline < self._next:
-            self._plan()
+            self._plan(entry.deadline)
 
     def remove(self, entry: Entry) -> None:
         self._entries.discard(entry)
 
-    def _plan(self) -> None:
+    def _plan(self, first: float) -> None:
+        """Look at `first`, or soon; never later than was planned before."""
         now = self._clock()
-        first = min(entry.deadline for entry in self._entries)
-        self._next = max(now + self._GRAIN_S, min(first, now + self._LOOK_S))
-        self._loop.call_later(self._next - now, self._look, self._next)
+        planned = max(now + self._GRAIN_S, min(first, now + self._LOOK_S))
+        if planned < self._next:
+            self._next = planned
+            self._loop.call_later(planned - now, self._look, planned)
 
     def _look(self, planned: float) -> None:
         if planned != self._next:
@@ -71,17 +73,7 @@ class _Patience:
         if over:
             self._ended()
         if self._entries:
-            self._plan()
-
-
-class _Task(asyncio.Task[None]):
-    """Knows whether somebody cancelled it, which a `CancelledError` in it does not tell."""
-
-    asked_to_end = False
-
-    def cancel(self, msg: Any = None) -> bool:
-        self.asked_to_end = True
-        return super().cancel(msg)
+            self._plan(min(entry.deadline for entry in self._entries))
 
 
 class Batcher:
@@ -123,7 +115,7 @@ class Batcher:
         self._patience: _Patience | None = None
         self._async = inspect.iscoroutinefunction(function)
         self._thread = None if self._async else threading.Thread(target=self._work, name=f"batch-{name}", daemon=True)
-        self._task: _Task | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to serve, on the running event loop."""
@@ -201,8 +193,7 @@ class Batcher:
             self.wake()
         if self._async and self._task is None:
             assert self._loop is not None
-            # a context of its own, so that nothing of this request is seen by the batches of others
-            self._task = contextvars.Context().run(_Task, self._work_async(), loop=self._loop)
+            self._task = contextvars.Context().run(self._loop.create_task, self._work_async())
         patience.add(entry)
         return entry
 
@@ -257,7 +248,10 @@ class Batcher:
             if not batch and self._closed:
                 return False
         if batch:
-            self._execute(batch)
+            try:
+                self._execute(batch)
+            except BaseException as error:
+                self._fail(batch, error)
         else:
             self._alarm.get()
         return True
@@ -267,9 +261,7 @@ class Batcher:
             while await self._work_once_async():
                 pass
         except asyncio.CancelledError:
-            with self._lock:
-                left = self.queue.drain()
-            self._give_up(left)
+            self._give_up(self._drained())
             raise
         finally:
             self._task = None
@@ -278,20 +270,38 @@ class Batcher:
     async def _work_once_async(self) -> bool:
         with self._lock:
             batch = self._take()
-        if batch:
-            await self._execute_async(batch)
+        try:
+            if batch:
+                await self._execute_async(batch)
+        except Exception as error:
+            self._fail(batch, error)
         return bool(batch)
 
     def _take(self) -> list[Entry]:
         try:
-            return self.queue.take()
+            return list(self.queue.take())
         except BaseException as error:  # a policy that is not ours; the executor outlives it
             _log.exception("the batch policy failed")
-            for entry in self.queue.drain():
+            for entry in self._drained():
                 entry.settle(None, harmless(error))
             return []
         finally:
             self._send()  # what was settled before, and what was given up now
+
+    def _drained(self) -> list[Entry]:
+        """What waited. Where a policy fails at this too, those who wait are answered at their deadlines."""
+        try:
+            return self.queue.drain()
+        except BaseException:
+            _log.exception("the batch policy failed")
+            return []
+
+    def _fail(self, batch: list[Entry], error: BaseException) -> None:
+        """Something that is neither the model's fault nor the policy's own; the executor outlives that too."""
+        _log.error("a batch could not be run", exc_info=error)
+        for entry in batch:
+            if isinstance(entry, Entry):  # a policy may give anything
+                entry.settle(None, harmless(error))
 
     def _execute(self, batch: list[Entry]) -> None:
         parts = [batch]
@@ -309,19 +319,31 @@ class Batcher:
             return self._function([entry.value for entry in batch])
 
     async def _execute_async(self, batch: list[Entry]) -> None:
+        assert self._loop is not None
         parts = [batch]
         while parts:
             part = parts.pop()
             started = self._begin(part)
+            # a task and a context for each, so that neither a cancel scope nor a variable of one batch meets another's
+            running = contextvars.Context().run(self._loop.create_task, self._run_async(part))
             try:
-                with self._observer.running(part):
-                    results = await self._function([entry.value for entry in part])
-                self._finish(part, results, started)
+                await asyncio.wait((running,))
+            except asyncio.CancelledError:  # of ourselves; what the model makes of its own comes out below
+                running.add_done_callback(_heard)
+                running.cancel()
+                self._give_up([*part, *itertools.chain.from_iterable(parts)])
+                raise
+            try:
+                self._finish(part, running.result(), started)
             except BaseException as error:
-                if isinstance(error, GeneratorExit) or (self._task is not None and self._task.asked_to_end):
-                    self._give_up([*part, *itertools.chain.from_iterable(parts)])
-                    raise
-                parts += self._after_failure(part, error)  # a cancellation that the model made itself is an error of it
+                parts += self._after_failure(part, error)
+
+    async def _run_async(self, batch: list[Entry]) -> Any:
+        try:
+            with self._observer.running(batch):
+                return await self._function([entry.value for entry in batch])
+        except (SystemExit, KeyboardInterrupt) as error:  # these end the event loop when they leave a task
+            raise harmless(error) from error
 
     @staticmethod
     def _give_up(entries: Sequence[Entry]) -> None:
@@ -361,3 +383,9 @@ class Batcher:
                     entry.settle(None, DeadlineExceeded("the deadline passed while a failed batch was repeated"))
             halves.append([entry for entry in again if entry.deadline > now])
         return [half for half in halves if half]
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Nobody asks for its result any more."""
+    if not task.cancelled():
+        task.exception()

@@ -265,6 +265,81 @@ def test_a_cancellation_that_the_model_made_itself_is_an_error_of_one_item():
     assert type(found[2]) is RuntimeError
 
 
+async def late() -> None:
+    """As `asyncio.timeout`, task groups and the cancel scopes of libraries do it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
+    try:
+        await asyncio.sleep(LIMIT)
+    except asyncio.CancelledError:
+        raise TimeoutError from None
+
+
+async def cancel_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(LIMIT)
+
+
+async def end_generator() -> None:
+    raise GeneratorExit
+
+
+async def exit_process() -> None:
+    await asyncio.sleep(0)
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("fault", [late, cancel_itself, end_generator, exit_process])
+def test_cancel_scopes_in_a_model_concern_one_item(fault):
+    async def model(batch):
+        await asyncio.sleep(0)
+        if "bad" in batch:
+            await fault()
+        if "wrong" in batch:
+            raise ValueError("a plain fault, after that")
+        return list(batch)
+
+    async def work(batcher):
+        items = ["a", "bad", "b", "c", "wrong", "d", "bad"]
+        waiting = [asyncio.create_task(submit(batcher, item, key=key)) for key in (1, 2) for item in items]
+        found = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), LIMIT)
+        return found, await submit(batcher, "later")
+
+    found, later = asyncio.run(with_batcher(model, work))
+    assert later == "later"
+    assert [item for item in found if isinstance(item, str)] == ["a", "b", "c", "d"] * 2
+    assert [type(found[number]) for number in (4, 11)] == [ValueError] * 2
+    assert all(isinstance(found[number], Exception) for number in (1, 6, 8, 13))
+
+
+def test_an_answer_in_time_is_not_put_off_by_others_with_less_time():
+    """While a batch hangs, and callers with tiny deadlines keep coming."""
+    gate = threading.Event()
+
+    def model(batch):
+        assert gate.wait(LIMIT)
+        return list(batch)
+
+    async def work(batcher):
+        first = asyncio.create_task(submit(batcher, 0))
+        await asyncio.sleep(0.05)
+        patient = asyncio.create_task(submit(batcher, 1, deadline=time.monotonic() + 0.3))
+        others = []
+        until = time.monotonic() + LIMIT / 2
+        while not patient.done() and time.monotonic() < until:
+            others.append(asyncio.create_task(submit(batcher, 2, deadline=time.monotonic() + 0.001)))
+            await asyncio.sleep(0.002)
+        in_time = patient.done()
+        gate.set()
+        await asyncio.gather(first, patient, *others, return_exceptions=True)
+        return in_time
+
+    assert asyncio.run(with_batcher(model, work))
+
+
 def test_deadlines_do_not_follow_the_wall_clock(monkeypatch):
     """BentoML and MLServer measure deadlines with time.time() (STYLE d.20)."""
     monkeypatch.setattr("time.time", lambda: 1e18)
@@ -337,6 +412,40 @@ class Panic(BaseException):
     """As a compiled library raises it."""
 
 
+@pytest.mark.parametrize("kind", ["thread", "task"])
+@pytest.mark.parametrize("fault", ["drain", "odd"])
+def test_whatever_a_policy_does_the_executor_goes_on(fault, kind):
+    class Broken(BatchQueue):
+        broke = False
+
+        def take(self):
+            if self._size and not Broken.broke:
+                Broken.broke = True
+                if fault == "odd":
+                    super().take()
+                    return ["no entry"]
+                raise Panic("in take")
+            return super().take()
+
+        def drain(self):
+            if fault == "drain" and Broken.broke and self._size:
+                self._keys.clear()
+                self._size = 0
+                raise Panic("in drain")
+            return super().drain()
+
+    async def in_task(batch):
+        return list(batch)
+
+    async def work(batcher):
+        with pytest.raises(Exception, match=r".*"):
+            await submit(batcher, 1, deadline=time.monotonic() + 0.3)
+        return await submit(batcher, 2)
+
+    function = list if kind == "thread" else in_task
+    assert asyncio.run(with_batcher(function, work, policy=Broken)) == 2
+
+
 def test_an_answer_that_panics_keeps_no_other_from_its_caller():
     async def work(batcher):
         loop, told = asyncio.get_running_loop(), []
@@ -400,6 +509,23 @@ def test_context_variables_of_a_request_do_not_reach_the_batch(kind):
         return await submit(batcher, 1)
 
     assert asyncio.run(with_batcher(in_thread if kind == "thread" else in_task, work)) == "unset"
+
+
+@pytest.mark.parametrize("kind", ["thread", "task"])
+def test_context_variables_of_a_batch_do_not_reach_the_next(kind):
+    def in_thread(batch):
+        seen = variable.get()
+        variable.set(f"of {batch[0]}")
+        return [seen for _ in batch]
+
+    async def in_task(batch):
+        await asyncio.sleep(0)
+        return in_thread(batch)
+
+    async def work(batcher):
+        return await asyncio.gather(*(submit(batcher, number, key=number) for number in range(5)))
+
+    assert asyncio.run(with_batcher(in_thread if kind == "thread" else in_task, work)) == ["unset"] * 5
 
 
 def test_closing_answers_what_still_waits():
