@@ -187,9 +187,9 @@ def _whole(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any,
 
 def _may_be_too_large(given: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
     """Whole numbers of 64 bits do fit into floats of 32."""
-    return dtype.kind == "f" and (
-        dtype.itemsize < given.itemsize if given.kind == "f" else dtype.itemsize < _F4.itemsize
-    )
+    widest: int = given.itemsize if given.kind == "f" else _F4.itemsize
+    size: int = dtype.itemsize
+    return dtype.kind == "f" and size < widest
 
 
 def _narrowed(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
