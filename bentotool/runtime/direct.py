@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from bentotool.runtime.batchqueue import Entry
-from bentotool.runtime.failing import failure, harmless
+from bentotool.runtime.failing import ENDING, failure, harmless
 from bentotool.runtime.outputs import is_binary
 from bentotool.runtime.responses import is_response
 
@@ -122,8 +122,9 @@ class Direct:
         for exchange, head, body in ready:
             try:
                 exchange.write(head, body)
-            except Exception:  # the others get theirs
+            except BaseException:  # the others get theirs
                 _log.exception("an answer could not be sent")
+                exchange.cut()
 
     def put(self, exchange: Exchange) -> None:
         """A request came whole. What a turn of the event loop brings is taken in one piece: between the readings of
@@ -237,7 +238,11 @@ class Exchange:
         assert endpoint.batched is not None
         assert entry is not None
         endpoint.batched.forget(entry)
-        self._context.run(self._answer, result, error)
+        try:
+            self._context.run(self._answer, result, error)
+        except BaseException:  # a fault of ours: nobody waits for what will not come
+            _log.exception("an answer could not be given")
+            self.cut()
 
     def _answer(self, result: Any, error: BaseException | None) -> None:
         cycle, endpoint = self._cycle, self._endpoint
@@ -245,16 +250,16 @@ class Exchange:
             self._fail(harmless(error))
             return
         if cycle.flow.write_paused or is_response(result):
-            self._done = True
             self._run(self._send(result))  # the client does not read, or there is more to do
+            self._done = True
             return
         try:
             payload = endpoint.spec.encode(result)
         except BaseException as failed:
             self._fail(harmless(failed))
             return
-        self._done = True
         self.direct.send(self, self.direct.ok % (self._preset(), len(payload), self._request_id), payload)
+        self._done = True
 
     def _run(self, answering: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(answering)
@@ -272,8 +277,17 @@ class Exchange:
                 status = await send(
                     result, scope, cycle.receive, cycle.send, self.headers, self._request_id, self.started, None
                 )
-            except Exception as error:
-                status = await endpoint.app.send_failure(error, cycle.send, self._request_id, endpoint.spec.name)
+            except ENDING:
+                raise
+            except BaseException as error:
+                name = endpoint.spec.name
+                status = await endpoint.app.send_failure(harmless(error), cycle.send, self._request_id, name)
+        except ENDING:
+            cycle.transport.close()
+            raise
+        except BaseException:  # the answer had begun
+            cycle.transport.close()
+            _log.exception("an answer broke off")
         finally:
             self._leave(status)
 

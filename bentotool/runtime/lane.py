@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bentotool.runtime.failing import harmless
 from bentotool.sdk.exceptions import ClientGone, ServiceUnavailable
 
 __all__ = ["Lane"]
@@ -48,10 +49,8 @@ class _Call:
                 if self._gone():
                     raise ClientGone("the client went away before its call was started")
                 result = self._context.run(self._call)
-        except StopIteration as error:  # a future cannot carry it
-            failure = RuntimeError(f"StopIteration: {error}")
         except BaseException as error:
-            failure = error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")
+            failure = harmless(error)
         try:
             self._loop.call_soon_threadsafe(self._end, result, failure)
         except RuntimeError:

@@ -214,7 +214,11 @@ async def send_failure(
 ) -> int:
     """Answer with the protocol's error; give the status. What a caller may know of it, `failure` decides."""
     status, headers, body = failure(error, request_id, where, extra)
-    text = msgspec.json.encode({"error": msgspec.json.decode(body)["error"]["message"]})
+    try:
+        told = msgspec.json.decode(body)["error"]["message"]
+    except (msgspec.MsgspecError, KeyError, TypeError):  # an error may have a form of its own
+        told = body.decode()
+    text = msgspec.json.encode({"error": told})
     length = (b"content-length", b"%d" % len(text))
     headers = [length if name == length[0] else (name, value) for name, value in headers]
     await send({"type": "http.response.start", "status": status, "headers": headers})

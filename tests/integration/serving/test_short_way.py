@@ -19,9 +19,43 @@ import pytest
 
 SOURCE = """
 import asyncio
+import datetime
 import time
 import numpy as np
 import bentotool
+from bentotool.exceptions import ServiceError
+
+class Weird(Exception):
+    def __init__(self, retry_after):
+        self.retry_after = retry_after
+
+class Mute(BaseException):
+    def __str__(self):
+        raise SystemExit(1)
+
+class Text:
+    def __str__(self):
+        raise Mute
+
+class Unkept(ServiceError):
+    def to_dict(self):
+        raise Mute
+
+class Other(ServiceError):
+    http_status = "many"
+
+ERRORS = {
+    "soon": Weird("soon"),
+    "nan": Weird(float("nan")),
+    "inf": ServiceError("a", 503, retry_after=float("inf")),
+    "timedelta": ServiceError("a", 503, retry_after=datetime.timedelta(seconds=1)),
+    "before": ServiceError("a", 503, retry_after=-1),
+    "surrogate": ServiceError("bad file \\udcff", 422),
+    "details": ServiceError("a", 422, details={"b": Text(), "c": 1}),
+    "kept": Unkept("a", 422),
+    "status": Other("a"),
+    "mute": Mute(),
+}
 
 @bentotool.service(metrics={"enabled": True}, traffic={"timeout": 20})
 class Short:
@@ -70,6 +104,10 @@ class Short:
             ended.cancel()
             await ended
         return x
+
+    @bentotool.api(batchable=True, concurrency=1)
+    def ails(self, x: list[str]) -> list[str]:
+        raise ERRORS[x[0]]
 
     @bentotool.api(batchable=True)
     async def later(self, x: list[int]) -> list[int]:
@@ -155,6 +193,40 @@ def test_both_ways_give_the_same_answer(
     short, long = (_told(asked(server, path, body, *headers, whole=whole)) for whole in (True, False))
     assert short == long
     assert short[0].startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "part"),
+    [
+        ("soon", 500, b"internal"),
+        ("nan", 500, b"internal"),
+        ("inf", 503, b'"a"'),
+        ("timedelta", 503, b'"a"'),
+        ("before", 503, b'"a"'),
+        ("surrogate", 422, "bad file \ufffd".encode()),
+        ("details", 422, b'"b":"","c":1'),
+        ("kept", 422, b'"a"'),
+        ("status", 500, b'"a"'),
+        ("mute", 500, b"internal"),
+    ],
+)
+def test_whatever_an_error_is_there_is_an_answer(server: Any, wire: Any, name: str, status: int, part: bytes) -> None:
+    """And nothing of it is left behind: the next request has its place."""
+    body = b'{"x": ["%s"]}' % name.encode()
+    before = _of_ails(server, status)
+    short, long = (_told(asked(server, "/ails", body, whole=whole)) for whole in (True, False))
+    assert short == long
+    assert short[0].startswith(b"HTTP/1.1 %d " % status)
+    assert part in short[2]
+    assert "retry-after" not in short[1]
+    wire.wait_for(lambda: _of_ails(server, status) == before + 2)
+
+
+def _of_ails(server: Any, status: int) -> float:
+    with server.raw(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n") as connection:
+        lines = connection.makefile("rb").read().decode().splitlines()
+    own = [line for line in lines if "service_request_total{" in line and '"/ails"' in line and f'"{status}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in own)
 
 
 def _told(found: tuple[bytes, dict[str, str], bytes]) -> tuple[bytes, dict[str, str], bytes]:

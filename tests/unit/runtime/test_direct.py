@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import bentotool
+from bentotool.runtime import direct
 from bentotool.runtime.app import Application
+from bentotool.runtime.direct import Exchange
 
 HEADERS = {b"host": b"localhost:3000", b"content-type": b"application/json", b"content-length": b"9"}
 
@@ -105,3 +108,41 @@ def test_nor_before_the_start_and_after_the_end() -> None:
 async def _start_and_stop(app: Application) -> None:
     await app.start()
     await app.stop()
+
+
+@pytest.mark.parametrize("fails", ["encode", "preset"])
+def test_a_fault_of_ours_ends_the_connection_and_frees_what_it_held(
+    monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Nobody waits for an answer that cannot be given."""
+
+    def fail(*_: Any) -> Any:
+        raise AssertionError("a fault of ours")
+
+    async def ask() -> tuple[int, int]:
+        app, closed = Application(bentotool.service(Common), loopback=True), asyncio.Event()
+        await app.start()
+        way = app.direct({"path": "/double", "method": "POST"}, HEADERS)
+        assert way is not None
+        if fails == "encode":
+            monkeypatch.setattr(direct, "failure", fail)
+            body = b"{}"
+        else:
+            monkeypatch.setattr(way, "preset", fail)
+            body = b'{"x": [[1.0]]}'
+        cycle = SimpleNamespace(
+            disconnected=False,
+            body=body,
+            flow=SimpleNamespace(write_paused=False),
+            default_headers=[],
+            transport=SimpleNamespace(close=closed.set, write=fail),
+        )
+        exchange = Exchange(way, cycle, HEADERS, asyncio.get_running_loop(), set(), fail)
+        way.put(exchange)
+        try:
+            await asyncio.wait_for(closed.wait(), 20)
+            return app.in_flight, way.endpoint._in_flight
+        finally:
+            await app.stop()
+
+    assert asyncio.run(ask()) == (0, 0)
