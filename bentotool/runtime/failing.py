@@ -17,6 +17,7 @@ import msgspec
 
 from bentotool.errors import BentotoolError
 from bentotool.sdk.exceptions import ServiceError
+from bentotool.sdk.wording import text_of
 
 __all__ = ["ENDING", "envelope", "failure", "harmless", "status_of"]
 
@@ -35,19 +36,9 @@ def harmless(error: BaseException) -> Exception:
     """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    found = RuntimeError(f"it raised {type(error).__name__}: {_text(error)}".removesuffix(": "))
+    found = RuntimeError(f"it raised {type(error).__name__}: {text_of(error)}".removesuffix(": "))
     found.__cause__ = error
     return found
-
-
-def _text(value: object) -> str:
-    """As text that can be encoded; empty where it has none."""
-    try:
-        found = str(value)
-        # pairs of surrogates become the characters that they stand for, lone ones are replaced
-        return str.encode(found, "utf-16", "surrogatepass").decode("utf-16", "replace")
-    except BaseException:
-        return ""
 
 
 def _part(error: BaseException, name: str) -> Any:
@@ -80,7 +71,7 @@ def _encoded(value: object) -> msgspec.Raw:
     try:
         return msgspec.Raw(msgspec.json.encode(value, enc_hook=str))
     except BaseException:
-        return msgspec.Raw(msgspec.json.encode(_text(value)))
+        return msgspec.Raw(msgspec.json.encode(text_of(value)))
 
 
 def envelope(error: BentotoolError) -> bytes:
@@ -90,7 +81,7 @@ def envelope(error: BentotoolError) -> bytes:
     except BaseException:
         found = {name: _encoded(_part(error, name)) for name in ("code", "message", "hint")}
     try:
-        found |= {_text(name): _encoded(value) for name, value in error.details.items()}
+        found |= {text_of(name): _encoded(value) for name, value in error.details.items()}
     except BaseException:
         _log.debug("the details of an error cannot be told")
     return msgspec.json.encode({"error": found})
@@ -108,7 +99,7 @@ def failure(
     status = status_of(error)
     if isinstance(error, ServiceError):
         if status == _SERVER_ERRORS:
-            _note("%s: %s", where, _text(_part(error, "message")))
+            _note("%s: %s", where, text_of(_part(error, "message")))
         body = envelope(error)
     else:
         _note("%s failed", where, exc_info=error)

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import Iterator
+import numbers
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from bentotool.errors import BentotoolError
 from bentotool.sdk.exceptions import RemoteException, ServiceError
+from bentotool.sdk.wording import text_of
 
 __all__ = ["CarriedError", "by_code", "carry", "revive"]
 
 _Scalar = None | bool | int | float | str
 _MESSAGE = 65536
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _E = TypeVar("_E", bound=Exception)
 
 
@@ -55,31 +58,53 @@ def _plain(value: object) -> bool:
 
 
 def _short(value: Any) -> _Scalar:
-    return value[:_MESSAGE] if isinstance(value, str) else value
+    """A plain value, or the text of any other, so that it can travel."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int) and _SMALLEST <= value <= _LARGEST:
+        return int(value)
+    return text_of(value)[:_MESSAGE]
+
+
+def _part(error: BaseException, name: str) -> Any:
+    try:
+        return getattr(error, name, None)
+    except BaseException:
+        return None
+
+
+def _number(given: Any) -> float | None:
+    try:
+        return float(given) if isinstance(given, numbers.Real) else None
+    except OverflowError:
+        return None
 
 
 def carry(error: BaseException) -> CarriedError:
-    """An exception in the form in which it travels."""
+    """An exception in the form in which it travels. Whatever it holds, it has one."""
     bases = [cls for cls in type(error).__mro__ if issubclass(cls, Exception) and cls is not Exception]
     names = [_name(cls) for cls in bases]
-    message = str(error)[:_MESSAGE]
-    attributes = {k: _short(v) for k, v in vars(error).items() if _plain(v) and not k.startswith("__")}
+    message = text_of(error)[:_MESSAGE]
+    attributes = {text_of(k): _short(v) for k, v in vars(error).items() if _plain(v) and not k.startswith("__")}
     if not isinstance(error, BentotoolError):
         arguments: list[_Scalar] = [message]
         if all(_plain(value) for value in error.args):
             arguments = [_short(value) for value in error.args]
         return CarriedError(names, message, arguments, attributes)
-    details = {str(key): value if _plain(value) else str(value) for key, value in error.details.items()}
+    status = _number(_part(error, "http_status")) or 0
+    details, hint = _part(error, "details"), _part(error, "hint")
     return CarriedError(
         names,
-        error.message[:_MESSAGE],
+        text_of(_part(error, "message"))[:_MESSAGE],
         attributes=attributes,
         ours=True,
-        code=error.code,
-        status=error.http_status,
-        hint=error.hint,
-        retry_after=getattr(error, "retry_after", None),
-        details=details,
+        code=text_of(_part(error, "code")),
+        status=int(status) if 100 <= status <= 599 else 500,
+        hint=None if hint is None else text_of(hint),
+        retry_after=_number(_part(error, "retry_after")),
+        details={text_of(k): _short(v) for k, v in details.items()} if isinstance(details, Mapping) else {},
     )
 
 
