@@ -17,7 +17,7 @@ import msgspec
 
 from bentotool.runtime.deadlines import under_deadline
 from bentotool.runtime.endpoint import Endpoint
-from bentotool.runtime.failing import ENDING, harmless
+from bentotool.runtime.failing import ENDING, harmless, status_of
 from bentotool.runtime.readiness import why_not_ready
 from bentotool.runtime.typedcalls import TypedCall
 from bentotool.runtime.wire import (
@@ -198,9 +198,15 @@ class _Connection(asyncio.BufferedProtocol):
                     if not self._writable.is_set():
                         await self._writable.wait()
             except ENDING:
+                self._transport.abort()  # who waits for this call, if anybody still does, waits for nothing
                 raise
             except BaseException as error:
                 self._write(frame(ERROR, _failure(harmless(error), call.where)))
+        except ENDING:
+            raise
+        except BaseException:  # a fault of ours
+            _log.exception("a call could not be answered")
+            self._transport.abort()
         finally:
             self.task = self._asked = None
             if self._leaving:
@@ -247,8 +253,10 @@ class _Answer:
                 async for pieces in self._run(endpoint, head, value, started, headers):
                     yield pieces
             status = 200
-        except Exception as error:
-            status = error.http_status if isinstance(error, ServiceError) else 500
+        except ENDING:
+            raise
+        except BaseException as error:
+            status = status_of(error) if isinstance(error, ServiceError) else 500
             raise
         finally:
             app.in_flight -= 1

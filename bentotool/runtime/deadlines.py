@@ -11,7 +11,7 @@ from typing import Any
 from bentotool.runtime.failing import harmless
 from bentotool.sdk.exceptions import ClientGone, DeadlineExceeded, ServiceError
 
-__all__ = ["Receive", "Scope", "Send", "disconnect_probe", "under_deadline"]
+__all__ = ["Receive", "Scope", "Send", "disconnect_probe", "is_cancelled", "under_deadline"]
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -35,6 +35,13 @@ def disconnect_probe(receive: Receive) -> Callable[[], bool]:
     if not hasattr(cycle, "disconnected"):
         return _never
     return lambda: bool(cycle.disconnected)
+
+
+def is_cancelled(task: asyncio.Task[Any] | None) -> bool:
+    """Whether somebody cancelled a task, which a `CancelledError` in it does not tell. Python 3.10 does not know: there
+    it is taken to be so.
+    """
+    return sys.version_info < (3, 11) or (task is not None and task.cancelling() > 0)
 
 
 class _Rest:
@@ -87,11 +94,6 @@ class _Watch:
     def end(self) -> None:
         self._timer.cancel()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether somebody cancelled the task. Python 3.10 does not know: there it is taken to be so."""
-        return sys.version_info < (3, 11) or (self._task is not None and self._task.cancelling() > 0)
-
     def forgive(self) -> None:
         """The cancellation was our own."""
         if sys.version_info >= (3, 11) and self._task is not None:
@@ -126,7 +128,7 @@ async def under_deadline(
         return await _Rest(work, first)
     except asyncio.CancelledError as error:
         if watch.reason is None:
-            if watch.cancelled:
+            if is_cancelled(asyncio.current_task()):
                 raise
             raise harmless(error) from None
         watch.forgive()

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from bentotool.runtime.deadlines import Receive, Send, disconnect_probe, under_deadline
+from bentotool.runtime.deadlines import Receive, Send, disconnect_probe, is_cancelled, under_deadline
+from bentotool.runtime.failing import ENDING, envelope, harmless
 from bentotool.runtime.headers import merged
 from bentotool.runtime.lane import Lane
 from bentotool.sdk.answers import WRONG, checked
@@ -110,15 +111,12 @@ class _Form:
 
     def failure(self, failed: Exception) -> bytes | None:
         """The last piece of a stream that broke: the error in the stream's own form, where it has one."""
-        error: dict[str, Any] = {
-            "error": {"code": "internal", "message": "the stream ended with an error", "hint": None}
-        }
-        if isinstance(failed, ServiceError):
-            error = failed.to_dict()
+        masked = {"error": {"code": "internal", "message": "the stream ended with an error", "hint": None}}
+        error = envelope(failed) if isinstance(failed, ServiceError) else _ENCODER.encode(masked)
         if self.media.startswith(_EVENTS):
             begun = b"\n\n" if self.ready else b""  # the service may have stopped within an event of its own
             return begun + b"event: error\n" + frame_event(error)
-        return _ENCODER.encode(error) + b"\n" if self.media == _LINES else None
+        return error + b"\n" if self.media == _LINES else None
 
 
 class _Steps:
@@ -140,8 +138,15 @@ class _Steps:
         with self._lock:
             try:
                 self._produced.close()
-            except Exception:
+            except BaseException:
                 _log.exception("a stream failed while it was closed")
+
+
+def _is_ending(error: BaseException) -> bool:
+    """Whether it ends the task, and is not only called like what does."""
+    if isinstance(error, asyncio.CancelledError):
+        return is_cancelled(asyncio.current_task())
+    return isinstance(error, GeneratorExit)
 
 
 async def iterate(
@@ -157,13 +162,21 @@ async def iterate(
     The deadline holds for the first one; after that the stream lives while it is read. When the iteration ends early
     the generator is closed: an asynchronous one at once, a synchronous one when its step has ended. Such a step is told
     to `left_running`, as by `Lane.run`.
+
+    Raises:
+        RuntimeError: the generator raised what ends tasks or processes: a cancellation of its own making, `SystemExit`.
     """
     steps = None if hasattr(produced, "__anext__") else _Steps(produced)
 
     async def following() -> Any:
-        if steps is None:
-            return await anext(produced, _END)
-        return await lane.run(steps.step, gone=gone, left_running=left_running)
+        try:
+            if steps is None:
+                return await anext(produced, _END)
+            return await lane.run(steps.step, gone=gone, left_running=left_running)
+        except BaseException as error:
+            if isinstance(error, Exception) or _is_ending(error):
+                raise
+            raise harmless(error) from error
 
     try:
         item, turn = await under_deadline(following(), deadline, seconds), time.monotonic()
@@ -324,9 +337,11 @@ async def _send_items(form: _Form, piece: bytes, items: AsyncIterator[Any], send
             if item is _END:
                 return True
             piece = form.piece(item)
-    except Exception as error:
+    except ENDING:
+        raise
+    except BaseException as error:
         _log.error("a stream failed after its first item", exc_info=error)
-        last = form.failure(error)
+        last = form.failure(harmless(error))
         if last is None:
             return False
         await send({"type": "http.response.body", "body": last, "more_body": True})

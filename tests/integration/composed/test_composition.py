@@ -99,6 +99,16 @@ def test_streams_keep_their_borders(server: Server) -> None:
         assert "".join(answer.iter_text()) == "".join(str(number) for number in range(200))
 
 
+@pytest.mark.parametrize("how", ["cancel", "exit", "odd"])
+def test_a_stream_that_breaks_off_over_there_ends_here(server: Server, how: str) -> None:
+    headers = {"accept": "text/event-stream"}
+    text = post(server, "broken", how=how, headers=headers).text
+    assert text.startswith("data: one\n\nevent: error\ndata: ")
+    assert ("wrong \ufffd" in text) == (how == "odd")
+    with pytest.raises(httpx.RemoteProtocolError):
+        post(server, "broken", how=how)
+
+
 def test_trace_context_and_request_id_travel(server: Server) -> None:
     sent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x-request-id": "from-outside"}
     found = post(server, "trace", headers=sent).json()

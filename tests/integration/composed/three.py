@@ -38,6 +38,13 @@ class Point(msgspec.Struct):
     y: float
 
 
+class Odd(BentoMLException):
+    error_code = 422
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, details={"n": 10**30})
+
+
 @bentotool.service(workers=2, threads=4)
 class Numbers:
     def __init__(self) -> None:
@@ -99,6 +106,11 @@ class Numbers:
             raise Quota("no more of them")
 
     @bentotool.api
+    async def broken(self, how: str) -> AsyncIterator[str]:
+        yield "one"
+        raise {"cancel": asyncio.CancelledError, "exit": SystemExit, "odd": Odd}[how]("wrong \udcff")
+
+    @bentotool.api
     async def headers(self, ctx: bentotool.Context) -> dict[str, str]:
         return {name: ctx.request.headers.get(name, "") for name in ("traceparent", "x-request-id")}
 
@@ -133,6 +145,11 @@ class Words:
 class Front:
     numbers = bentotool.depends(Numbers)
     words = bentotool.depends(Words)
+
+    @bentotool.api
+    async def broken(self, how: str) -> AsyncIterator[str]:
+        async for item in self.numbers.to_async.broken(how):
+            yield item
 
     @bentotool.api
     async def together(self, seconds: float) -> list[int]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 import bentotool
@@ -16,10 +19,32 @@ from bentotool.runtime.app import Application
 from bentotool.runtime.channels import Lost, Undelivered, greeting
 from bentotool.runtime.remote import RemotePeer
 from bentotool.runtime.wire import CALL, HELLO, MAX_MESSAGE, frame, pack
-from bentotool.sdk.exceptions import InvalidArgument, NotFound, RemoteException, ServiceUnavailable
+from bentotool.sdk.exceptions import InvalidArgument, NotFound, RemoteException, ServiceError, ServiceUnavailable
 
 LIMIT = 20.0
 TOKEN = "t0ken"
+
+
+class Weird(Exception):
+    retry_after = "soon"
+
+    def __init__(self) -> None:
+        self.size = 10**30
+        self.share = np.float64(0.5)
+
+
+class Text:
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+ERRORS = {
+    "exit": SystemExit(3),
+    "cancel": asyncio.CancelledError(),
+    "surrogate": ServiceError("bad file \udcff", 422, hint="\udcff", details={"\udcff": Text(), "n": 10**30}),
+    "later": ServiceError("a", 503, retry_after="soon"),  # type: ignore[arg-type]
+    "weird": Weird(),
+}
 
 
 @bentotool.service
@@ -38,6 +63,24 @@ class Called:
                 yield f"{number}"
         finally:
             self.closed += 1
+
+    @bentotool.api
+    async def broken(self, how: str) -> AsyncIterator[str]:
+        yield "one"
+        raise ERRORS[how]
+
+    @bentotool.api
+    async def odd(self, how: str) -> None:
+        raise ERRORS[how]
+
+    @bentotool.api
+    async def waits(self) -> AsyncIterator[str]:
+        yield "one"
+        try:
+            await asyncio.sleep(LIMIT)
+        except asyncio.CancelledError:
+            self.closed += 1
+            raise
 
     @bentotool.api
     async def noticed(self) -> int:
@@ -106,6 +149,70 @@ def test_who_stops_reading_ends_the_stream() -> None:
             await stream.aclose()
             while not await other.noticed():
                 await asyncio.sleep(0.01)
+
+    run(go())
+
+
+@pytest.mark.parametrize("how", ["exit", "cancel"])
+def test_what_would_end_the_task_of_a_stream_is_an_error_of_it(how: str) -> None:
+    async def go() -> None:
+        async with answers() as (made, port):
+            other = peer(port)
+            stream = other.to_async.broken(how)
+            assert await anext(stream) == "one"
+            with pytest.raises((RuntimeError, RemoteException), match="it raised|was lost"):
+                await anext(stream)
+            assert await other.add(1) == 2
+            assert made.app.in_flight == 0
+            if how == "exit" or sys.version_info >= (3, 11):  # before that nobody knows who made a cancellation
+                assert 'endpoint="/broken",http_response_code="500"' in (await told(made.app))
+
+    run(go())
+
+
+def test_a_stream_whose_reader_leaves_is_cancelled() -> None:
+    async def go() -> None:
+        async with answers() as (made, port):
+            other = peer(port)
+            stream = other.to_async.waits()
+            assert await anext(stream) == "one"
+            await stream.aclose()
+            while not await other.noticed():
+                await asyncio.sleep(0.01)
+            assert 'endpoint="/waits",http_response_code="499"' in (await told(made.app))
+
+    run(go())
+
+
+async def told(app: Application) -> str:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [(b"host", b"localhost")]}
+    await app({**scope, "query_string": b"", "raw_path": b"/metrics"}, _nothing, send)
+    return b"".join(message.get("body", b"") for message in sent).decode()
+
+
+async def _nothing() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def test_an_error_travels_whatever_it_holds() -> None:
+    async def go() -> None:
+        async with answers() as (_, port):
+            other = peer(port)
+            with pytest.raises(ServiceError, match="bad file \ufffd") as surrogate:
+                await other.odd("surrogate")
+            assert surrogate.value.http_status == 422
+            assert surrogate.value.details == {"\ufffd": "", "n": str(10**30)}
+            with pytest.raises(ServiceError, match="a") as later:
+                await other.odd("later")
+            assert (later.value.http_status, later.value.retry_after) == (503, None)
+            with pytest.raises(Weird) as weird:
+                await other.odd("weird")
+            assert (weird.value.size, weird.value.share) == (str(10**30), 0.5)
 
     run(go())
 

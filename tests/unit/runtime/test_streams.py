@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -14,6 +15,7 @@ from bentotool.runtime.streams import frame_event
 from bentotool.testing import TestClient
 
 closed = {}
+ENDING = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt(), "cancel": asyncio.CancelledError()}
 
 
 def note(name):
@@ -50,6 +52,11 @@ class Streams:
         raise InvalidArgument("not that") if known else RuntimeError("secret")
 
     @bentotool.api
+    async def breaks_oddly(self) -> AsyncIterator[str]:
+        yield "one"
+        raise InvalidArgument("bad file \udcff")
+
+    @bentotool.api
     async def written(self, pieces: list[str], fails: bool = False) -> AsyncIterator[str]:
         for piece in pieces:
             yield piece
@@ -77,6 +84,16 @@ class Streams:
                 yield "item"
         finally:
             note("sync")
+
+    @bentotool.api
+    async def ends_others(self, how: str) -> AsyncIterator[str]:
+        yield "one"
+        raise ENDING[how]
+
+    @bentotool.api
+    def ends_others_in_a_thread(self, how: str) -> Iterator[str]:
+        yield "one"
+        raise ENDING[how]
 
     @bentotool.api
     def abandoned(self) -> Iterator[bytes]:
@@ -188,6 +205,25 @@ def test_a_stream_without_room_for_an_error_is_cut(client):
         assert next(pieces) == b"one"
         with pytest.raises(ConnectionError):
             next(pieces)
+
+
+@pytest.mark.parametrize("path", ["/ends_others", "/ends_others_in_a_thread"])
+@pytest.mark.parametrize("how", ENDING)
+def test_what_would_end_a_task_or_the_server_is_an_error_of_its_stream(client, path, how):
+    with client.stream("POST", path, json={"how": how}) as answer:
+        pieces = answer.iter_bytes()
+        assert next(pieces) == b"one"
+        with pytest.raises(ConnectionError):
+            next(pieces)
+    assert client.app.in_flight == 0
+    if how != "cancel" or sys.version_info >= (3, 11):  # before that nobody knows who made a cancellation
+        events = client.post(path, json={"how": how}, headers=EVENTS).text
+        assert events.startswith("data: one\n\nevent: error\ndata: ")
+
+
+def test_an_error_that_has_no_form_in_json_ends_a_stream_as_any_does(client):
+    *_, last = client.post("/breaks_oddly", json={}, headers=EVENTS).text.split("\n\n")[:-1]
+    assert json.loads(last.removeprefix("event: error\ndata: "))["error"]["message"] == "bad file \ufffd"
 
 
 @pytest.mark.parametrize(("path", "name"), [("/waits", "async"), ("/blocks", "sync")])
