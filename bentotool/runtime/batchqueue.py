@@ -9,7 +9,10 @@ model of what a batch costs (`CostModel`):
 3. **Shed first what is lost.** What cannot be in time any more is answered at once and never run. Where not all that
    waits fits into a batch, it starts at the entry from which it and the next one answer most per second; the oldest are
    not always worth it.
-4. **Refuse at the door.** What is going to be shed is better refused before its body is read (`BatchQueue.admit`).
+4. **Refuse at the door.** What is going to be shed is better refused before its body is read (`BatchQueue.admit`), or
+   where its key is known and has its turn too late (`BatchQueue.put`).
+
+Whose turn it is among several keys: `bentotool.runtime.batchkeys`.
 
 `Policy` is what the executor needs; another implementation of it may be given to an API as ``batch_policy``.
 """
@@ -25,6 +28,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from bentotool.runtime.batchkeys import Keys
 from bentotool.runtime.costmodel import CostModel
 from bentotool.sdk.exceptions import ClientGone, DeadlineExceeded, ServiceUnavailable
 
@@ -96,7 +100,7 @@ class Policy(Protocol):
         """A request came, its body is not read yet. Raises: ServiceUnavailable: it would be shed later."""
 
     def put(self, entry: Entry) -> None:
-        """Raises: ServiceUnavailable: no room. ValueError: the entry alone is larger than a batch may be."""
+        """Raises: ServiceUnavailable: no room or no time. ValueError: the entry alone is larger than a batch may be."""
 
     def take(self) -> list[Entry]:
         """The next batch; empty when nothing is to be run now. Settles what is given up."""
@@ -136,61 +140,57 @@ class BatchQueue:
             part of the time that a batch takes.
     """
 
-    _KEYS_COUNTED = 4
-    """Of at most so many keys the entries ahead of a request are counted at the door."""
-
     def __init__(
         self, max_units: int, max_items: int, cost: CostModel, clock: Callable[[], float], observer: Observer
     ) -> None:
         self.max_units, self.max_items, self.cost = max_units, max_items, cost
         self.clock, self.observer = clock, observer
         self.lag = 0.0
-        self._keys: dict[object, list[Entry]] = {}
-        self._size = 0
+        self._keys = Keys(self._time, max_units)
         self._usual_units = self._least_units = 1.0
         self._busy_until: float | None = None
         self._trial_at = clock() + _TRIAL_S
         self._arrivals = Arrivals(clock)
 
     def __len__(self) -> int:
-        return self._size
+        return self._keys.size
 
     # -- the door
 
     def admit(self, deadline: float) -> None:
-        """Refuse a request that would be shed. Costs the same however many wait, so that refusing stays cheap.
+        """Refuse a request that would be shed. Looks at all that waits once for each batch and else costs O(log n), so
+        that refusing stays cheap.
 
         A request runs with the batch that gathers until what runs now is done. From the rate of arrivals, with those
         that are refused, follows how large that batch can be when its entries have as much time as this one.
+        Its key is not known yet: where several wait, `put` looks at their turns.
         """
         self._arrivals.note()
-        if self._size >= self.max_items:
-            self._discard_gone()
-        if self._size >= self.max_items:
+        if self._keys.size >= self.max_items:
+            self._keys.discard(is_gone)
+        if self._keys.size >= self.max_items:
             raise self._full()
         now = self.clock()
         if self._busy_until is None or not self.cost.known:
             return
         left, rest = deadline - now, max(0.0, self._busy_until - now)
-        ahead = self._ahead_of(deadline) + self._least_units
+        ahead = self._keys.more_urgent(deadline) * self._usual_units + self._least_units
         batches, last = divmod(ahead, self.max_units)
         wait = rest + batches * self.cost(self.max_units) + self.cost(last)
-        if wait > left or rest + self._time(self._next_batch(left)) > left * _SLACK:
-            self.observer.shed("refused")
-            raise ServiceUnavailable("the service is overloaded: no answer in time", retry_after=max(1.0, wait))
+        bound = left if len(self._keys) <= 1 else left / _TURN
+        if wait > bound or rest + self._time(self._next_batch(left)) > left * _SLACK:
+            raise self._refused(wait)
 
-    def _ahead_of(self, deadline: float) -> float:
-        """Units that wait and are more urgent."""
-        if len(self._keys) > self._KEYS_COUNTED:
-            return 0.0
-        probe = Entry(None, 0, None, deadline, bool, _nobody, number=-1)
-        return sum(bisect.bisect(waiting, probe) for waiting in self._keys.values()) * self._usual_units
+    def _refused(self, wait: float) -> ServiceUnavailable:
+        self.observer.shed("refused")
+        return ServiceUnavailable("the service is overloaded: no answer in time", retry_after=max(1.0, wait))
 
     def _next_batch(self, left: float) -> float:
         """Units of a batch that fills while it waits for as long as its entries can: n = λ·(left − t(b)) entries, this
         one among them. Its size is not known yet; it may be as small as any.
         """
         rate, cost, usual = self._arrivals.rate(), self.cost, self._usual_units
+        rate /= max(1, len(self._keys))  # only those of one key share its batch
         entries = rate * (left - cost.alpha) / (1.0 + rate * usual * cost.beta)
         return min(self.max_units, self._least_units + max(0.0, entries - 1.0) * usual)
 
@@ -198,35 +198,47 @@ class BatchQueue:
         """Add an entry.
 
         Raises:
-            ServiceUnavailable: the queue is full.
+            ServiceUnavailable: the queue is full, or the turn of the entry's key comes too late for it.
             ValueError: the entry alone is larger than a batch may be.
         """
         if entry.units > self.max_units:
             raise ValueError(f"{entry.units} units do not fit into a batch of {self.max_units}")
-        if self._size >= self.max_items:
-            self._discard_gone()
-        if self._size >= self.max_items:
+        if self._keys.size >= self.max_items:
+            self._keys.discard(is_gone)
+        if self._keys.size >= self.max_items:
             raise self._full()
-        entry.arrived, entry.at_once = self.clock(), not self._size and self._busy_until is None
-        waiting = self._keys.setdefault(entry.key, [])
-        if not waiting or waiting[-1].deadline <= entry.deadline:  # as it is with most
-            waiting.append(entry)
-        else:
-            bisect.insort(waiting, entry)
-        self._size += 1
+        entry.arrived, entry.at_once = self.clock(), not self._keys.size and self._busy_until is None
+        self._await_turn(entry)
+        self._keys.add(entry)
         self._usual_units += 0.05 * (entry.units - self._usual_units)
         self._least_units = min(entry.units, self._least_units + 0.01 * (entry.units - self._least_units))
 
+    def _await_turn(self, entry: Entry) -> None:
+        """Refuse an entry whose key is behind too many others. At the door its key was not known."""
+        keys, now = self._keys, entry.arrived
+        if self._busy_until is None or not len(keys) or not self.cost.known:
+            return
+        usual = self._usual_units
+        turns, urgent, own = keys.before(entry.key, entry.deadline, usual)
+        if not turns:
+            return
+        units = min(turns * min(self.max_units, keys.size * usual / len(keys)), urgent * usual)
+        until = max(0.0, self._busy_until - now) + (turns * self.cost.alpha + units * self.cost.beta) * _TURN
+        # what gathers by then runs with it, as much of all as is of its key now
+        own += entry.units + self._arrivals.rate() * until * own / max(1, keys.size)
+        wait = until + self.cost(min(self.max_units, own))
+        if wait > entry.deadline - now:
+            raise self._refused(wait)
+
     def _full(self) -> ServiceUnavailable:
         self.observer.shed("queue_full")
-        drain = self.cost(self.max_units) * self._size * self._usual_units / self.max_units
+        drain = self.cost(self.max_units) * self._keys.size * self._usual_units / self.max_units
         return ServiceUnavailable("the service is overloaded: its queue is full", retry_after=max(1.0, drain))
 
     def drain(self) -> list[Entry]:
         """Remove and return everything."""
-        entries = [entry for waiting in self._keys.values() for entry in waiting]
+        entries = list(self._keys)
         self._keys.clear()
-        self._size = 0
         return entries
 
     # -- the next batch
@@ -236,32 +248,33 @@ class BatchQueue:
 
         What nobody waits for is dropped, what cannot be in time is answered with an error, and neither is ever run.
         """
-        while self._keys:
-            # the queue whose first entry came first goes first, so that no key starves
-            key = min(self._keys, key=lambda k: self._keys[k][0].arrived)
+        while len(self._keys):
+            shared = len(self._keys) > 1
+            key, oldest = self._keys.turn(self.clock())
             waiting = self._feasible(self._keys[key], self.clock(), idle=True)
             start, end = self._choose(waiting) if waiting else (0, 0)
             batch, left = waiting[start:end], waiting[:start] + waiting[end:]
+            if oldest in left[start:]:
+                batch, left = self._with(oldest, batch, left)
             if batch:
-                self._busy_until = self.clock() + self.cost(sum(entry.units for entry in batch))
+                seconds = self.cost(sum(entry.units for entry in batch))
+                self._keys.ran(seconds, passed=shared and oldest is None)
+                self._busy_until = self.clock() + seconds
                 self._trial_at = self._busy_until + _TRIAL_S
                 left = self._feasible(left, self._busy_until)  # who has no chance after it need not wait for it
-            self._replace(key, left)
+            self._keys.replace(key, left)
             if batch:
                 return batch
         self._busy_until = None
         return []
 
-    def _replace(self, key: object, left: list[Entry]) -> None:
-        self._size -= len(self._keys[key]) - len(left)
-        if left:
-            self._keys[key] = left
-        else:
-            del self._keys[key]
-
-    def _discard_gone(self) -> None:
-        for key, waiting in list(self._keys.items()):
-            self._replace(key, [entry for entry in waiting if not is_gone(entry)])
+    @staticmethod
+    def _with(oldest: Entry, batch: list[Entry], left: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """A batch of the same length with an entry that is less urgent, in the place of the least urgent of it."""
+        room = max(sum(entry.units for entry in batch), oldest.units) - oldest.units
+        kept = bisect.bisect_right(list(itertools.accumulate(entry.units for entry in batch)), room)
+        left = sorted([*batch[kept:], *(entry for entry in left if entry is not oldest)])
+        return [*batch[:kept], oldest], left
 
     def _feasible(self, waiting: list[Entry], start: float, *, idle: bool = False) -> list[Entry]:
         """Those that can still be in time when they run at `start` and alone; the others are answered.
@@ -312,7 +325,7 @@ class BatchQueue:
         beta = max(cost.beta * _SURE, 1e-12)
         before = [0, *itertools.accumulate(entry.units for entry in waiting)]
         last, count = waiting[-1], len(waiting)
-        rate = self._arrivals.rate() * self._usual_units * count / max(1, self._size)
+        rate = self._arrivals.rate() * self._usual_units * count / max(1, self._keys.size)
         starts = min(count, 2 * self.max_units)
         best, best_rate = (0, 1), 0.0
         least = most = waiting[0].units
@@ -351,14 +364,13 @@ _ALIKE = 8
 """Entries whose units differ by a larger factor are not given up for each other."""
 _STARTS = 128
 """So many beginnings of a batch are compared at most: choosing must cost nothing beside running."""
+_TURN = 1.25
+"""By how much longer the turns of other keys are reckoned: one that comes at the last moment gives a small batch."""
 _SLACK = 1.1
 """How far above a request's time the estimate at the door may lie: it is rough, and `take` decides exactly."""
 
 
 _deadline = operator.attrgetter("deadline")
-
-
-def _nobody(result: Any, error: BaseException | None) -> None: ...
 
 
 def is_gone(entry: Entry) -> bool:

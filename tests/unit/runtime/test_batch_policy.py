@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -213,6 +213,169 @@ def test_choosing_a_batch_looks_at_a_bounded_number_of_beginnings():
     cost.calls = 0
     assert queue.take()
     assert cost.calls < 500
+
+
+@dataclass
+class Caller:
+    """What became of the requests of one kind."""
+
+    came: int = 0
+    good: int = 0
+    late: int = 0
+    at_once: int = 0
+    """Refused when they came."""
+    longest: float = 0.0
+    """Seconds until the answer that took longest."""
+
+    @property
+    def share(self) -> float:
+        return self.good / self.came
+
+
+KeyArrival = tuple[float, str, object, float]
+"""When, in seconds; the kind of caller; its key; seconds to its deadline."""
+
+
+def with_keys(arrivals: list[KeyArrival], largest: int = LARGEST) -> dict[str, Caller]:
+    """One executor and callers of several keys."""
+    clock, found = Clock(), defaultdict(Caller)
+    queue = BatchQueue(largest, 1000, learnt(), clock, Observer())
+    coming = sorted(((100.0 + at, *rest) for at, *rest in arrivals), key=lambda each: each[0], reverse=True)
+
+    def arrive_until(when: float) -> None:
+        while coming and coming[-1][0] <= when:
+            clock.now, kind, key, patience = coming.pop()
+            found[kind].came += 1
+            try:
+                queue.admit(clock.now + patience)
+                queue.put(Entry(kind, 1, key, clock.now + patience, lambda: False, lambda result, error: None))
+            except ServiceUnavailable:
+                found[kind].at_once += 1
+
+    while coming or len(queue):
+        if not len(queue):
+            arrive_until(max(clock.now, coming[-1][0]))
+        batch = queue.take()
+        if not batch:
+            continue
+        seconds = FIXED + EACH * len(batch)
+        end = clock.now + seconds
+        arrive_until(end)
+        clock.now = end
+        queue.cost.observe(len(batch), seconds)
+        for entry in batch:
+            caller = found[entry.value]
+            caller.good += entry.deadline >= end
+            caller.late += entry.deadline < end
+            caller.longest = max(caller.longest, end - entry.arrived)
+    return found
+
+
+def calls(kind: str, rate: float, keys: int | str, patience: float, seconds: float = 15.0) -> list[KeyArrival]:
+    """Poisson arrivals, of one key or with as many to choose from."""
+    rng = random.Random(kind)
+    return [
+        (at, kind, keys if isinstance(keys, str) else rng.randrange(keys), patience)
+        for at, _, _ in poisson(rate, 1, patience, rng.randrange(1000), seconds)
+    ]
+
+
+FULL = LARGEST / (FIXED + EACH * LARGEST)
+"""Entries per second of full batches."""
+
+
+@pytest.mark.parametrize("keys", [1, 5])
+def test_urgent_callers_are_in_time_beside_patient_ones_of_another_key(keys):
+    bulk, urgent = calls("bulk", 1.02 * FULL, "bulk", 30.0), calls("urgent", 6.0, keys, 0.3)
+    found = with_keys(bulk + urgent)
+    assert found["urgent"].share >= 0.95
+    assert found["bulk"].share == 1.0
+
+
+def test_however_many_are_urgent_no_key_starves_nor_who_waits_among_them():
+    bulk, slow = calls("bulk", 0.4 * FULL, "a", 20.0), calls("slow", 2.0, "b", 20.0)
+    urgent = calls("urgent", 3 * FULL, "b", 0.2)
+    found = with_keys(bulk + slow + urgent)
+    assert found["slow"].share == 1.0
+    assert found["slow"].longest < 4.0
+    assert found["bulk"].share >= 0.98
+    assert found["bulk"].longest < 4.0
+    assert found["urgent"].good >= 0.3 * FULL * 15.0
+
+
+@pytest.mark.parametrize(("keys", "load"), [(2, 0.5), (5, 0.3), (20, 0.1), (1000, 0.05)])
+def test_with_equal_deadlines_keys_below_capacity_lose_nothing(keys, load):
+    found = with_keys(calls("any", load * FULL, keys, 2.0))["any"]
+    assert found.share == 1.0
+    assert found.longest < 1.0
+
+
+def test_the_key_whose_entry_waits_longest_goes_first_and_runs_it():
+    """Although more urgent ones of its key came later, and they fill the batch."""
+    clock = Clock()
+    queue = BatchQueue(2, 100, CostModel(), clock, Observer())
+    for name, key, patience in (("old", "a", 50), ("b", "b", 10), ("a1", "a", 5), ("a2", "a", 3), ("a3", "a", 6)):
+        clock.now += 1.0
+        queue.put(Entry(name, 1, key, clock.now + patience, lambda: False, lambda result, error: None))
+    assert [[entry.value for entry in queue.take()] for _ in range(4)] == [["a2", "old"], ["b"], ["a1", "a3"], []]
+
+
+def test_one_key_is_taken_in_order_of_deadline_alone():
+    clock = Clock()
+    queue = BatchQueue(2, 100, CostModel(), clock, Observer())
+    for name, patience in (("old", 50), ("a1", 5), ("a2", 4)):
+        clock.now += 1.0
+        queue.put(Entry(name, 1, None, clock.now + patience, lambda: False, lambda result, error: None))
+    assert [[entry.value for entry in queue.take()] for _ in range(2)] == [["a1", "a2"], ["old"]]
+
+
+@pytest.mark.parametrize(("keys", "share"), [(1, 0.97), (2, 0.97), (5, 0.97), (8, 0.9), (20, 0.5)])
+def test_overload_with_keys_is_refused_at_once_and_the_rest_is_done(keys, share):
+    """A second is enough for about 14 full batches, and so for as many keys."""
+    found = with_keys(calls("any", 3 * FULL, keys, 1.0))["any"]
+    assert found.late == 0
+    assert found.good >= share * FULL * 15.0
+    assert found.at_once >= 0.9 * (found.came - found.good)
+
+
+@pytest.mark.parametrize("keys", [100, 1000])
+def test_more_keys_than_there_is_time_for_are_refused_at_once(keys):
+    found = with_keys(calls("any", 3 * FULL, keys, 0.5))["any"]
+    assert found.late == 0
+    assert found.good >= 0.8 * 15.0 / (FIXED + EACH)
+    assert found.at_once >= 0.9 * (found.came - found.good)
+
+
+def test_overload_with_mixed_deadlines_and_keys_does_what_can_be_done():
+    found = with_keys([arrival for patience in (0.2, 1.0, 5.0) for arrival in calls(str(patience), FULL, 3, patience)])
+    assert sum(caller.good for caller in found.values()) >= 0.9 * FULL * 15.0
+    assert sum(caller.late for caller in found.values()) == 0
+    assert min(caller.share for caller in found.values()) >= 0.15
+
+
+@pytest.mark.parametrize("keys", [1, 3, 1000])
+def test_refusing_looks_at_few_of_those_that_wait(keys):
+    class Counted(float):
+        looked = 0
+
+        def __lt__(self, other: float) -> bool:
+            Counted.looked += 1
+            return super().__lt__(other)
+
+    clock = Clock()
+    queue = BatchQueue(LARGEST, 10_000, learnt(), clock, Observer())
+    for number in range(5000):
+        queue.put(Entry(None, 1, number % keys, Counted(clock.now + 60.0), lambda: False, lambda result, error: None))
+    assert queue.take()
+    for turn in range(100):
+        if turn == 1:
+            Counted.looked = 0  # the first one after a batch looks at all
+        try:
+            queue.admit(Counted(clock.now + 1.0))
+            queue.put(Entry(None, 1, 1, Counted(clock.now + 1.0), lambda: False, lambda result, error: None))
+        except ServiceUnavailable:
+            pass
+    assert Counted.looked < 100 * 80
 
 
 operations = st.lists(
