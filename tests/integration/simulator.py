@@ -373,7 +373,7 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.stall:
             self.wfile.flush()
             reply.stall.wait(30)
-        if reply.cut is not None or length != len(reply.body):
+        if reply.cut is not None or (length != len(reply.body) and self.command != "HEAD"):
             self._hang_up(reset=reply.reset)
 
     def _send_body(self, reply: Reply) -> None:
