@@ -39,7 +39,6 @@ from bentotool.runtime.wire import (
     pack,
     unpack,
 )
-from bentotool.sdk.calling import CURRENT, Call
 from bentotool.sdk.carried_errors import carry
 from bentotool.sdk.context import Context, Request
 from bentotool.sdk.exceptions import NotFound, ServiceError
@@ -239,12 +238,8 @@ class _Answer:
         if endpoint is None:
             raise NotFound(f"service {app.service.name} has no API {head.api[:100]!r}")
         started, status = time.monotonic(), 499
-        metrics = endpoint.metrics
-        if metrics is not None:
-            metrics.in_progress.inc()
-        app.in_flight += 1
+        endpoint.enter()
         try:
-            app.admit()
             headers = {
                 name.encode("latin-1", "replace"): text.encode("latin-1", "replace")
                 for name, text in head.headers.items()
@@ -259,24 +254,18 @@ class _Answer:
             status = status_of(error) if isinstance(error, ServiceError) else 500
             raise
         finally:
-            app.in_flight -= 1
-            if metrics is not None:
-                metrics.in_progress.dec()
-                metrics.done(status, time.monotonic() - started)
+            endpoint.leave(status, started)
 
     async def _run(
         self, endpoint: Endpoint, head: CallHead, value: Any, started: float, headers: dict[bytes, bytes]
     ) -> AsyncIterator[list[Any]]:
         request_id = self._answers.app.request_id(headers)
-        app, asked = self._answers.app, self._asked
-        typed = self._answers.typed(endpoint)
-        args, named = typed.incoming(value)
+        asked = self._asked
         seconds = endpoint.timeout if head.seconds is None else min(head.seconds, endpoint.timeout)
         if seconds <= 0:
             raise ServiceError(f"{self.where}: its deadline has passed", 504)
-        deadline = started + seconds
-        if app.composed:
-            CURRENT.set(Call(deadline, request_id, headers))
+        deadline = endpoint.admit(headers, request_id, started, seconds)
+        args, named = self._answers.typed(endpoint).incoming(value)
         context = self._context(endpoint, headers)
         if context is not None and endpoint.spec.context is not None:
             named[endpoint.spec.context] = context
@@ -287,7 +276,7 @@ class _Answer:
                 yield frame(END)
             else:
                 work = endpoint.run(args, named, deadline, asked.receive)
-                result = await under_deadline(work, deadline, seconds)  # type: ignore[arg-type]
+                result = await under_deadline(work, deadline, deadline - started)  # type: ignore[arg-type]
                 yield pack(RESULT, result)
         finally:
             if context is not None:

@@ -139,12 +139,21 @@ class Endpoint:
         self.app.in_flight += difference
         self._in_flight += difference
 
-    def admit(self, headers: Mapping[bytes, bytes], request_id: bytes, started: float) -> float:
-        """The deadline of a request that is taken. Raises: ServiceError: it is not."""
+    def admit(
+        self, headers: Mapping[bytes, bytes], request_id: bytes, started: float, seconds: float | None = None
+    ) -> float:
+        """The deadline of a request that is taken.
+
+        Args:
+            seconds: that it may take; None where the headers say it.
+
+        Raises:
+            ServiceError: it is not taken.
+        """
         self.app.admit()
         if self._admission is not None:
             self._admission.check(self._in_flight)
-        deadline = started + self._timeout(headers)
+        deadline = started + (self._timeout(headers) if seconds is None else seconds)
         if self.batched is not None:
             deadline = self.batched.admit(deadline, started)
         if self.app.composed:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -19,7 +20,15 @@ from bentotool.runtime.app import Application
 from bentotool.runtime.channels import Lost, Undelivered, greeting
 from bentotool.runtime.remote import RemotePeer
 from bentotool.runtime.wire import CALL, HELLO, MAX_MESSAGE, frame, pack
-from bentotool.sdk.exceptions import InvalidArgument, NotFound, RemoteException, ServiceError, ServiceUnavailable
+from bentotool.sdk.exceptions import (
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    RemoteException,
+    ServiceError,
+    ServiceUnavailable,
+    TooManyRequests,
+)
 
 LIMIT = 20.0
 TOKEN = "t0ken"
@@ -47,6 +56,10 @@ ERRORS = {
 }
 
 
+HELD: list[asyncio.Event] = []
+LATE = threading.Event()
+
+
 @bentotool.service
 class Called:
     def __init__(self) -> None:
@@ -68,6 +81,17 @@ class Called:
     async def broken(self, how: str) -> AsyncIterator[str]:
         yield "one"
         raise ERRORS[how]
+
+    @bentotool.api(concurrency=1)
+    async def one(self, waits: bool) -> None:
+        if waits:
+            HELD.append(asyncio.Event())
+            await HELD[0].wait()
+
+    @bentotool.api(batchable=True, max_latency_ms=100)
+    def late(self, x: list[int]) -> list[int]:
+        LATE.wait(LIMIT)
+        return x
 
     @bentotool.api
     async def odd(self, how: str) -> None:
@@ -166,6 +190,28 @@ def test_what_would_end_the_task_of_a_stream_is_an_error_of_it(how: str) -> None
             assert made.app.in_flight == 0
             if how == "exit" or sys.version_info >= (3, 11):  # before that nobody knows who made a cancellation
                 assert 'endpoint="/broken",http_response_code="500"' in (await told(made.app))
+
+    run(go())
+
+
+def test_the_limits_of_an_api_hold_for_other_services_too() -> None:
+    async def go() -> None:
+        async with answers() as (made, port):
+            other = peer(port)
+            first = asyncio.create_task(other.one(True))
+            while not HELD:
+                await asyncio.sleep(0.01)
+            with pytest.raises(TooManyRequests) as refused:
+                await other.one(False)
+            assert refused.value.retry_after == 1.0
+            HELD.pop().set()
+            await first
+            await other.one(False)
+            with pytest.raises((DeadlineExceeded, ServiceUnavailable)):
+                await other.to_async.late([1])
+            LATE.set()
+            assert made.app.in_flight == 0
+            assert 'endpoint="/one",http_response_code="429"' in (await told(made.app))
 
     run(go())
 
