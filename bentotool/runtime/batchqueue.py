@@ -254,7 +254,7 @@ class BatchQueue:
             waiting = self._feasible(self._keys[key], self.clock(), idle=True)
             start, end = self._choose(waiting) if waiting else (0, 0)
             batch, left = waiting[start:end], waiting[:start] + waiting[end:]
-            if oldest in left[start:]:
+            if oldest is not None and oldest in left[start:]:
                 batch, left = self._with(oldest, batch, left)
             if batch:
                 seconds = self.cost(sum(entry.units for entry in batch))
