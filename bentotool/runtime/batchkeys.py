@@ -125,6 +125,10 @@ class Keys:
         for key, line in list(self._lines.items()):
             self.replace(key, [entry for entry in line.entries if not is_gone(entry)])
 
+    def is_only(self, key: object) -> bool:
+        """Whether nothing of another key waits."""
+        return not self._lines or (len(self._lines) == 1 and key in self._lines)
+
     # -- what is ahead of one that comes; one look through all after each batch, else in O(log n)
 
     def more_urgent(self, deadline: float) -> int:

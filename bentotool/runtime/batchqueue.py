@@ -216,7 +216,7 @@ class BatchQueue:
     def _await_turn(self, entry: Entry) -> None:
         """Refuse an entry whose key is behind too many others. At the door its key was not known."""
         keys, now = self._keys, entry.arrived
-        if self._busy_until is None or not len(keys) or not self.cost.known:
+        if self._busy_until is None or keys.is_only(entry.key) or not self.cost.known:
             return
         usual = self._usual_units
         turns, urgent, own = keys.before(entry.key, entry.deadline, usual)
