@@ -310,7 +310,12 @@ class Guarded(Watched):
             return
         self._ending = True
         scope: Any = {**cycle.scope, "method": "GET", "headers": []}
-        self.cycle = RequestResponseCycle(
+        self.cycle = self._whole_cycle(scope, keep_alive=False)
+        self.pipeline.appendleft((self.cycle, _refusal(status, text)))
+
+    def _whole_cycle(self, scope: Any, *, keep_alive: bool) -> RequestResponseCycle:
+        """What the server makes of a request, for one that was not parsed and of which nothing more comes."""
+        cycle = RequestResponseCycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -320,11 +325,11 @@ class Guarded(Watched):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=False,
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
-        self.cycle.more_body = False
-        self.pipeline.appendleft((self.cycle, _refusal(status, text)))
+        cycle.more_body = False
+        return cycle
 
     def _end(self, status: bytes, text: bytes) -> None:
         self._ending = True

@@ -8,12 +8,9 @@ parser.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any
-
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from bentotool.runtime.courtesy import Courteous
 from bentotool.runtime.direct import Direct, Exchange
@@ -90,20 +87,8 @@ class Repeating(Courteous):
         return Head(data[: length.start(1)], data[length.end(1) : end], exchange.direct, exchange.headers, cycle.scope)
 
     def _repeat(self, head: Head, length: bytes, body: bytes) -> None:
-        cycle = RequestResponseCycle(
-            scope=head.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=True,
-            on_response=self.on_response_complete,
-        )
-        cycle.body, cycle.more_body = body, False  # type: ignore[assignment]
+        cycle = self._whole_cycle(head.scope, keep_alive=True)
+        cycle.body = body  # type: ignore[assignment]
         self.cycle, self._running, self.scope = cycle, cycle, head.scope
         headers = head.headers
         if headers[b"content-length"] != length:
